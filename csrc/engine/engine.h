@@ -1,0 +1,68 @@
+// The interface between the runtime and whatever executes the exported graphs. Implementations: ort_engine.cc
+// (ONNX Runtime), fake_engine.cc (predictable tokens for tests). An engine knows nothing of canvases, sampling or
+// sessions; it maps token ids and KV rows to new KV rows or hidden states.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/embedding_table.h"
+#include "common/kv_view.h"
+
+namespace dgrt {
+
+enum class LayerType : int32_t { kSliding = 0, kFull = 1 };
+
+struct LayerFacts {
+  LayerType type = LayerType::kFull;
+  int64_t head_dim = 0;
+  int64_t num_kv_heads = 0;
+  int64_t kv_width() const { return head_dim * num_kv_heads; }
+};
+
+// Structural facts of the model, all from the manifest (which took them from config.json).
+struct ModelFacts {
+  int64_t vocab_size = 0;       // V
+  int64_t hidden_size = 0;      // D
+  int64_t canvas_len = 0;       // L
+  int64_t context_len = 0;      // most positions (prompt + output), config's max_position_embeddings
+  int64_t sliding_window = 0;   // W: a query sees the W - 1 previous tokens and itself
+  int64_t num_heads = 0;
+  int64_t num_experts = 0;
+  int64_t top_k_experts = 0;
+  float final_logit_softcap = 0;  // 0: none
+  int32_t pad_token_id = 0;
+  int32_t bos_token_id = -1;      // -1: none
+  std::vector<LayerFacts> layers;
+};
+
+// One sequence's use of an engine: holds the bindings that survive from step to step. One thread at a time.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+
+  // Causal pass over tokens at positions kv_len .. kv_len + S - 1. Reads KV rows [first, kv_len) of each layer and
+  // writes rows [kv_len, kv_len + S). Used for the prompt and for each committed canvas.
+  virtual void Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) = 0;
+
+  // One decoder forward: canvas [L] at positions kv_len .. kv_len + L - 1, soft [L, D] (self-conditioning embedding,
+  // already scaled by sqrt(D); zeros on the first step of a canvas) -> hidden [L, D], after the final norm.
+  // Reads KV rows [first, kv_len), writes none.
+  virtual void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv,
+                       const float* soft, float* hidden) = 0;
+};
+
+// A loaded model. Any thread may call its methods.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual const ModelFacts& model() const = 0;
+  virtual EmbeddingTable embedding() const = 0;      // valid as long as the engine
+  virtual std::unique_ptr<Executor> CreateExecutor() = 0;  // must not outlive the engine
+  virtual std::string description() const = 0;       // e.g. "ONNX Runtime 1.32.0, CPU, portable fp32"
+};
+
+}  // namespace dgrt

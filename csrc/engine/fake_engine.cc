@@ -1,0 +1,135 @@
+// Implementation of engine/fake_engine.h.
+#include "engine/fake_engine.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "common/check.h"
+
+namespace dgrt {
+namespace {
+
+constexpr float kSure = 60.0f;     // score of a token a row is sure of: softcapped to about 29, entropy about 1e-9
+constexpr float kLeaning = 2.0f;
+
+// What row `position` of a layer holds for a token: K and V differ, and so do layers, positions and columns.
+float KvNumber(int64_t layer, int64_t position, int32_t token, int64_t column) {
+  return static_cast<float>(layer * 1000 + token * 10 + column) + static_cast<float>(position) / 1024.0f;
+}
+
+class FakeExecutor : public Executor {
+ public:
+  FakeExecutor(std::shared_ptr<const FakeScript> script, std::shared_ptr<FakeLog> log, const ModelFacts& model)
+      : script_(std::move(script)), log_(std::move(log)), model_(model) {
+    history_.reserve(static_cast<size_t>(model.context_len));
+  }
+
+  void Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) override {
+    Begin();
+    DGRT_CHECK(kv_len <= static_cast<int64_t>(history_.size()));
+    history_.resize(static_cast<size_t>(kv_len));  // a pass that failed before may have got further
+    CheckVisible(kv_len, kv);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      DGRT_CHECK(tokens[i] >= 0 && tokens[i] < model_.vocab_size);
+      WriteRow(kv_len + static_cast<int64_t>(i), tokens[i], kv);
+      history_.push_back(tokens[i]);
+    }
+    if (script_->record_prefills) log_->prefills.push_back({kv_len, {tokens.begin(), tokens.end()}});
+  }
+
+  void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
+               float* hidden) override {
+    Begin();
+    ++log_->num_denoise_calls;
+    DGRT_CHECK(static_cast<int64_t>(canvas.size()) == model_.canvas_len);
+    DGRT_CHECK(kv_len <= static_cast<int64_t>(history_.size()));
+    const size_t num_floats = canvas.size() * static_cast<size_t>(model_.hidden_size);
+    const bool first_step = std::all_of(soft, soft + num_floats, [](float x) { return x == 0.0f; });
+    step_ = first_step ? 1 : step_ + 1;
+    const int64_t mixed = CheckVisible(kv_len, kv);
+    std::fill_n(hidden, num_floats, 0.0f);
+    for (size_t row = 0; row < canvas.size(); ++row) {
+      DGRT_CHECK(canvas[row] >= 0 && canvas[row] < model_.vocab_size);
+      const bool sure = step_ >= 1 + static_cast<int64_t>(row) * script_->num_steps / model_.canvas_len;
+      const int64_t position = kv_len - script_->prompt_len + static_cast<int64_t>(row);
+      const int64_t token = sure ? TargetAt(position) : (canvas[row] + mixed) % model_.vocab_size;
+      hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
+    }
+    if (log_->num_calls == script_->nan_at_call) hidden[num_floats / 2] = std::numeric_limits<float>::quiet_NaN();
+  }
+
+ private:
+  void Begin() {
+    ++log_->num_calls;
+    if (script_->on_call) script_->on_call(log_->num_calls);
+    if (log_->num_calls == script_->fail_at_call) throw DeviceError(Message("fake failure at call ", log_->num_calls));
+  }
+
+  int64_t TargetAt(int64_t position) const {
+    const int64_t last = static_cast<int64_t>(script_->target.size()) - 1;
+    return script_->target[static_cast<size_t>(std::clamp<int64_t>(position, 0, last))];
+  }
+
+  void WriteRow(int64_t position, int32_t token, std::span<const KvLayerView> kv) const {
+    for (size_t layer = 0; layer < kv.size(); ++layer) {
+      for (int64_t column = 0; column < kv[layer].width; ++column) {
+        const float number = KvNumber(static_cast<int64_t>(layer), position, token, column);
+        kv[layer].k[position * kv[layer].width + column] = number;
+        kv[layer].v[position * kv[layer].width + column] = -number;
+      }
+    }
+  }
+
+  // Every row from `first` to kv_len must be what was written for it. Returns a number mixed from the visible tokens.
+  int64_t CheckVisible(int64_t kv_len, std::span<const KvLayerView> kv) const {
+    DGRT_CHECK(kv.size() == model_.layers.size());
+    int64_t mixed = 0;
+    for (size_t layer = 0; layer < kv.size(); ++layer) {
+      const bool sliding = model_.layers[layer].type == LayerType::kSliding;
+      DGRT_CHECK(kv[layer].first == (sliding ? std::max<int64_t>(0, kv_len - model_.sliding_window + 1) : 0));
+      DGRT_CHECK(kv[layer].width == model_.layers[layer].kv_width());
+      for (int64_t position = kv[layer].first; position < kv_len; ++position) {
+        const int32_t token = history_[static_cast<size_t>(position)];
+        mixed += token * (position + 1);
+        for (int64_t column = 0; column < kv[layer].width; ++column) {
+          const float number = KvNumber(static_cast<int64_t>(layer), position, token, column);
+          DGRT_CHECK(kv[layer].k[position * kv[layer].width + column] == number);
+          DGRT_CHECK(kv[layer].v[position * kv[layer].width + column] == -number);
+        }
+      }
+    }
+    return mixed;
+  }
+
+  const std::shared_ptr<const FakeScript> script_;
+  const std::shared_ptr<FakeLog> log_;
+  const ModelFacts& model_;
+  std::vector<int32_t> history_;  // tokens whose rows were written
+  int32_t step_ = 0;              // of the canvas in work
+};
+
+}  // namespace
+
+FakeEngine::FakeEngine(std::shared_ptr<FakeScript> script, std::shared_ptr<FakeLog> log)
+    : script_(std::move(script)), log_(std::move(log)) {
+  const int64_t size = script_->vocab_size;
+  model_.vocab_size = model_.hidden_size = size;
+  model_.canvas_len = script_->canvas_len;
+  model_.context_len = script_->context_len;
+  model_.sliding_window = script_->sliding_window;
+  model_.num_heads = 2;
+  model_.final_logit_softcap = 30;
+  model_.layers = {{LayerType::kSliding, 3, 2}, {LayerType::kFull, 5, 1}};
+  table_.assign(static_cast<size_t>(size * size), 0.0f);
+  for (int64_t i = 0; i < size; ++i) table_[static_cast<size_t>(i * size + i)] = 1.0f;
+}
+
+EmbeddingTable FakeEngine::embedding() const {
+  return {table_.data(), DType::kFloat32, model_.vocab_size, model_.hidden_size};
+}
+
+std::unique_ptr<Executor> FakeEngine::CreateExecutor() {
+  return std::make_unique<FakeExecutor>(script_, log_, model_);
+}
+
+}  // namespace dgrt

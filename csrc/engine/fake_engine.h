@@ -1,0 +1,59 @@
+// An engine without a model, for tests: it answers with a scripted text, takes a scripted number of steps to become
+// sure of it, and checks that the runtime shows it exactly the KV rows it should. Knows nothing of sessions.
+//
+// Script: position p after the prompt holds target[p] (the last token repeats beyond the end). Row l of a canvas is
+// sure from its step 1 + l * num_steps / L on; before that it leans towards a token mixed from the canvas token and all
+// visible KV rows, so noise and history show in what is sampled. A step with all-zero soft embedding starts a canvas.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace dgrt {
+
+struct FakeScript {
+  int64_t vocab_size = 48;       // V; D is the same, the table is the unit matrix
+  int64_t canvas_len = 8;
+  int64_t context_len = 256;
+  int64_t sliding_window = 12;   // layer 0; layer 1 is full
+  int64_t prompt_len = 4;        // where the target text starts
+  std::vector<int32_t> target = {7};
+  int32_t num_steps = 3;         // steps of a canvas until every row is sure
+  int64_t fail_at_call = 0;      // this call of any kind throws DeviceError (1: the first; 0: none)
+  int64_t nan_at_call = 0;       // this call, if a denoise pass, leaves one NaN in the hidden states
+  bool record_prefills = true;   // off where a test counts allocations
+  std::function<void(int64_t call)> on_call;  // before every call: delays, cancelling, failure of any other kind
+};
+
+// What was asked of the executors of one engine. Shared with the test, which may change the script between calls.
+struct FakeLog {
+  struct PrefillCall {
+    int64_t kv_len = 0;
+    std::vector<int32_t> tokens;
+  };
+  int64_t num_calls = 0;
+  int64_t num_denoise_calls = 0;
+  std::vector<PrefillCall> prefills;  // finished ones
+};
+
+class FakeEngine : public Engine {
+ public:
+  FakeEngine(std::shared_ptr<FakeScript> script, std::shared_ptr<FakeLog> log);
+
+  const ModelFacts& model() const override { return model_; }
+  EmbeddingTable embedding() const override;
+  std::unique_ptr<Executor> CreateExecutor() override;
+  std::string description() const override { return "fake engine"; }
+
+ private:
+  const std::shared_ptr<FakeScript> script_;
+  const std::shared_ptr<FakeLog> log_;
+  ModelFacts model_;
+  std::vector<float> table_;
+};
+
+}  // namespace dgrt

@@ -1,0 +1,309 @@
+// The vocabulary head on the CPU (formulas: VocabularyHeadParams in params.h; inner loops: gemm_tile.h). Called by
+// runtime/denoise_step.cc and by tests through the binding. Knows nothing of canvases in time, schedules or engines.
+//
+// One pass over the table in tiles of kVocabTile ids, in the manner of an online softmax: for each tile a block of 16
+// rows computes its scores, raises its maximum, turns scores into weights relative to it, and adds weights x tile to
+// the soft embedding (rescaled when the maximum rose). Kept per row and tile: the maximum and the sums of the weights,
+// by runs of kRunIds. From those the last stage gets entropy and the run of ids that the uniform number selects, and
+// computes the scores of that one run again.
+// Work is shared out by blocks of rows, tile after tile, so the table is read from memory once for all threads; while
+// one tile is worked on, the next is unpacked. A row's arithmetic is the same wherever it runs.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "common/check.h"
+#include "common/thread_pool.h"
+#include "kernels/cpu/gemm_tile.h"
+#include "kernels/kernels.h"
+
+namespace dgrt {
+namespace {
+
+constexpr int64_t kPieceIds = 32;  // table rows unpacked per chunk of work
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Scratch of one launch, cut from the caller's workspace. Sizes follow from L, D and V alone.
+struct Scratch {
+  float* tile[2];         // [panels][kVocabTile][16]: the tile in work and the next one
+  float* hidden;          // [blocks][panels * 16][kRowLanes]
+  float* soft;            // same shape; relative to the running maximum
+  float* best;            // [blocks][kRowLanes] running maximum
+  int32_t* arg;           // [blocks][kRowLanes] its position in the id list
+  float* tile_max;        // [blocks][tiles][kRowLanes] running maximum after the tile
+  double* tile_weighted;  // [blocks][tiles][kRowLanes] sum of weight * (score - tile_max)
+  float* run_sum;         // [blocks][tiles][kTileRuns][kRowLanes] sums of weights relative to tile_max; 0 beyond the end
+  int32_t* rows;          // [L] rows of the group in work
+  uint8_t* done;          // [L]
+};
+
+// Cuts the scratch from `base` and returns the bytes used.
+size_t Carve(void* base, int64_t canvas_len, int64_t hidden_size, int64_t vocab_size, Scratch* scratch) {
+  const int64_t blocks = CeilDiv(canvas_len, kRowLanes);
+  const int64_t panels = NumPanels(hidden_size);
+  const int64_t block_tiles = blocks * CeilDiv(vocab_size, kVocabTile);
+  uintptr_t next = reinterpret_cast<uintptr_t>(base);
+  const auto cut = [&next]<typename T>(T** out, int64_t count) {
+    *out = reinterpret_cast<T*>(next);
+    next += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+  };
+  for (float*& tile : scratch->tile) cut(&tile, panels * kPanelFloats);
+  cut(&scratch->hidden, blocks * panels * kPanelWidth * kRowLanes);
+  cut(&scratch->soft, blocks * panels * kPanelWidth * kRowLanes);
+  cut(&scratch->best, blocks * kRowLanes);
+  cut(&scratch->arg, blocks * kRowLanes);
+  cut(&scratch->tile_max, block_tiles * kRowLanes);
+  cut(&scratch->tile_weighted, block_tiles * kRowLanes);
+  cut(&scratch->run_sum, block_tiles * kTileRuns * kRowLanes);
+  cut(&scratch->rows, canvas_len);
+  cut(&scratch->done, canvas_len);
+  return next - reinterpret_cast<uintptr_t>(base);
+}
+
+class VocabularyHead {
+ public:
+  VocabularyHead(const VocabularyHeadParams& params, ThreadPool& pool)
+      : params_(params),
+        pool_(pool),
+        kernels_(SelectTileKernels()),
+        panels_(NumPanels(params.table.hidden_size)),
+        block_floats_(panels_ * kPanelWidth * kRowLanes),
+        row_bytes_(params.table.hidden_size * (params.table.dtype == DType::kFloat32 ? 4 : 2)) {
+    Carve(params.workspace, params.canvas_len, params.table.hidden_size, params.table.vocab_size, &scratch_);
+  }
+
+  // Rows that share a set of ids (usually all of them: the whole vocabulary) go through the tiles together.
+  void Run() {
+    std::fill_n(scratch_.done, params_.canvas_len, uint8_t{0});
+    for (int64_t row = 0; row < params_.canvas_len; ++row) {
+      if (scratch_.done[row]) continue;
+      if (params_.constraints != nullptr && params_.constraints[row].is_pinned()) {
+        FinishPinned(row);
+      } else {
+        CollectGroup(row);
+        RunGroup();
+      }
+    }
+  }
+
+ private:
+  std::span<const int32_t> AllowedOf(int64_t row) const {
+    return params_.constraints != nullptr ? params_.constraints[row].allowed : std::span<const int32_t>();
+  }
+
+  // The id at a position of the group's list.
+  int32_t IdAt(int64_t index) const {
+    return ids_.empty() ? static_cast<int32_t>(index) : ids_[static_cast<size_t>(index)];
+  }
+
+  const void* TableRow(int32_t id) const {
+    return static_cast<const unsigned char*>(params_.table.rows) + id * row_bytes_;
+  }
+
+  void CollectGroup(int64_t first_row) {
+    ids_ = AllowedOf(first_row);
+    num_rows_ = 0;
+    for (int64_t row = first_row; row < params_.canvas_len; ++row) {
+      const std::span<const int32_t> allowed = AllowedOf(row);
+      const bool pinned = params_.constraints != nullptr && params_.constraints[row].is_pinned();
+      if (pinned || allowed.data() != ids_.data() || allowed.size() != ids_.size()) continue;
+      scratch_.rows[num_rows_++] = static_cast<int32_t>(row);
+      scratch_.done[row] = 1;
+    }
+    num_ids_ = ids_.empty() ? params_.table.vocab_size : static_cast<int64_t>(ids_.size());
+    num_tiles_ = CeilDiv(num_ids_, kVocabTile);
+  }
+
+  void RunGroup() {
+    const int64_t blocks = CeilDiv(num_rows_, kRowLanes);
+    pool_.ParallelFor(blocks + NumPieces(0), [&](int64_t chunk) {
+      if (chunk < blocks) {
+        StartBlock(chunk);
+      } else {
+        LoadPiece(0, chunk - blocks);
+      }
+    });
+    for (int64_t tile = 0; tile < num_tiles_; ++tile) {
+      pool_.ParallelFor(blocks + NumPieces(tile + 1), [&](int64_t chunk) {
+        if (chunk < blocks) {
+          WorkTile(chunk, tile);
+        } else {
+          LoadPiece(tile + 1, chunk - blocks);
+        }
+      });
+    }
+    pool_.ParallelFor(num_rows_, [&](int64_t index) { FinishRow(index); });
+  }
+
+  int64_t IdsInTile(int64_t tile) const { return std::min(kVocabTile, num_ids_ - tile * kVocabTile); }
+  int64_t NumPieces(int64_t tile) const { return tile < num_tiles_ ? CeilDiv(IdsInTile(tile), kPieceIds) : 0; }
+
+  void LoadPiece(int64_t tile, int64_t piece) {
+    const int64_t end = std::min((piece + 1) * kPieceIds, IdsInTile(tile));
+    for (int64_t i = piece * kPieceIds; i < end; ++i) {
+      kernels_.load_row(TableRow(IdAt(tile * kVocabTile + i)), params_.table.dtype, params_.table.hidden_size,
+                        scratch_.tile[tile % 2], i);
+    }
+  }
+
+  // Transposes the hidden states of a block into lanes; unused lanes and dimensions are zero.
+  void StartBlock(int64_t block) {
+    float* hidden = scratch_.hidden + block * block_floats_;
+    std::fill_n(hidden, block_floats_, 0.0f);
+    std::fill_n(scratch_.soft + block * block_floats_, block_floats_, 0.0f);
+    std::fill_n(scratch_.best + block * kRowLanes, kRowLanes, kMinusInfinity);
+    std::fill_n(scratch_.arg + block * kRowLanes, kRowLanes, 0);
+    const int64_t lanes = std::min(kRowLanes, num_rows_ - block * kRowLanes);
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const float* row = params_.hidden + scratch_.rows[block * kRowLanes + lane] * params_.table.hidden_size;
+      for (int64_t d = 0; d < params_.table.hidden_size; ++d) hidden[d * kRowLanes + lane] = row[d];
+    }
+  }
+
+  void WorkTile(int64_t block, int64_t tile) {
+    alignas(64) float scores[kVocabTile * kRowLanes];
+    alignas(64) float before[kRowLanes], rescale[kRowLanes];
+    const int64_t num_ids = IdsInTile(tile);
+    const float* table = scratch_.tile[tile % 2];
+    float* best = scratch_.best + block * kRowLanes;
+    kernels_.score(table, CeilDiv(num_ids, kPanelWidth) * kPanelWidth, scratch_.hidden + block * block_floats_, panels_,
+                   scores);
+    kernels_.cap(scores, num_ids, params_.softcap, params_.temperature);
+
+    std::copy_n(best, kRowLanes, before);
+    kernels_.update_max(scores, num_ids, static_cast<int32_t>(tile * kVocabTile), best,
+                        scratch_.arg + block * kRowLanes);
+    const int64_t stats = (block * num_tiles_ + tile) * kRowLanes;
+    std::copy_n(best, kRowLanes, scratch_.tile_max + stats);
+    float* runs = scratch_.run_sum + stats * kTileRuns;
+    std::fill_n(runs, kTileRuns * kRowLanes, 0.0f);
+    kernels_.weigh(scores, num_ids, best, runs, scratch_.tile_weighted + stats);
+    if (params_.soft == nullptr) return;
+    for (int64_t lane = 0; lane < kRowLanes; ++lane) {
+      rescale[lane] = before[lane] == best[lane] ? 1.0f : std::exp(before[lane] - best[lane]);  // 0 after -infinity
+    }
+    kernels_.accumulate(scores, table, num_ids, rescale, panels_, scratch_.soft + block * block_floats_);
+  }
+
+  // What is left of one row's pass over one tile.
+  struct TileStats {
+    double lower;    // tile maximum - final maximum, <= 0
+    double factor;   // exp(lower): turns the tile's weights into final ones
+    double sum;      // of the tile's weights
+    double weighted;
+    const float* runs;  // [kTileRuns], kRowLanes apart
+  };
+  TileStats StatsOf(int64_t index, int64_t tile) const {
+    const int64_t block = index / kRowLanes, lane = index % kRowLanes;
+    const int64_t stats = (block * num_tiles_ + tile) * kRowLanes;
+    TileStats out;
+    out.lower = static_cast<double>(scratch_.tile_max[stats + lane]) - scratch_.best[index];
+    out.factor = std::exp(out.lower);
+    out.weighted = scratch_.tile_weighted[stats + lane];
+    out.runs = scratch_.run_sum + stats * kTileRuns + lane;
+    out.sum = 0;
+    for (int64_t run = 0; run < kTileRuns; ++run) out.sum += out.runs[run * kRowLanes];
+    return out;
+  }
+
+  void FinishRow(int64_t index) {
+    const int64_t row = scratch_.rows[index];
+    double total = 0, weighted = 0;  // sums of w and w * (s - best) over all ids, w = exp(s - best)
+    for (int64_t tile = 0; tile < num_tiles_; ++tile) {
+      const TileStats stats = StatsOf(index, tile);
+      total += stats.factor * stats.sum;
+      weighted += stats.factor * (stats.weighted + stats.sum * stats.lower);
+    }
+    params_.argmax[row] = IdAt(scratch_.arg[index]);
+    // -sum p ln p with ln p = (s - best) - ln total: both terms are >= 0, nothing cancels.
+    params_.entropy[row] = static_cast<float>(std::log(total) - weighted / total);
+    params_.sampled[row] = Sample(index, params_.uniform[row] * total);
+    if (params_.soft == nullptr) return;
+    const float scale = static_cast<float>(params_.embed_scale / total);
+    const float* soft = scratch_.soft + index / kRowLanes * block_floats_ + index % kRowLanes;
+    float* out = params_.soft + row * params_.table.hidden_size;
+    for (int64_t d = 0; d < params_.table.hidden_size; ++d) out[d] = scale * soft[d * kRowLanes];
+  }
+
+  // The tile that the target falls into, the run inside the tile, the token inside the run.
+  int32_t Sample(int64_t index, double target) {
+    for (int64_t tile = 0; tile < num_tiles_; ++tile) {
+      const TileStats stats = StatsOf(index, tile);
+      const double weight = stats.factor * stats.sum;
+      if (!(weight > target)) {
+        target -= weight;
+        continue;
+      }
+      int64_t chosen = 0;  // last run of positive weight if rounding runs past the end
+      for (int64_t run = 0; run < kTileRuns; ++run) {
+        const double run_weight = stats.factor * stats.runs[run * kRowLanes];
+        if (run_weight > 0) chosen = run;
+        if (run_weight > target) break;
+        target -= run_weight;
+      }
+      return SampleInRun(tile * kVocabTile + chosen * kRunIds, index, target);
+    }
+    return IdAt(scratch_.arg[index]);  // rounding at the very end, or sums that are not numbers
+  }
+
+  int32_t SampleInRun(int64_t begin, int64_t index, double target) {
+    alignas(64) float weights[kRunIds] = {};
+    alignas(64) float max[kRowLanes], unused_sum[kRowLanes];
+    alignas(64) double unused_weighted[kRowLanes];
+    std::fill_n(max, kRowLanes, scratch_.best[index]);
+    const int64_t num_ids = std::min(kRunIds, num_ids_ - begin);
+    const EmbeddingTable& table = params_.table;
+    const float* hidden = params_.hidden + scratch_.rows[index] * table.hidden_size;
+    for (int64_t i = 0; i < num_ids; ++i) {
+      weights[i] = kernels_.dot(hidden, TableRow(IdAt(begin + i)), table.dtype, table.hidden_size);
+    }
+    kernels_.cap(weights, kRunIds / kRowLanes, params_.softcap, params_.temperature);
+    kernels_.weigh(weights, kRunIds / kRowLanes, max, unused_sum, unused_weighted);
+    int64_t chosen = 0;
+    for (int64_t i = 0; i < num_ids; ++i) {
+      if (weights[i] > 0) chosen = i;
+      if (weights[i] > target) break;
+      target -= weights[i];
+    }
+    return IdAt(begin + chosen);
+  }
+
+  void FinishPinned(int64_t row) {
+    const int32_t id = params_.constraints[row].pinned;
+    params_.argmax[row] = params_.sampled[row] = id;
+    params_.entropy[row] = 0;
+    if (params_.soft == nullptr) return;
+    float* tile = scratch_.tile[0];  // free between groups
+    kernels_.load_row(TableRow(id), params_.table.dtype, params_.table.hidden_size, tile, 0);
+    float* out = params_.soft + row * params_.table.hidden_size;
+    for (int64_t d = 0; d < params_.table.hidden_size; ++d) {
+      out[d] = params_.embed_scale * tile[d / kPanelWidth * kPanelFloats + d % kPanelWidth];
+    }
+  }
+
+  const VocabularyHeadParams& params_;
+  ThreadPool& pool_;
+  const TileKernels& kernels_;
+  const int64_t panels_, block_floats_, row_bytes_;
+  Scratch scratch_;
+  std::span<const int32_t> ids_;  // of the group in work; empty: the whole vocabulary
+  int64_t num_rows_ = 0, num_ids_ = 0, num_tiles_ = 0;
+};
+
+}  // namespace
+
+size_t VocabularyHeadWorkspaceBytes(int64_t canvas_len, int64_t hidden_size, int64_t vocab_size, int /*num_threads*/) {
+  Scratch scratch;
+  return Carve(nullptr, canvas_len, hidden_size, vocab_size, &scratch);
+}
+
+void LaunchVocabularyHead(const VocabularyHeadParams& params, ThreadPool& pool) {
+  DGRT_CHECK(params.canvas_len > 0 && params.table.vocab_size > 0 && params.table.hidden_size > 0);
+  DGRT_CHECK(params.temperature > 0 && params.workspace != nullptr);
+  DGRT_CHECK(reinterpret_cast<uintptr_t>(params.workspace) % 64 == 0);
+  VocabularyHead(params, pool).Run();
+}
+
+}  // namespace dgrt

@@ -1,0 +1,22 @@
+// Entry points of the kernels. Nothing inside allocates, synchronises beyond the given pool, or reads the environment.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/params.h"
+
+namespace dgrt {
+
+class ThreadPool;  // common/thread_pool.h
+
+size_t VocabularyHeadWorkspaceBytes(int64_t canvas_len, int64_t hidden_size, int64_t vocab_size, int num_threads);
+void LaunchVocabularyHead(const VocabularyHeadParams& params, ThreadPool& pool);
+
+// Entropy-bound acceptance (Ben-Hamu et al., arXiv 2505.24857): positions in ascending (entropy, position) order are
+// accepted while the sum of the entropies before them is <= bound (nats). The first is always accepted.
+// Pinned positions (constraints may be null) are accepted and take no part in the sum: their entropy is 0.
+void AcceptByEntropy(std::span<const float> entropy, float entropy_bound, std::span<uint8_t> accepted);
+
+}  // namespace dgrt

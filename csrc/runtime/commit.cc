@@ -1,0 +1,52 @@
+// Stage 7, commit: the only irreversible act on a sequence. Called by generate.cc with a finished canvas. Everything
+// that can fail (engine pass, sink) comes before the first change; what follows cannot throw.
+#include <algorithm>
+
+#include "common/check.h"
+#include "runtime/session.h"
+#include "runtime/stage_timer.h"
+
+namespace dgrt {
+
+Emission PlanEmission(const SessionState& state, const CanvasPlan& plan) {
+  const std::vector<int32_t>& canvas = state.canvas.argmax;
+  const std::vector<int32_t>& stop_ids = state.options.stop_ids;
+  const auto stop = std::find_first_of(canvas.begin(), canvas.end(), stop_ids.begin(), stop_ids.end());
+  const bool has_stop = stop != canvas.end();
+  const int64_t until_stop = stop - canvas.begin() + (has_stop ? 1 : 0);  // the stop id is emitted
+  const int64_t wanted = state.options.max_new_tokens;
+  const int64_t left = wanted > 0 ? wanted - static_cast<int64_t>(state.tokens.size()) : until_stop;
+  if (has_stop && until_stop <= left) return {until_stop, FinishReason::kStop};
+  const bool room = CanvasFits(plan.kv_len + state.model.canvas_len, state.model.canvas_len, state.model.context_len);
+  const bool at_limit = wanted > 0 && left <= until_stop;
+  return {std::min(until_stop, left), at_limit || !room ? FinishReason::kLength : FinishReason::kNone};
+}
+
+std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Reservation rows, const Emission& emission,
+                                GenerateSink* sink) {
+  const std::span<const int32_t> emitted(state.canvas.argmax.data(), static_cast<size_t>(emission.num_tokens));
+  const bool goes_on = emission.finish == FinishReason::kNone;
+  if (goes_on) {  // nobody looks back on the last canvas
+    {
+      StageTimer timer(&state.stats.commit_ms);
+      state.executor->Prefill(state.canvas.argmax, plan.kv_len, state.kv.Views());
+    }
+    ++state.stats.commit_passes;
+    state.stats.row_tokens += state.model.canvas_len;
+  }
+  if (sink != nullptr) sink->OnCommit(plan.index, emitted);
+  DGRT_CHECK(state.tokens.size() + emitted.size() <= state.tokens.capacity());
+
+  if (goes_on) rows.Publish(plan.num_rows);
+  const size_t before = state.tokens.size();
+  state.tokens.insert(state.tokens.end(), emitted.begin(), emitted.end());
+  ++state.canvas_index;
+  state.has_start_canvas = false;
+  state.finish = emission.finish;
+  state.stats.steps_per_canvas.push_back(state.canvas.num_steps);  // capacity for all was taken in prefill
+  ++state.stats.canvases;
+  state.stats.tokens += emission.num_tokens;
+  return std::span<const int32_t>(state.tokens).subspan(before);
+}
+
+}  // namespace dgrt

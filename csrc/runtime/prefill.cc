@@ -1,0 +1,73 @@
+// Stage 2, prefill: runs the prompt through the engine in chunks and writes its KV rows. Called by Session::Prefill.
+// Chunks are published one by one so that sliding layers hold a window and not the whole prompt; a failure in the
+// middle therefore clears the cache.
+#include "common/check.h"
+#include "runtime/session.h"
+#include "runtime/stage_timer.h"
+
+namespace dgrt {
+namespace {
+
+void CheckPrompt(const SessionState& state, std::span<const int32_t> prompt) {
+  const ModelFacts& model = state.model;
+  if (state.prompt_len > 0) throw InvalidArgument("the session has a prompt already: make a new session");
+  if (prompt.empty()) throw InvalidArgument("the prompt is empty: expected at least one token");
+  const int64_t prompt_len = static_cast<int64_t>(prompt.size());
+  if (!CanvasFits(prompt_len, model.canvas_len, model.context_len)) {
+    throw InvalidArgument(Message("prompt of ", prompt_len, " tokens leaves no room for one canvas: expected at most ",
+                                  model.context_len - model.canvas_len, " (context ", model.context_len, ", canvas ",
+                                  model.canvas_len, ")"));
+  }
+  for (size_t i = 0; i < prompt.size(); ++i) {
+    if (prompt[i] < 0 || prompt[i] >= model.vocab_size) {
+      throw InvalidArgument(
+          Message("prompt[", i, "]: expected a token id in [0, ", model.vocab_size, "), found ", prompt[i]));
+    }
+  }
+}
+
+void RunChunk(SessionState& state, std::span<const int32_t> chunk) {
+  const int64_t num_rows = static_cast<int64_t>(chunk.size());
+  Reservation rows = state.kv.Reserve(num_rows);
+  {
+    StageTimer timer(&state.stats.prefill_ms);
+    state.executor->Prefill(chunk, state.kv.kv_len(), state.kv.Views());
+  }
+  ++state.stats.prefill_passes;
+  state.stats.row_tokens += num_rows;
+  rows.Publish(num_rows);
+}
+
+// Room for everything this request can emit, so that no canvas has to grow a vector.
+void ReserveOutput(SessionState& state, int64_t prompt_len) {
+  const int64_t canvases = MaxCanvases(prompt_len, state.model.canvas_len, state.model.context_len);
+  const int64_t by_context = canvases * state.model.canvas_len;
+  const int64_t wanted = state.options.max_new_tokens;
+  state.tokens.reserve(static_cast<size_t>(wanted > 0 ? std::min(wanted, by_context) : by_context));
+  state.stats.steps_per_canvas.reserve(static_cast<size_t>(canvases));
+}
+
+}  // namespace
+
+void PrefillPrompt(SessionState& state, std::span<const int32_t> prompt) {
+  CheckPrompt(state, prompt);
+  const int64_t prompt_len = static_cast<int64_t>(prompt.size());
+  state.kv.RequireFits(prompt_len, state.model.canvas_len);  // before minutes of work
+  ReserveOutput(state, prompt_len);
+  try {
+    for (int64_t begin = 0; begin < prompt_len; begin = PrefillChunkEnd(begin, prompt_len)) {
+      if (state.cancelled.load()) throw Cancelled(Message("cancelled after ", begin, " of ", prompt_len, " prompt tokens"));
+      const int64_t end = PrefillChunkEnd(begin, prompt_len);
+      RunChunk(state, prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)));
+    }
+  } catch (...) {
+    state.kv.Clear();
+    if (state.cancelled.load()) state.finish = FinishReason::kCancelled;
+    throw;
+  }
+  state.prompt_len = prompt_len;
+  state.stats.prompt_tokens = prompt_len;
+  state.stats.peak_kv_bytes = state.kv.peak_bytes();
+}
+
+}  // namespace dgrt

@@ -1,0 +1,73 @@
+// Stage 5, refine: the loop of denoise steps on one canvas and its stop rule. Called by generate.cc. Writes the canvas
+// only: tokens and KV length are not its business.
+#include <algorithm>
+
+#include "runtime/noise.h"
+#include "runtime/session.h"
+
+namespace dgrt {
+namespace {
+
+void StartCanvas(SessionState& state, const CanvasPlan& plan) {
+  Canvas& canvas = state.canvas;
+  if (state.has_start_canvas) {
+    std::copy(state.start_canvas.begin(), state.start_canvas.end(), canvas.tokens.begin());
+  } else {
+    DrawInitialCanvas(state.noise_key(plan.index, 0), state.model.vocab_size, canvas.tokens);
+  }
+  std::copy(canvas.tokens.begin(), canvas.tokens.end(), canvas.argmax.begin());
+  std::fill(canvas.soft.begin(), canvas.soft.end(), 0.0f);
+  canvas.num_steps = 0;
+  canvas.num_equal = 0;
+}
+
+// Stable: the argmax canvases of the `stability_threshold` steps before equal this one's (a run of equal canvases says
+// the same as keeping them all; the starting canvas does not count). Confident: mean entropy below the threshold.
+bool StopRuleHolds(Canvas& canvas, const SamplerOptions& sampler) {
+  const bool equal = canvas.num_steps > 1 && canvas.argmax == canvas.previous_argmax;
+  canvas.num_equal = equal ? canvas.num_equal + 1 : 0;
+  double sum = 0;
+  for (const float entropy : canvas.entropy) sum += static_cast<double>(entropy);
+  const float mean = static_cast<float>(sum / static_cast<double>(canvas.entropy.size()));
+  return canvas.num_equal >= sampler.stability_threshold && mean < sampler.confidence_threshold;
+}
+
+StepView ViewOfStep(const SessionState& state, const CanvasPlan& plan, int32_t step, bool stopped) {
+  const Canvas& canvas = state.canvas;
+  const SamplerOptions& sampler = state.options.sampler;
+  StepView view;
+  view.canvas_index = plan.index;
+  view.step = step;
+  view.temperature = TemperatureOfStep(sampler.t_min, sampler.t_max, step, sampler.max_denoising_steps);
+  view.kv_len = plan.kv_len;
+  view.canvas_in = canvas.tokens;
+  view.soft_in = {canvas.soft.data(), canvas.soft.size()};
+  view.argmax = canvas.argmax;
+  view.entropy = canvas.entropy;
+  view.sampled = canvas.sampled;
+  view.accepted = canvas.accepted;
+  view.canvas_out = canvas.next_tokens;
+  if (step > 1 && !stopped) view.soft_out = {canvas.next_soft.data(), canvas.next_soft.size()};
+  view.stopped = stopped;
+  return view;
+}
+
+}  // namespace
+
+RefineOutcome Refine(SessionState& state, const CanvasPlan& plan, GenerateSink* sink) {
+  Canvas& canvas = state.canvas;
+  StartCanvas(state, plan);
+  for (int32_t step = state.options.sampler.max_denoising_steps; step >= 1; --step) {
+    if (state.cancelled.load()) return RefineOutcome::kCancelled;
+    DenoiseStep(state, plan, step);
+    ++canvas.num_steps;
+    const bool stopped = StopRuleHolds(canvas, state.options.sampler);
+    if (sink != nullptr) sink->OnStep(ViewOfStep(state, plan, step, stopped));
+    if (stopped) break;
+    std::swap(canvas.tokens, canvas.next_tokens);
+    std::swap(canvas.soft, canvas.next_soft);
+  }
+  return RefineOutcome::kDone;
+}
+
+}  // namespace dgrt

@@ -1,0 +1,206 @@
+// The facade of runtime.h: construction, option checks, and methods that hand over to the stages.
+#include "runtime/runtime.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cmath>
+#include <thread>
+
+#include "common/check.h"
+#include "common/env.h"
+#include "kernels/kernels.h"
+#include "runtime/runtime_impl.h"
+#include "runtime/session.h"
+#include "runtime/stage_timer.h"
+
+namespace dgrt {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+int UsableCpus() {
+#ifdef __linux__
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) return std::max(1, CPU_COUNT(&cpus));
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+// An option that is not as it must be.
+template <typename Value>
+[[noreturn]] void Reject(const char* option, const char* expected, Value found) {
+  throw InvalidArgument(Message(option, ": expected ", expected, ", found ", found));
+}
+
+void CheckSampler(const SamplerOptions& sampler) {
+  // Negated comparisons, so that NaN is rejected too.
+  if (sampler.max_denoising_steps <= 0) Reject("max_denoising_steps", "at least 1", sampler.max_denoising_steps);
+  if (!(sampler.entropy_bound > 0)) Reject("entropy_bound", "a number above 0", sampler.entropy_bound);
+  if (!(sampler.t_min >= 0) || !std::isfinite(sampler.t_min)) Reject("t_min", "a number from 0", sampler.t_min);
+  if (!(sampler.t_max > sampler.t_min) || !std::isfinite(sampler.t_max)) {
+    throw InvalidArgument(Message("t_max: expected a number above t_min (", sampler.t_min, "), found ", sampler.t_max));
+  }
+  if (sampler.stability_threshold < 0) Reject("stability_threshold", "at least 0", sampler.stability_threshold);
+  if (!(sampler.confidence_threshold > 0)) {
+    Reject("confidence_threshold", "a number above 0", sampler.confidence_threshold);
+  }
+}
+
+void CheckTokens(const char* what, std::span<const int32_t> tokens, int64_t vocab_size) {
+  for (const int32_t token : tokens) {
+    if (token >= 0 && token < vocab_size) continue;
+    throw InvalidArgument(Message(what, ": expected token ids in [0, ", vocab_size, "), found ", token));
+  }
+}
+
+// What is left of the limit for KV rows; 0: no limit.
+int64_t KvLimit(int64_t memory_limit_bytes, int64_t workspace_bytes) {
+  if (memory_limit_bytes == 0) return 0;
+  if (memory_limit_bytes > workspace_bytes) return memory_limit_bytes - workspace_bytes;
+  throw OutOfMemory(Message("memory limit of ", memory_limit_bytes, " bytes: the workspace of a session alone needs ",
+                            workspace_bytes));
+}
+
+}  // namespace
+
+RuntimeOptions ResolveOptions(const RuntimeOptions& options) {
+  RuntimeOptions out = options;
+  if (options.threads < 0 || options.threads > kMaxThreads) Reject("threads", "0 to 1024", options.threads);
+  if (options.memory_limit_bytes < 0) Reject("memory_limit_bytes", "0 or more", options.memory_limit_bytes);
+  if (out.threads == 0) out.threads = static_cast<int>(EnvInteger("DGRT_THREADS", 1, kMaxThreads).value_or(UsableCpus()));
+  return out;
+}
+
+void CheckOptions(const GenerateOptions& options, const ModelFacts& model) {
+  if (options.max_new_tokens < 1 && options.max_new_tokens != -1) {
+    Reject("max_new_tokens", "at least 1, or -1 for no limit", options.max_new_tokens);
+  }
+  if (options.request >= kMaxRequest) Reject("request", "a number below 2^24", options.request);
+  CheckSampler(options.sampler);
+  CheckTokens("stop_ids", options.stop_ids, model.vocab_size);
+}
+
+std::vector<KvLayerShape> KvShapes(const ModelFacts& model) {
+  std::vector<KvLayerShape> shapes;
+  for (const LayerFacts& layer : model.layers) {
+    shapes.push_back({layer.kv_width(), layer.type == LayerType::kSliding ? model.sliding_window : 0});
+  }
+  return shapes;
+}
+
+int64_t WorkspaceBytes(const ModelFacts& model, int num_threads) {
+  const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4;  // five token rows, accepted, entropy, uniform, start canvas
+  const int64_t rows = 3 * model.canvas_len * model.hidden_size * static_cast<int64_t>(sizeof(float));
+  return per_position * model.canvas_len + rows +
+         static_cast<int64_t>(VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size,
+                                                           num_threads));
+}
+
+Canvas::Canvas(const ModelFacts& model, int num_threads) {
+  const size_t positions = static_cast<size_t>(model.canvas_len);
+  const size_t floats = positions * static_cast<size_t>(model.hidden_size);
+  for (std::vector<int32_t>* row : {&tokens, &next_tokens, &argmax, &previous_argmax, &sampled}) {
+    row->assign(positions, model.pad_token_id);
+  }
+  accepted.assign(positions, 0);
+  entropy.assign(positions, 0);
+  uniform.assign(positions, 0);
+  for (AlignedBuffer<float>* buffer : {&soft, &next_soft, &hidden}) *buffer = AlignedBuffer<float>(floats);
+  head_workspace = AlignedBuffer<unsigned char>(
+      VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size, num_threads));
+}
+
+SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, ThreadPool& threads,
+                           const GenerateOptions& wanted, int64_t memory_limit_bytes)
+    : runtime(std::move(owner)),
+      model(engine.model()),
+      table(engine.embedding()),
+      pool(threads),
+      options(wanted),
+      executor(engine.CreateExecutor()),
+      canvas(model, threads.num_threads()),
+      kv(KvShapes(model), model.context_len + model.canvas_len,
+         KvLimit(memory_limit_bytes, WorkspaceBytes(model, threads.num_threads()))),
+      start_canvas(static_cast<size_t>(model.canvas_len)) {}
+
+// --- Runtime ---
+
+Runtime::Runtime(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Runtime::~Runtime() = default;
+
+std::shared_ptr<Runtime> Runtime::FromEngine(std::unique_ptr<Engine> engine, const GenerateOptions& defaults,
+                                             const RuntimeOptions& options) {
+  DGRT_CHECK(engine != nullptr);
+  auto impl = std::make_unique<Impl>();
+  impl->options = ResolveOptions(options);
+  impl->defaults = defaults;
+  impl->engine = std::move(engine);
+  impl->pool = std::make_unique<ThreadPool>(impl->options.threads);
+  return std::shared_ptr<Runtime>(new Runtime(std::move(impl)));
+}
+
+const ModelFacts& Runtime::model() const { return impl_->engine->model(); }
+const GenerateOptions& Runtime::default_options() const { return impl_->defaults; }
+const std::string& Runtime::manifest_json() const { return impl_->manifest_json; }
+std::string Runtime::description() const { return impl_->engine->description(); }
+int Runtime::threads() const { return impl_->options.threads; }
+
+MemoryPlan Runtime::memory() const {
+  const ModelFacts& facts = model();
+  MemoryPlan plan;
+  plan.weight_bytes = impl_->weight_bytes;
+  plan.workspace_bytes = WorkspaceBytes(facts, threads());
+  const KvCache cache(KvShapes(facts), facts.context_len, 0);  // addresses only: asks for no memory
+  plan.kv_bytes_full_context = cache.BytesFor(facts.context_len - facts.canvas_len, facts.canvas_len);
+  return plan;
+}
+
+// --- Session ---
+
+struct Session::Impl {
+  SessionState state;
+};
+
+namespace {
+
+std::shared_ptr<Runtime> RequireRuntime(std::shared_ptr<Runtime> runtime) {
+  if (runtime == nullptr) throw InvalidArgument("runtime: expected an open runtime, found none");
+  return runtime;
+}
+
+}  // namespace
+
+Session::Session(std::shared_ptr<Runtime> runtime, const GenerateOptions& options) {
+  Runtime::Impl& shared = *RequireRuntime(runtime)->impl_;
+  CheckOptions(options, shared.engine->model());
+  impl_.reset(new Impl{{std::move(runtime), *shared.engine, *shared.pool, options, shared.options.memory_limit_bytes}});
+}
+Session::~Session() = default;
+
+void Session::Prefill(std::span<const int32_t> prompt) {
+  StageTimer timer(&impl_->state.stats.total_ms);
+  PrefillPrompt(impl_->state, prompt);
+}
+
+std::span<const int32_t> Session::NextCanvas(GenerateSink* sink) { return RunCanvas(impl_->state, sink); }
+
+void Session::SetCanvas(std::span<const int32_t> canvas) {
+  SessionState& state = impl_->state;
+  if (static_cast<int64_t>(canvas.size()) != state.model.canvas_len) {
+    throw InvalidArgument(Message("canvas: expected ", state.model.canvas_len, " tokens, found ", canvas.size()));
+  }
+  CheckTokens("canvas", canvas, state.model.vocab_size);
+  std::copy(canvas.begin(), canvas.end(), state.start_canvas.begin());
+  state.has_start_canvas = true;
+}
+
+std::span<const int32_t> Session::canvas() const { return impl_->state.canvas.argmax; }
+void Session::Cancel() { impl_->state.cancelled.store(true); }
+FinishReason Session::finish_reason() const { return impl_->state.finish; }
+std::span<const int32_t> Session::tokens() const { return impl_->state.tokens; }
+int64_t Session::kv_len() const { return impl_->state.kv.kv_len(); }
+const Stats& Session::stats() const { return impl_->state.stats; }
+
+}  // namespace dgrt

@@ -1,0 +1,84 @@
+// The C++ facade that the C API and the Python binding stand on. runtime/generate.cc is the table of contents.
+//   Runtime: a loaded engine package; any thread. Session: one sequence; one thread at a time, Cancel from any.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "runtime/options.h"
+#include "runtime/sink.h"
+#include "runtime/stats.h"
+
+namespace dgrt {
+
+enum class FinishReason : int32_t { kNone = 0, kStop = 1, kLength = 2, kCancelled = 3 };
+
+struct MemoryPlan {
+  int64_t weight_bytes = 0;          // weight files of the package
+  int64_t kv_bytes_full_context = 0; // one session at context_len
+  int64_t workspace_bytes = 0;       // one session: hidden, soft, head scratch
+};
+
+class Runtime : public std::enable_shared_from_this<Runtime> {
+ public:
+  // Opens an engine package folder. Throws ContractMismatch, InvalidArgument, Unsupported, OutOfMemory.
+  static std::shared_ptr<Runtime> Open(const std::string& package_dir, const RuntimeOptions& options);
+  // Wraps an engine that exists already (tests).
+  static std::shared_ptr<Runtime> FromEngine(std::unique_ptr<Engine> engine, const GenerateOptions& defaults,
+                                             const RuntimeOptions& options);
+  ~Runtime();
+
+  const ModelFacts& model() const;
+  const GenerateOptions& default_options() const;   // from the manifest
+  const std::string& manifest_json() const;         // the manifest as read; "" for FromEngine
+  MemoryPlan memory() const;
+  std::string description() const;
+  int threads() const;
+
+ private:
+  friend class Session;
+  struct Impl;
+  explicit Runtime(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// One sequence. Construct, Prefill once, NextCanvas until finish_reason() is not kNone. Keeps its runtime alive.
+class Session {
+ public:
+  Session(std::shared_ptr<Runtime> runtime, const GenerateOptions& options);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // Runs the prompt through the engine in chunks. Throws InvalidArgument for an empty prompt, unknown ids, or a
+  // prompt that leaves no room for one canvas. Ctrl-C safe: Cancel between chunks throws Cancelled.
+  void Prefill(std::span<const int32_t> prompt);
+  // Refines and commits one canvas; returns the tokens it emitted (possibly none after Cancel). If it throws,
+  // committed tokens and KV length are as before the call.
+  std::span<const int32_t> NextCanvas(GenerateSink* sink);
+  // Starts the next canvas from these L tokens instead of noise (used once).
+  void SetCanvas(std::span<const int32_t> canvas);
+  // The canvas as it stands (argmax canvas of the last step), [L].
+  std::span<const int32_t> canvas() const;
+  // Any thread: the running or next call stops between two denoise steps; finish_reason becomes kCancelled.
+  void Cancel();
+
+  FinishReason finish_reason() const;
+  std::span<const int32_t> tokens() const;   // emitted so far, prompt excluded
+  int64_t kv_len() const;                    // committed KV rows
+  const Stats& stats() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Convenience: Prefill, then NextCanvas until done. `session` must be fresh.
+void Generate(Session& session, std::span<const int32_t> prompt, GenerateSink* sink);
+
+}  // namespace dgrt

@@ -1,0 +1,106 @@
+// The state of one sequence and the stages that work on it. Internal to runtime/: the outside sees runtime.h. Who
+// writes which field is the state table in csrc/README.md.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/aligned_buffer.h"
+#include "common/philox.h"
+#include "common/thread_pool.h"
+#include "engine/engine.h"
+#include "memory/kv_cache.h"
+#include "runtime/plan.h"
+#include "runtime/runtime.h"
+
+namespace dgrt {
+
+// The canvas in work and the scratch of its denoise steps. All memory is taken when the session is made.
+// Written by refine.cc and denoise_step.cc; commit.cc only reads.
+struct Canvas {
+  explicit Canvas(const ModelFacts& model, int num_threads);
+
+  std::vector<int32_t> tokens;           // [L] input of the step
+  std::vector<int32_t> next_tokens;      // [L] output of the step; swapped with tokens between steps
+  std::vector<int32_t> argmax;           // [L] most likely tokens of the last step: what is committed
+  std::vector<int32_t> previous_argmax;  // [L] of the step before
+  std::vector<int32_t> sampled;          // [L]
+  std::vector<uint8_t> accepted;         // [L] 0 or 1
+  std::vector<float> entropy;            // [L] nats
+  std::vector<double> uniform;           // [L] the numbers that sampled came from
+  AlignedBuffer<float> soft;             // [L, D] self-conditioning of the step; zeros on the first
+  AlignedBuffer<float> next_soft;        // [L, D] for the next step; swapped with soft
+  AlignedBuffer<float> hidden;           // [L, D] engine output
+  AlignedBuffer<unsigned char> head_workspace;
+  int32_t num_steps = 0;                 // steps done
+  int32_t num_equal = 0;                 // steps right before the last one with the same argmax canvas
+
+};
+
+struct SessionState {
+  SessionState(std::shared_ptr<Runtime> owner, Engine& engine, ThreadPool& threads, const GenerateOptions& wanted,
+               int64_t memory_limit_bytes);
+
+  const std::shared_ptr<Runtime> runtime;  // first: outlives everything below
+  const ModelFacts& model;
+  const EmbeddingTable table;
+  ThreadPool& pool;
+  const GenerateOptions options;
+  const std::unique_ptr<Executor> executor;
+  Canvas canvas;
+  KvCache kv;
+
+  int64_t prompt_len = 0;             // 0: not prefilled
+  std::vector<int32_t> tokens;        // committed, emitted
+  int32_t canvas_index = 0;           // of the next canvas
+  FinishReason finish = FinishReason::kNone;
+  std::vector<int32_t> start_canvas;  // [L] given by SetCanvas; used while has_start_canvas
+  bool has_start_canvas = false;
+  std::atomic<bool> cancelled{false};
+  Stats stats;
+
+  NoiseKey noise_key(int32_t canvas_index_of_draw, int32_t step) const {
+    return {options.seed, options.request, static_cast<uint32_t>(canvas_index_of_draw), static_cast<uint32_t>(step)};
+  }
+};
+
+// Throws InvalidArgument, naming the option, what is expected and what was found.
+void CheckOptions(const GenerateOptions& options, const ModelFacts& model);
+
+// Bytes of one session beside its KV rows.
+int64_t WorkspaceBytes(const ModelFacts& model, int num_threads);
+
+// The layers of a model as the KV cache wants them.
+std::vector<KvLayerShape> KvShapes(const ModelFacts& model);
+
+// --- the stages, in the order of the prompt ---
+
+// prefill.cc: the prompt's KV rows, chunk after chunk. On failure nothing is left of it.
+void PrefillPrompt(SessionState& state, std::span<const int32_t> prompt);
+
+// refine.cc: denoise steps until the stop rule holds or the schedule ends.
+enum class RefineOutcome { kDone, kCancelled };
+RefineOutcome Refine(SessionState& state, const CanvasPlan& plan, GenerateSink* sink);
+
+// denoise_step.cc: one decoder forward and one sampler update of state.canvas at step n.
+void DenoiseStep(SessionState& state, const CanvasPlan& plan, int32_t step);
+
+// commit.cc: what of the finished canvas is emitted and why the request ends, if it does. No side effects.
+struct Emission {
+  int64_t num_tokens = 0;
+  FinishReason finish = FinishReason::kNone;
+};
+Emission PlanEmission(const SessionState& state, const CanvasPlan& plan);
+
+// commit.cc: the only irreversible act. Writes the canvas into KV unless the request ends with it, tells the sink,
+// then publishes. Returns the emitted tokens.
+std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Reservation rows, const Emission& emission,
+                                GenerateSink* sink);
+
+// generate.cc: one canvas from plan to commit.
+std::span<const int32_t> RunCanvas(SessionState& state, GenerateSink* sink);
+
+}  // namespace dgrt

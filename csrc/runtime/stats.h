@@ -1,0 +1,36 @@
+// Counters of one generation. Each stage writes its own; all counts are exact, times are wall clock.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace dgrt {
+
+struct Stats {
+  int64_t prefill_passes = 0;   // prefill.cc: engine passes over the prompt (one per chunk)
+  int64_t denoise_passes = 0;   // denoise_step.cc
+  int64_t commit_passes = 0;    // commit.cc: passes that write a finished canvas into KV
+  int64_t packed_passes = 0;    // passes with rows of several stages (0 in the plain loop)
+  int64_t draft_calls = 0;      // drafter calls (0 with drafter "none")
+  int64_t accepted_drafts = 0;  // drafted positions that were committed unchanged
+  int64_t row_tokens = 0;       // token rows over all passes
+  int64_t canvases = 0;         // finished canvases
+  std::vector<int32_t> steps_per_canvas;  // refine.cc
+  int64_t prompt_tokens = 0;
+  int64_t tokens = 0;           // emitted tokens: up to and including the first stop id
+  double prefill_ms = 0;        // engine time of prefill
+  double denoise_ms = 0;        // engine time of denoise passes
+  double commit_ms = 0;         // engine time of commit passes
+  double head_ms = 0;           // vocabulary head, acceptance and renoise
+  double draft_ms = 0;
+  double total_ms = 0;
+  int64_t peak_kv_bytes = 0;    // bytes of KV rows held at the longest moment
+
+  // Non-pad tokens per target pass of any kind after the prompt's.
+  double tokens_per_pass() const {
+    const int64_t passes = denoise_passes + commit_passes + packed_passes;
+    return passes > 0 ? static_cast<double>(tokens) / static_cast<double>(passes) : 0.0;
+  }
+};
+
+}  // namespace dgrt

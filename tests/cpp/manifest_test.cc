@@ -1,0 +1,239 @@
+// Manifest reader, package files and SHA-256: the good case, and one test per kind of damage. What a whole runtime
+// answers to hostile packages is in tests/boundary/test_hostile_packages.py.
+#include "engine/manifest.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "common/check.h"
+#include "engine/sha256.h"
+#include "test.h"
+
+namespace dgrt {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+std::string HashOf(const std::string& text) { return Sha256Hex(std::as_bytes(std::span(text.data(), text.size()))); }
+
+void Write(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+
+// A package folder of its own with a manifest that is right; `damage` may change it before it is written.
+class Package {
+ public:
+  Package() {
+    std::string pattern = (fs::temp_directory_path() / "dgrt-manifest-XXXXXX").string();
+    if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
+    dir_ = pattern;
+    Add("prefill.onnx", "prefill graph");
+    Add("denoise.onnx", "denoise graph");
+    Add("model.safetensors", std::string(10 + 8 * 4 * 4, 'w'));
+    manifest["format"] = "dgrt-engine";
+    manifest["contract_version"] = 1;
+    manifest["profile"] = "portable";
+    manifest["precision"] = "fp32";
+    manifest["model"] = {
+        {"vocab_size", 8},      {"hidden_size", 4},   {"canvas_len", 6},   {"context_len", 64},
+        {"sliding_window", 16}, {"num_heads", 4},     {"num_experts", 8},  {"top_k_experts", 2},
+        {"pad_token_id", 0},    {"bos_token_id", -1}, {"final_logit_softcap", 30.0}};
+    manifest["model"]["layers"] = json::array({{{"type", "sliding"}, {"head_dim", 2}, {"num_kv_heads", 2}},
+                                               {{"type", "full"}, {"head_dim", 4}, {"num_kv_heads", 1}}});
+    manifest["generation"] = {{"max_denoising_steps", 48}, {"entropy_bound", 0.1},       {"t_min", 0.4},
+                              {"t_max", 0.8},              {"stability_threshold", 1},   {"confidence_threshold", 0.005},
+                              {"stop_ids", {1, 7}}};
+    manifest["graphs"] = {{"prefill", {{"file", "prefill.onnx"}}}, {"denoise", {{"file", "denoise.onnx"}}}};
+    manifest["embedding"] = {{"file", "model.safetensors"}, {"offset", 10}, {"bytes", 128}, {"dtype", "float32"}};
+    manifest["weight_files"] = {"model.safetensors"};
+  }
+  ~Package() { fs::remove_all(dir_); }
+  Package(const Package&) = delete;
+  Package& operator=(const Package&) = delete;
+
+  void Add(const std::string& name, const std::string& content) {
+    Write(dir_ / name, content);
+    manifest["files"][name] = {{"bytes", content.size()}, {"sha256", HashOf(content)}};
+  }
+  Manifest Load(bool verify_weights = false) {
+    Write(dir_ / "manifest.json", manifest.dump());
+    return LoadManifest(dir_.string(), verify_weights);
+  }
+  Manifest LoadText(const std::string& text) {
+    Write(dir_ / "manifest.json", text);
+    return LoadManifest(dir_.string(), false);
+  }
+  const fs::path& dir() const { return dir_; }
+
+  json manifest;
+
+ private:
+  fs::path dir_;
+};
+
+TEST(Sha256GivesThePublishedDigests) {
+  CHECK_EQ(HashOf(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK_EQ(HashOf("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK_EQ(HashOf("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+           "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  CHECK_EQ(HashOf(std::string(1'000'000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(Sha256IsRightAtEveryLengthAroundAChunk) {
+  // Digest of the concatenated digests of 0 .. 130 bytes of 'x', computed with Python's hashlib.
+  std::string all;
+  for (size_t n = 0; n <= 130; ++n) all += HashOf(std::string(n, 'x'));
+  CHECK_EQ(HashOf(all), "87aca1c44bc7ba8897768170211f0a02063de70801131ff86c7edb9ce32c6a50");
+}
+
+TEST(AGoodManifestIsReadInFull) {
+  Package package;
+  package.manifest["a_key_of_the_future"] = {1, 2, 3};
+  const Manifest manifest = package.Load(/*verify_weights=*/true);
+  CHECK_EQ(manifest.model.vocab_size, 8);
+  CHECK_EQ(manifest.model.context_len, 64);
+  CHECK_EQ(manifest.model.layers.size(), 2u);
+  CHECK(manifest.model.layers[0].type == LayerType::kSliding);
+  CHECK(manifest.model.layers[1].type == LayerType::kFull);
+  CHECK_EQ(manifest.model.layers[1].kv_width(), 4);
+  CHECK_EQ(manifest.model.bos_token_id, -1);
+  CHECK_EQ(manifest.generation.max_denoising_steps, 48);
+  CHECK_NEAR(manifest.generation.entropy_bound, 0.1, 1e-7);
+  CHECK_EQ(manifest.generation.stop_ids.size(), 2u);
+  CHECK_EQ(manifest.embedding.offset, 10);
+  CHECK(manifest.embedding.dtype == DType::kFloat32);
+  CHECK_EQ(manifest.weight_bytes, 138);
+  CHECK_EQ(manifest.prefill_file, "prefill.onnx");
+  CHECK_EQ(manifest.json, package.manifest.dump());
+}
+
+TEST(AFolderThatIsNoPackageIsAnInvalidArgument) {
+  Package package;
+  CHECK_THROWS(InvalidArgument, "No such file", LoadManifest("/nonexistent/engine", false));
+  CHECK_THROWS(InvalidArgument, "no manifest.json", LoadManifest(package.dir().string(), false));
+  CHECK_THROWS(InvalidArgument, "expected a folder", LoadManifest((package.dir() / "prefill.onnx").string(), false));
+}
+
+TEST(TextThatIsNotJsonIsRefused) {
+  Package package;
+  CHECK_THROWS(ContractMismatch, "expected JSON", package.LoadText(""));
+  CHECK_THROWS(ContractMismatch, "expected JSON", package.LoadText("{\"format\": "));
+  CHECK_THROWS(ContractMismatch, "expected JSON", package.LoadText("\xff\xfe"));
+  CHECK_THROWS(ContractMismatch, "expected an object", package.LoadText("[]"));
+  CHECK_THROWS(ContractMismatch, "64 levels", package.LoadText(std::string(1'000'000, '[')));
+}
+
+// One change of a good manifest and a part of the message it must give.
+void CheckRefused(const char* message_part, const std::function<void(json&)>& damage) {
+  Package package;
+  damage(package.manifest);
+  CHECK_THROWS(ContractMismatch, message_part, package.Load());
+}
+
+TEST(FormatAndVersionAreCheckedFirst) {
+  CheckRefused("format: expected 'dgrt-engine', found 'zip'", [](json& m) { m = {{"format", "zip"}}; });
+  CheckRefused("contract_version: expected 1, found 2",
+               [](json& m) { m = {{"format", "dgrt-engine"}, {"contract_version", 2}}; });
+  CheckRefused("contract_version: expected an integer", [](json& m) { m["contract_version"] = "1"; });
+  CheckRefused("missing key format", [](json& m) { m.erase("format"); });
+}
+
+TEST(EveryKeyIsRequiredAndTyped) {
+  for (const char* key : {"profile", "precision", "model", "generation", "graphs", "embedding", "files", "weight_files"}) {
+    CheckRefused(key, [&](json& m) { m.erase(key); });
+    CheckRefused(key, [&](json& m) { m[key] = 1.5; });
+  }
+  const json model = Package().manifest["model"];
+  for (const auto& [key, value] : model.items()) {
+    const std::string name = "model." + key;
+    CheckRefused(name.c_str(), [&](json& m) { m["model"].erase(key); });
+    CheckRefused(name.c_str(), [&](json& m) { m["model"][key] = "x"; });
+    CheckRefused(name.c_str(), [&](json& m) { m["model"][key] = -7; });
+  }
+}
+
+TEST(AbsurdFactsAreRefused) {
+  const uint64_t huge = uint64_t{1} << 63;
+  for (const char* key : {"vocab_size", "hidden_size", "canvas_len", "context_len", "sliding_window", "num_heads"}) {
+    CheckRefused(key, [&](json& m) { m["model"][key] = 0; });
+    CheckRefused(key, [&](json& m) { m["model"][key] = int64_t{1} << 40; });
+    CheckRefused(key, [&](json& m) { m["model"][key] = huge; });
+    CheckRefused(key, [&](json& m) { m["model"][key] = 1e300; });
+  }
+  CheckRefused("context_len: expected an integer from 6", [](json& m) { m["model"]["context_len"] = 5; });
+  CheckRefused("pad_token_id", [](json& m) { m["model"]["pad_token_id"] = 8; });
+  CheckRefused("top_k_experts", [](json& m) { m["model"]["top_k_experts"] = 9; });
+  CheckRefused("expected 1 to 4096 layers, found 0", [](json& m) { m["model"]["layers"] = json::array(); });
+  CheckRefused("layers[1].num_kv_heads: expected a divisor", [](json& m) { m["model"]["layers"][1]["num_kv_heads"] = 3; });
+  CheckRefused("layers[0].type", [](json& m) { m["model"]["layers"][0]["type"] = "round"; });
+  CheckRefused("stop_ids[1]", [](json& m) { m["generation"]["stop_ids"][1] = 8; });
+  CheckRefused("max_denoising_steps", [](json& m) { m["generation"]["max_denoising_steps"] = 0; });
+  CheckRefused("KV memory", [](json& m) {
+    m["model"]["context_len"] = int64_t{1} << 32;
+    m["model"]["num_heads"] = 1 << 14;
+    for (auto& layer : m["model"]["layers"]) layer = {{"type", "full"}, {"head_dim", 1 << 14}, {"num_kv_heads", 1 << 14}};
+  });
+}
+
+TEST(TheEmbeddingMustLieInItsFile) {
+  CheckRefused("embedding.bytes: expected 128", [](json& m) { m["embedding"]["bytes"] = 127; });
+  CheckRefused("range inside model.safetensors", [](json& m) { m["embedding"]["offset"] = 11; });
+  CheckRefused("range inside model.safetensors", [](json& m) { m["embedding"]["offset"] = INT64_MAX; });
+  CheckRefused("embedding.offset", [](json& m) { m["embedding"]["offset"] = -1; });
+  CheckRefused("embedding.dtype", [](json& m) { m["embedding"]["dtype"] = "float16"; });
+  CheckRefused("embedding.bytes: expected 64", [](json& m) { m["embedding"]["dtype"] = "bfloat16"; });
+  CheckRefused("embedding.file: expected a name that `files` lists", [](json& m) { m["embedding"]["file"] = "other"; });
+}
+
+TEST(NamesMustStayInTheFolder) {
+  for (const char* name : {"../x", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "manifest.json"}) {
+    CheckRefused("directly in the package folder", [&](json& m) { m["files"][name] = {{"bytes", 1}, {"sha256", ""}}; });
+  }
+  CheckRefused("graphs.prefill.file", [](json& m) { m["graphs"]["prefill"]["file"] = "../prefill.onnx"; });
+  CheckRefused("weights only, found the graph", [](json& m) { m["weight_files"].push_back("denoise.onnx"); });
+  CheckRefused("weight_files", [](json& m) { m["weight_files"].push_back("nowhere.bin"); });
+}
+
+TEST(FilesMustExistWithTheirSizeAndHash) {
+  Package package;
+  package.Add("tokenizer.json", "{}");
+  package.Load();
+  Write(package.dir() / "tokenizer.json", "[]");
+  CHECK_THROWS(ContractMismatch, "tokenizer.json: SHA-256: expected " + HashOf("{}") + ", found " + HashOf("[]"),
+               package.Load());
+  Write(package.dir() / "tokenizer.json", "{");
+  CHECK_THROWS(ContractMismatch, "tokenizer.json: expected 2 bytes, found 1", package.Load());
+  fs::remove(package.dir() / "tokenizer.json");
+  CHECK_THROWS(ContractMismatch, "tokenizer.json: expected a file of 2 bytes, found none", package.Load());
+  fs::create_directory(package.dir() / "tokenizer.json");
+  CHECK_THROWS(ContractMismatch, "tokenizer.json: expected a regular file", package.Load());
+}
+
+TEST(WeightHashesAreCheckedOnRequest) {
+  Package package;
+  Write(package.dir() / "model.safetensors", std::string(138, 'v'));
+  package.Load(/*verify_weights=*/false);
+  CHECK_THROWS(ContractMismatch, "model.safetensors: SHA-256", package.Load(/*verify_weights=*/true));
+}
+
+TEST(LinksMayStayInsideButNotLeaveTheFolder) {
+  Package package, other;
+  fs::remove(package.dir() / "prefill.onnx");
+  fs::create_symlink(other.dir() / "prefill.onnx", package.dir() / "prefill.onnx");
+  CHECK_THROWS(ContractMismatch, "found a link to", package.Load());
+  fs::remove(package.dir() / "prefill.onnx");
+  fs::create_hard_link(other.dir() / "prefill.onnx", package.dir() / "prefill.onnx");
+  package.Load();
+  const fs::path alias = package.dir().string() + "-alias";  // the folder itself may be reached through a link
+  fs::create_directory_symlink(package.dir(), alias);
+  package.Load();
+  CHECK_EQ(LoadManifest(alias.string(), false).dir, fs::canonical(package.dir()).string());
+  fs::remove(alias);
+}
+
+}  // namespace
+}  // namespace dgrt
