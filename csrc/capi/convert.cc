@@ -1,0 +1,115 @@
+// Conversions between the structs of dgrt.h and the C++ facade.
+#include "capi/handles.h"
+#include "capi/sized_struct.h"
+
+namespace dgrt::capi {
+
+static_assert(DGRT_FINISH_NONE == static_cast<int>(FinishReason::kNone));
+static_assert(DGRT_FINISH_STOP == static_cast<int>(FinishReason::kStop));
+static_assert(DGRT_FINISH_LENGTH == static_cast<int>(FinishReason::kLength));
+static_assert(DGRT_FINISH_CANCELLED == static_cast<int>(FinishReason::kCancelled));
+
+std::span<const int32_t> TokenSpan(const int32_t* tokens, size_t num_tokens, const char* name) {
+  if (num_tokens > 0) RequireNotNull(tokens, name);
+  return {tokens, num_tokens};
+}
+
+dgrt_session_options DefaultSessionOptions(const Runtime& runtime) {
+  const GenerateOptions& from = runtime.default_options();
+  dgrt_session_options to{};
+  to.struct_size = sizeof(to);
+  to.request = from.request;
+  to.seed = from.seed;
+  to.max_new_tokens = from.max_new_tokens;
+  to.max_denoising_steps = from.sampler.max_denoising_steps;
+  to.stability_threshold = from.sampler.stability_threshold;
+  to.entropy_bound = from.sampler.entropy_bound;
+  to.confidence_threshold = from.sampler.confidence_threshold;
+  to.t_min = from.sampler.t_min;
+  to.t_max = from.sampler.t_max;
+  to.stop_ids = from.stop_ids.data();
+  to.num_stop_ids = from.stop_ids.size();
+  return to;
+}
+
+GenerateOptions ToGenerateOptions(const dgrt_session_options& from) {
+  GenerateOptions to;
+  to.request = from.request;
+  to.seed = from.seed;
+  to.max_new_tokens = from.max_new_tokens;
+  to.sampler.max_denoising_steps = from.max_denoising_steps;
+  to.sampler.stability_threshold = from.stability_threshold;
+  to.sampler.entropy_bound = from.entropy_bound;
+  to.sampler.confidence_threshold = from.confidence_threshold;
+  to.sampler.t_min = from.t_min;
+  to.sampler.t_max = from.t_max;
+  const auto stop_ids = TokenSpan(from.stop_ids, from.num_stop_ids, "dgrt_session_options.stop_ids");
+  to.stop_ids.assign(stop_ids.begin(), stop_ids.end());
+  return to;
+}
+
+dgrt_stats ToStats(const Session& session) {
+  const Stats& from = session.stats();
+  dgrt_stats to{};
+  to.struct_size = sizeof(to);
+  to.finish_reason = static_cast<int32_t>(session.finish_reason());
+  to.prefill_passes = from.prefill_passes;
+  to.denoise_passes = from.denoise_passes;
+  to.commit_passes = from.commit_passes;
+  to.packed_passes = from.packed_passes;
+  to.draft_calls = from.draft_calls;
+  to.accepted_drafts = from.accepted_drafts;
+  to.row_tokens = from.row_tokens;
+  to.canvases = from.canvases;
+  to.prompt_tokens = from.prompt_tokens;
+  to.tokens = from.tokens;
+  to.kv_len = session.kv_len();
+  to.peak_kv_bytes = from.peak_kv_bytes;
+  to.tokens_per_pass = from.tokens_per_pass();
+  to.prefill_ms = from.prefill_ms;
+  to.denoise_ms = from.denoise_ms;
+  to.commit_ms = from.commit_ms;
+  to.head_ms = from.head_ms;
+  to.draft_ms = from.draft_ms;
+  to.total_ms = from.total_ms;
+  to.steps_per_canvas = from.steps_per_canvas.data();
+  to.num_steps_per_canvas = from.steps_per_canvas.size();
+  return to;
+}
+
+dgrt_callbacks ReadCallbacks(const dgrt_callbacks* callbacks) {
+  dgrt_callbacks none{};
+  none.struct_size = sizeof(none);
+  return ReadSized(callbacks, none, "dgrt_callbacks");
+}
+
+void CallbackSink::OnStep(const StepView& from) {
+  if (callbacks_.on_step == nullptr) return;
+  dgrt_step to{};
+  to.struct_size = sizeof(to);
+  to.canvas_index = from.canvas_index;
+  to.step = from.step;
+  to.temperature = from.temperature;
+  to.kv_len = from.kv_len;
+  to.canvas_len = model_.canvas_len;
+  to.hidden_size = model_.hidden_size;
+  to.canvas_in = from.canvas_in.data();
+  to.argmax = from.argmax.data();
+  to.entropy = from.entropy.data();
+  to.sampled = from.sampled.data();
+  to.accepted = from.accepted.data();
+  to.canvas_out = from.canvas_out.data();
+  to.soft_in = from.soft_in.data();
+  to.soft_out = from.soft_out.empty() ? nullptr : from.soft_out.data();
+  to.stopped = from.stopped ? 1 : 0;
+  if (callbacks_.on_step(callbacks_.user_data, &to) != 0) throw Cancelled("on_step asked to stop");
+}
+
+void CallbackSink::OnCommit(int32_t canvas_index, std::span<const int32_t> tokens) {
+  if (callbacks_.on_commit == nullptr) return;
+  if (callbacks_.on_commit(callbacks_.user_data, canvas_index, tokens.data(), tokens.size()) != 0) {
+    throw Cancelled("on_commit asked to stop");
+  }
+}
+
+}  // namespace dgrt::capi

@@ -1,0 +1,60 @@
+// What stands behind the two handles of dgrt.h, and the conversions between its structs and the C++ facade.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "common/exclusive_use.h"
+#include "common/home_process.h"
+#include "common/live_handles.h"
+#include "dgrt/dgrt.h"
+#include "runtime/runtime.h"
+
+namespace dgrt::capi {
+
+// Shared by a runtime handle and its sessions: borrowed strings live as long as any of them.
+struct RuntimeState {
+  HomeProcessRef<Runtime> runtime;
+  std::string description;
+};
+
+template <typename T>
+void RequireNotNull(const T* pointer, const char* name) {
+  if (pointer == nullptr) throw InvalidArgument(Message(name, ": the pointer is NULL"));
+}
+
+// NULL is fine for no tokens.
+std::span<const int32_t> TokenSpan(const int32_t* tokens, size_t num_tokens, const char* name);
+
+dgrt_session_options DefaultSessionOptions(const Runtime& runtime);
+GenerateOptions ToGenerateOptions(const dgrt_session_options& options);
+dgrt_stats ToStats(const Session& session);
+
+// Turns the facade's events into the caller's function pointers.
+class CallbackSink : public GenerateSink {
+ public:
+  CallbackSink(const dgrt_callbacks& callbacks, const ModelFacts& model) : callbacks_(callbacks), model_(model) {}
+  void OnStep(const StepView& step) override;
+  void OnCommit(int32_t canvas_index, std::span<const int32_t> tokens) override;
+
+ private:
+  dgrt_callbacks callbacks_;
+  const ModelFacts& model_;
+};
+
+dgrt_callbacks ReadCallbacks(const dgrt_callbacks* callbacks);
+
+}  // namespace dgrt::capi
+
+struct dgrt_runtime {
+  std::shared_ptr<const dgrt::capi::RuntimeState> state;
+  dgrt::LiveHandle live{};
+};
+
+struct dgrt_session {
+  std::shared_ptr<const dgrt::capi::RuntimeState> state;  // first: dropped last
+  dgrt::Session session;
+  dgrt::ExclusiveUse use{};
+  dgrt::LiveHandle live{};
+};

@@ -1,0 +1,23 @@
+// Generated from export/dgrt_export/contract.py by `python -m dgrt_export.contract`; do not edit.
+// Names of the graphs and of their inputs and outputs. kPastK .. kNewV are prefixes: append the layer number.
+#pragma once
+
+namespace dgrt::contract {
+
+inline constexpr int kContractVersion = 1;
+inline constexpr char kFormat[] = "dgrt-engine";
+inline constexpr char kManifestFile[] = "manifest.json";
+inline constexpr char kPrefillGraph[] = "prefill";
+inline constexpr char kDenoiseGraph[] = "denoise";
+
+inline constexpr char kTokens[] = "tokens";  // int64 [1, S]
+inline constexpr char kCanvas[] = "canvas";  // int64 [1, L]
+inline constexpr char kPositions[] = "positions";  // int64 [1, S]
+inline constexpr char kSoft[] = "soft";  // float32 [1, L, D]
+inline constexpr char kPastK[] = "past_k.";  // float32 [1, P, K]
+inline constexpr char kPastV[] = "past_v.";  // float32 [1, P, K]
+inline constexpr char kNewK[] = "new_k.";  // float32 [1, S, K]
+inline constexpr char kNewV[] = "new_v.";  // float32 [1, S, K]
+inline constexpr char kHidden[] = "hidden";  // float32 [1, L, D]
+
+}  // namespace dgrt::contract

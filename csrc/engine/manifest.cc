@@ -1,0 +1,219 @@
+// Reads manifest.json; the order of the checks is the order in which a damaged package is best explained: format and
+// version first, then the files, then the facts. Unknown keys are ignored.
+#include "engine/manifest.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "engine/contract.h"
+#include "engine/json_reader.h"
+#include "engine/package_files.h"
+
+namespace dgrt {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr uintmax_t kMaxManifestBytes = 64 << 20;
+// Bounds of the facts: far above any model, far below what would overflow a product of three of them.
+constexpr int64_t kMaxVocab = 1 << 24;
+constexpr int64_t kMaxHidden = 1 << 20;
+constexpr int64_t kMaxCanvas = 1 << 16;
+constexpr int64_t kMaxContext = int64_t{1} << 32;
+constexpr int64_t kMaxHeads = 1 << 14;
+constexpr int64_t kMaxHeadDim = 1 << 14;
+constexpr int64_t kMaxExperts = 1 << 16;
+constexpr int64_t kMaxLayers = 1 << 12;
+constexpr int64_t kMaxSteps = 1 << 16;
+constexpr int64_t kMaxKvBytes = int64_t{1} << 56;  // of one session; address arithmetic stays far from overflow
+constexpr float kMaxSoftcap = 1e6f;
+constexpr float kMaxTemperature = 1e4f;
+constexpr float kMaxNats = 1e9f;
+
+fs::path PackageDir(const std::string& dir) {
+  std::error_code error;
+  const fs::path real = fs::canonical(dir, error);
+  if (error) throw InvalidArgument(Message("engine package '", dir, "': ", error.message()));
+  if (!fs::is_directory(real, error)) {
+    throw InvalidArgument(Message("engine package '", dir, "': expected a folder (written by `dgrt export`)"));
+  }
+  return real;
+}
+
+std::string ReadManifestText(const fs::path& dir) {
+  const fs::path path = dir / contract::kManifestFile;
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) {
+    throw InvalidArgument(Message(dir.string(), ": no ", contract::kManifestFile,
+                                  " in this folder; `dgrt export CHECKPOINT -o FOLDER` writes an engine package"));
+  }
+  const uintmax_t size = fs::file_size(path, error);
+  if (error || size > kMaxManifestBytes) {
+    throw ContractMismatch(Message(path.string(), ": expected at most ", kMaxManifestBytes, " bytes, found ", size));
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file) throw ContractMismatch(Message(path.string(), ": cannot read"));
+  return text.str();
+}
+
+// Bounded depth, so that a hostile file cannot exhaust the stack when the document is destroyed or printed.
+json ParseJson(const std::string& text, const fs::path& path) {
+  constexpr int kMaxDepth = 64;
+  const auto limit_depth = [](int depth, json::parse_event_t, json&) {
+    if (depth > kMaxDepth) throw ContractMismatch("manifest.json: nested more than 64 levels deep");
+    return true;
+  };
+  try {
+    return json::parse(text, limit_depth);
+  } catch (const json::exception& error) {
+    throw ContractMismatch(Message(path.string(), ": expected JSON, found an error: ", error.what()));
+  }
+}
+
+void CheckVersion(const JsonObject& manifest) {
+  const std::string format = manifest.String("format");
+  if (format != contract::kFormat) {
+    throw ContractMismatch(Message("manifest.json: format: expected '", contract::kFormat, "', found '", format, "'"));
+  }
+  const int64_t version = manifest.Integer("contract_version", 0, INT32_MAX);
+  if (version != contract::kContractVersion) {
+    throw ContractMismatch(Message("manifest.json: contract_version: expected ", contract::kContractVersion,
+                                   ", found ", version, "; export the checkpoint again with this version of dgrt"));
+  }
+}
+
+LayerFacts ReadLayer(const JsonObject& layer) {
+  LayerFacts facts;
+  const std::string type = layer.String("type");
+  if (type == "sliding") {
+    facts.type = LayerType::kSliding;
+  } else if (type == "full") {
+    facts.type = LayerType::kFull;
+  } else {
+    JsonObject::Fail(layer.PathOf("type"), "\"sliding\" or \"full\"", layer.At("type"));
+  }
+  facts.head_dim = layer.Integer("head_dim", 1, kMaxHeadDim);
+  facts.num_kv_heads = layer.Integer("num_kv_heads", 1, kMaxHeads);
+  return facts;
+}
+
+ModelFacts ReadModel(const JsonObject& model) {
+  ModelFacts facts;
+  facts.vocab_size = model.Integer("vocab_size", 1, kMaxVocab);
+  facts.hidden_size = model.Integer("hidden_size", 1, kMaxHidden);
+  facts.canvas_len = model.Integer("canvas_len", 1, kMaxCanvas);
+  facts.context_len = model.Integer("context_len", facts.canvas_len, kMaxContext);
+  facts.sliding_window = model.Integer("sliding_window", 1, kMaxContext);
+  facts.num_heads = model.Integer("num_heads", 1, kMaxHeads);
+  facts.num_experts = model.Integer("num_experts", 0, kMaxExperts);
+  facts.top_k_experts = model.Integer("top_k_experts", 0, facts.num_experts);
+  facts.final_logit_softcap = model.Number("final_logit_softcap", 0.0f, kMaxSoftcap);
+  facts.pad_token_id = static_cast<int32_t>(model.Integer("pad_token_id", 0, facts.vocab_size - 1));
+  facts.bos_token_id = static_cast<int32_t>(model.Integer("bos_token_id", -1, facts.vocab_size - 1));
+  const json& layers = model.Array("layers");
+  if (layers.empty() || layers.size() > static_cast<size_t>(kMaxLayers)) {
+    throw ContractMismatch(Message("manifest.json: model.layers: expected 1 to ", kMaxLayers, " layers, found ",
+                                   layers.size()));
+  }
+  int64_t kv_bytes_per_token = 0;  // at most 2^12 layers x 2^28 values x 8 bytes
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const JsonObject layer(layers[i], Message("model.layers[", i, "]"));
+    facts.layers.push_back(ReadLayer(layer));
+    if (facts.num_heads % facts.layers.back().num_kv_heads != 0) {
+      JsonObject::Fail(layer.PathOf("num_kv_heads"), Message("a divisor of num_heads = ", facts.num_heads),
+                       layer.At("num_kv_heads"));
+    }
+    kv_bytes_per_token += 2 * static_cast<int64_t>(sizeof(float)) * facts.layers.back().kv_width();
+  }
+  if (facts.context_len > kMaxKvBytes / kv_bytes_per_token) {
+    throw ContractMismatch(Message("manifest.json: model: expected KV memory of at most ", kMaxKvBytes,
+                                   " bytes, found context_len ", facts.context_len, " x ", kv_bytes_per_token,
+                                   " bytes per token"));
+  }
+  return facts;
+}
+
+GenerationDefaults ReadGeneration(const JsonObject& generation, const ModelFacts& model) {
+  GenerationDefaults defaults;
+  defaults.max_denoising_steps = static_cast<int32_t>(generation.Integer("max_denoising_steps", 1, kMaxSteps));
+  defaults.entropy_bound = generation.Number("entropy_bound", 0.0f, kMaxNats);
+  defaults.t_min = generation.Number("t_min", 0.0f, kMaxTemperature);
+  defaults.t_max = generation.Number("t_max", 0.0f, kMaxTemperature);
+  defaults.stability_threshold = static_cast<int32_t>(generation.Integer("stability_threshold", 0, kMaxSteps));
+  defaults.confidence_threshold = generation.Number("confidence_threshold", 0.0f, kMaxNats);
+  const json& stop_ids = generation.Array("stop_ids");
+  for (size_t i = 0; i < stop_ids.size(); ++i) {
+    defaults.stop_ids.push_back(static_cast<int32_t>(JsonObject::IntegerValue(
+        stop_ids[i], Message("generation.stop_ids[", i, "]"), 0, model.vocab_size - 1)));
+  }
+  return defaults;
+}
+
+EmbeddingLocation ReadEmbedding(const JsonObject& embedding, const ModelFacts& model, const PackageFiles& files) {
+  EmbeddingLocation location;
+  location.file = embedding.String("file");
+  const int64_t file_bytes = files.Bytes(location.file, "embedding.file");
+  const std::string dtype = embedding.String("dtype");
+  if (dtype == "float32") {
+    location.dtype = DType::kFloat32;
+  } else if (dtype == "bfloat16") {
+    location.dtype = DType::kBFloat16;
+  } else {
+    JsonObject::Fail("embedding.dtype", "\"float32\" or \"bfloat16\"", embedding.At("dtype"));
+  }
+  const int64_t element_bytes = location.dtype == DType::kFloat32 ? 4 : 2;
+  const int64_t expected = model.vocab_size * model.hidden_size * element_bytes;
+  location.bytes = embedding.Integer("bytes", 0, INT64_MAX);
+  if (location.bytes != expected) {
+    JsonObject::Fail("embedding.bytes",
+                     Message(expected, " (", model.vocab_size, " x ", model.hidden_size, " ", dtype, ")"),
+                     embedding.At("bytes"));
+  }
+  location.offset = embedding.Integer("offset", 0, INT64_MAX);
+  if (location.bytes > file_bytes || location.offset > file_bytes - location.bytes) {
+    throw ContractMismatch(Message("manifest.json: embedding: expected a range inside ", location.file, " (", file_bytes,
+                                   " bytes), found offset ", location.offset, " + ", location.bytes, " bytes"));
+  }
+  return location;
+}
+
+std::string ReadGraphFile(const JsonObject& graphs, const char* name, const PackageFiles& files) {
+  const JsonObject graph = graphs.Object(name);
+  const std::string file = graph.String("file");
+  files.Bytes(file, graph.PathOf("file"));
+  if (files.IsWeightFile(file)) {  // weight files may go unhashed, graphs never
+    throw ContractMismatch(Message("manifest.json: weight_files: expected weights only, found the graph ", file));
+  }
+  return file;
+}
+
+}  // namespace
+
+Manifest LoadManifest(const std::string& dir, bool verify_weights) {
+  const fs::path real_dir = PackageDir(dir);
+  Manifest manifest;
+  manifest.dir = real_dir.string();
+  manifest.json = ReadManifestText(real_dir);
+  const json document = ParseJson(manifest.json, real_dir / contract::kManifestFile);
+  const JsonObject root(document, "");
+  CheckVersion(root);
+
+  const PackageFiles files(real_dir, root);
+  manifest.weight_bytes = files.weight_bytes();
+  manifest.profile = root.String("profile");
+  manifest.precision = root.String("precision");
+  manifest.model = ReadModel(root.Object("model"));
+  manifest.generation = ReadGeneration(root.Object("generation"), manifest.model);
+  manifest.embedding = ReadEmbedding(root.Object("embedding"), manifest.model, files);
+  const JsonObject graphs = root.Object("graphs");
+  manifest.prefill_file = ReadGraphFile(graphs, contract::kPrefillGraph, files);
+  manifest.denoise_file = ReadGraphFile(graphs, contract::kDenoiseGraph, files);
+  files.CheckHashes(verify_weights);  // last: the only check that takes time
+  return manifest;
+}
+
+}  // namespace dgrt

@@ -1,0 +1,48 @@
+// The manifest of an engine package (format: export/README.md), read and checked before anything else is opened or
+// allocated. A package is input from outside: every number is bounded, every file is in the folder and has the
+// size and hash that the manifest states. Called by runtime/open.cc.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace dgrt {
+
+// From generation_config.json of the checkpoint.
+struct GenerationDefaults {
+  int32_t max_denoising_steps = 0;
+  float entropy_bound = 0;         // nats
+  float t_min = 0;
+  float t_max = 0;
+  int32_t stability_threshold = 0;
+  float confidence_threshold = 0;  // nats
+  std::vector<int32_t> stop_ids;
+};
+
+// Where the tied token table [V, D] lies.
+struct EmbeddingLocation {
+  std::string file;
+  int64_t offset = 0;
+  int64_t bytes = 0;
+  DType dtype = DType::kFloat32;
+};
+
+struct Manifest {
+  ModelFacts model;
+  GenerationDefaults generation;
+  EmbeddingLocation embedding;
+  std::string prefill_file, denoise_file;  // names inside dir
+  std::string profile, precision;
+  int64_t weight_bytes = 0;                // all weight files
+  std::string json;                        // as read
+  std::string dir;                         // absolute, symbolic links resolved
+};
+
+// Throws InvalidArgument if `dir` is not an engine package at all, ContractMismatch (naming file, expected and found)
+// if it is one that cannot be trusted or understood. `verify_weights`: also hash the weight files.
+Manifest LoadManifest(const std::string& dir, bool verify_weights);
+
+}  // namespace dgrt

@@ -1,0 +1,111 @@
+// Implementation of ort_engine.h: the environment, the two sessions and the embedding table.
+#include "engine/ort_engine.h"
+
+#include <unistd.h>
+
+#include <onnxruntime_cxx_api.h>
+#include <onnxruntime_session_options_config_keys.h>
+
+#include "common/check.h"
+#include "engine/mapped_file.h"
+#include "engine/ort_contract.h"
+#include "engine/ort_error.h"
+#include "engine/ort_executor.h"
+#include "engine/ort_library.h"
+
+namespace dgrt {
+namespace {
+
+// ONNX Runtime has one environment per process. It is never destroyed: its end would race with static destructors.
+Ort::Env& Environment() {
+  // Failures come as exceptions with the same text, so only what would end the process is logged.
+  static auto* environment = new Ort::Env(ORT_LOGGING_LEVEL_FATAL, "dgrt");
+  return *environment;
+}
+
+Ort::SessionOptions SessionOptions(int threads) {
+  Ort::SessionOptions options;
+  options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
+  options.SetExecutionMode(ORT_SEQUENTIAL);
+  options.SetInterOpNumThreads(1);
+  // Threads of the session, not of the environment: the environment's pool would have the size that the first engine
+  // of the process asked for. The second session's threads sleep while the first one runs.
+  options.SetIntraOpNumThreads(threads);
+  // Waiting threads sleep at once: they share the cores with the vocabulary head and with other processes.
+  options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning, "0");
+  // The past grows with every canvas; a memory plan is kept per shape and would never be used again.
+  options.DisableMemPattern();
+  options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
+  return options;
+}
+
+Ort::Session OpenSession(const std::string& path, int threads) {
+  return TranslateOrtErrors<ContractMismatch>(
+      path, [&] { return Ort::Session(Environment(), path.c_str(), SessionOptions(threads)); });
+}
+
+class OrtEngine : public Engine {
+ public:
+  OrtEngine(const Manifest& manifest, const OrtEngineOptions& options, const std::string& ort_version)
+      : model_(manifest.model),
+        embedding_location_(manifest.embedding),
+        embedding_file_(Path(manifest, manifest.embedding.file)),
+        prefill_(OpenSession(Path(manifest, manifest.prefill_file), options.threads)),
+        denoise_(OpenSession(Path(manifest, manifest.denoise_file), options.threads)),
+        description_(Message("ONNX Runtime ", ort_version, ", CPU, ", manifest.profile, " ", manifest.precision)) {
+    CheckPrefillGraph(prefill_, model_, manifest.prefill_file);
+    CheckDenoiseGraph(denoise_, model_, manifest.denoise_file);
+    const auto file_bytes = static_cast<int64_t>(embedding_file_.bytes().size());
+    if (embedding_location_.bytes > file_bytes ||
+        embedding_location_.offset > file_bytes - embedding_location_.bytes) {
+      throw ContractMismatch(Message(embedding_location_.file, ": changed while the package was opened"));
+    }
+  }
+
+  ~OrtEngine() override {
+    // In a child of fork() the sessions' threads do not exist and could not be joined.
+    if (::getpid() != process_id_) {
+      prefill_.release();
+      denoise_.release();
+    }
+  }
+
+  const ModelFacts& model() const override { return model_; }
+
+  EmbeddingTable embedding() const override {
+    EmbeddingTable table;
+    table.rows = embedding_file_.bytes().data() + embedding_location_.offset;
+    table.dtype = embedding_location_.dtype;
+    table.vocab_size = model_.vocab_size;
+    table.hidden_size = model_.hidden_size;
+    return table;
+  }
+
+  std::unique_ptr<Executor> CreateExecutor() override {
+    return TranslateOrtErrors<DeviceError>("new executor", [&]() -> std::unique_ptr<Executor> {
+      return std::make_unique<OrtExecutor>(OrtGraphs{&prefill_, &denoise_, &model_});
+    });
+  }
+
+  std::string description() const override { return description_; }
+
+ private:
+  static std::string Path(const Manifest& manifest, const std::string& file) { return manifest.dir + "/" + file; }
+
+  ModelFacts model_;
+  EmbeddingLocation embedding_location_;
+  MappedFile embedding_file_;
+  Ort::Session prefill_, denoise_;
+  std::string description_;
+  int process_id_ = ::getpid();
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> OpenOrtEngine(const Manifest& manifest, const OrtEngineOptions& options) {
+  DGRT_CHECK(options.threads >= 1);
+  const std::string version = LoadOrtLibrary(options.ort_library);
+  return std::make_unique<OrtEngine>(manifest, options, version);
+}
+
+}  // namespace dgrt

@@ -1,0 +1,133 @@
+// Implementation of ort_executor.h. The past of a layer is bound as a view [1, kv_len - first, width] of its KV rows, the
+// new rows of a prefill are bound right behind it: ONNX Runtime writes them in place, input and output overlap nowhere.
+#include "engine/ort_executor.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include <unistd.h>
+
+#include "engine/contract.h"
+#include "engine/ort_error.h"
+
+namespace dgrt {
+namespace {
+
+std::vector<std::string> LayerNames(const char* prefix, size_t num_layers) {
+  std::vector<std::string> names;
+  for (size_t i = 0; i < num_layers; ++i) names.push_back(prefix + std::to_string(i));
+  return names;
+}
+
+// A tensor over memory of ours. ONNX Runtime takes mutable pointers also for inputs, which it only reads.
+template <typename T, size_t kRank>
+Ort::Value TensorView(const Ort::MemoryInfo& memory, const T* start, const std::array<int64_t, kRank>& shape) {
+  static T nothing{};  // ONNX Runtime refuses a null pointer even for a tensor without elements
+  const int64_t count = std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+  T* address = count > 0 ? const_cast<T*>(start) : &nothing;
+  return Ort::Value::CreateTensor<T>(memory, address, static_cast<size_t>(count), shape.data(), shape.size());
+}
+
+bool SameRows(const KvLayerView& a, const KvLayerView& b) {
+  return a.k == b.k && a.v == b.v && a.first == b.first && a.width == b.width;
+}
+
+// Threads do not survive fork(): a pass in the child would wait for them for ever.
+void CheckProcess(int process_id) {
+  if (::getpid() != process_id) {
+    throw InvalidArgument("the engine was opened before fork(): open it in the child process instead");
+  }
+}
+
+}  // namespace
+
+OrtExecutor::OrtExecutor(const OrtGraphs& graphs)
+    : graphs_(graphs),
+      memory_(Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault)),
+      prefill_binding_(*graphs.prefill),
+      denoise_binding_(*graphs.denoise),
+      canvas_ids_(static_cast<size_t>(graphs.model->canvas_len)),
+      canvas_positions_(static_cast<size_t>(graphs.model->canvas_len)),
+      past_k_(LayerNames(contract::kPastK, graphs.model->layers.size())),
+      past_v_(LayerNames(contract::kPastV, graphs.model->layers.size())),
+      new_k_(LayerNames(contract::kNewK, graphs.model->layers.size())),
+      new_v_(LayerNames(contract::kNewV, graphs.model->layers.size())),
+      process_id_(::getpid()) {
+  const std::array<int64_t, 2> row_shape = {1, graphs.model->canvas_len};
+  denoise_binding_.BindInput(contract::kCanvas, TensorView<int64_t>(memory_, canvas_ids_.data(), row_shape));
+  denoise_binding_.BindInput(contract::kPositions, TensorView<int64_t>(memory_, canvas_positions_.data(), row_shape));
+}
+
+void OrtExecutor::CheckViews(int64_t kv_len, std::span<const KvLayerView> kv) const {
+  DGRT_CHECK(kv.size() == graphs_.model->layers.size());
+  for (size_t i = 0; i < kv.size(); ++i) {
+    DGRT_CHECK(kv[i].width == graphs_.model->layers[i].kv_width());
+    DGRT_CHECK(kv[i].first >= 0 && kv[i].first <= kv_len);
+  }
+}
+
+void OrtExecutor::BindPast(Ort::IoBinding& binding, int64_t kv_len, std::span<const KvLayerView> kv) {
+  for (size_t i = 0; i < kv.size(); ++i) {
+    const std::array<int64_t, 3> shape = {1, kv_len - kv[i].first, kv[i].width};
+    const int64_t start = kv[i].first * kv[i].width;
+    binding.BindInput(past_k_[i].c_str(), TensorView<float>(memory_, kv[i].k + start, shape));
+    binding.BindInput(past_v_[i].c_str(), TensorView<float>(memory_, kv[i].v + start, shape));
+  }
+}
+
+void OrtExecutor::Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) {
+  CheckProcess(process_id_);
+  CheckViews(kv_len, kv);
+  DGRT_CHECK(!tokens.empty());
+  std::vector<int64_t> ids(tokens.begin(), tokens.end());
+  std::vector<int64_t> positions(tokens.size());
+  std::iota(positions.begin(), positions.end(), kv_len);
+  const auto num_tokens = static_cast<int64_t>(tokens.size());
+  TranslateOrtErrors<DeviceError>("prefill pass", [&] {
+    const std::array<int64_t, 2> row_shape = {1, num_tokens};
+    prefill_binding_.BindInput(contract::kTokens, TensorView<int64_t>(memory_, ids.data(), row_shape));
+    prefill_binding_.BindInput(contract::kPositions, TensorView<int64_t>(memory_, positions.data(), row_shape));
+    BindPast(prefill_binding_, kv_len, kv);
+    for (size_t i = 0; i < kv.size(); ++i) {
+      const std::array<int64_t, 3> shape = {1, num_tokens, kv[i].width};
+      const int64_t start = kv_len * kv[i].width;
+      prefill_binding_.BindOutput(new_k_[i].c_str(), TensorView<float>(memory_, kv[i].k + start, shape));
+      prefill_binding_.BindOutput(new_v_[i].c_str(), TensorView<float>(memory_, kv[i].v + start, shape));
+    }
+    graphs_.prefill->Run(run_options_, prefill_binding_);
+  });
+}
+
+void OrtExecutor::BindDenoise(int64_t kv_len, std::span<const KvLayerView> kv, const float* soft, float* hidden) {
+  const std::array<int64_t, 3> hidden_shape = {1, graphs_.model->canvas_len, graphs_.model->hidden_size};
+  if (bound_.soft != soft) {
+    denoise_binding_.BindInput(contract::kSoft, TensorView<float>(memory_, soft, hidden_shape));
+    bound_.soft = soft;
+  }
+  if (bound_.hidden != hidden) {
+    denoise_binding_.BindOutput(contract::kHidden, TensorView<float>(memory_, hidden, hidden_shape));
+    bound_.hidden = hidden;
+  }
+  if (bound_.kv_len != kv_len || !std::equal(kv.begin(), kv.end(), bound_.kv.begin(), bound_.kv.end(), SameRows)) {
+    bound_.kv_len = -1;  // until all of it is bound
+    std::iota(canvas_positions_.begin(), canvas_positions_.end(), kv_len);
+    BindPast(denoise_binding_, kv_len, kv);
+    bound_.kv.assign(kv.begin(), kv.end());
+    bound_.kv_len = kv_len;
+  }
+}
+
+void OrtExecutor::Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv,
+                          const float* soft, float* hidden) {
+  CheckProcess(process_id_);
+  CheckViews(kv_len, kv);
+  DGRT_CHECK(canvas.size() == canvas_ids_.size());
+  std::copy(canvas.begin(), canvas.end(), canvas_ids_.begin());
+  TranslateOrtErrors<DeviceError>("denoise pass", [&] {
+    BindDenoise(kv_len, kv, soft, hidden);
+    graphs_.denoise->Run(run_options_, denoise_binding_);
+  });
+}
+
+}  // namespace dgrt

@@ -1,0 +1,56 @@
+// One sequence's use of the two graphs: bindings straight into the KV memory, so that nothing is copied between passes.
+// Created by ort_engine.cc. One thread at a time; several executors may run at once on the same sessions.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <onnxruntime_cxx_api.h>
+
+#include "engine/engine.h"
+
+namespace dgrt {
+
+// What an executor borrows from its engine.
+struct OrtGraphs {
+  Ort::Session* prefill = nullptr;
+  Ort::Session* denoise = nullptr;
+  const ModelFacts* model = nullptr;
+};
+
+class OrtExecutor : public Executor {
+ public:
+  explicit OrtExecutor(const OrtGraphs& graphs);
+
+  void Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) override;
+  void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
+               float* hidden) override;
+
+ private:
+  // What the denoise binding points at. Only what changes is bound again: the past once per canvas, the soft embedding
+  // when the caller swaps buffers between steps.
+  struct Bound {
+    int64_t kv_len = -1;
+    const float* soft = nullptr;
+    const float* hidden = nullptr;
+    std::vector<KvLayerView> kv;
+  };
+
+  void CheckViews(int64_t kv_len, std::span<const KvLayerView> kv) const;
+  void BindPast(Ort::IoBinding& binding, int64_t kv_len, std::span<const KvLayerView> kv);
+  void BindDenoise(int64_t kv_len, std::span<const KvLayerView> kv, const float* soft, float* hidden);
+
+  OrtGraphs graphs_;
+  Ort::MemoryInfo memory_;
+  Ort::RunOptions run_options_;
+  Ort::IoBinding prefill_binding_;
+  Ort::IoBinding denoise_binding_;
+  std::vector<int64_t> canvas_ids_, canvas_positions_;  // [L], bound to the denoise graph
+  Bound bound_;
+  std::vector<std::string> past_k_, past_v_, new_k_, new_v_;  // names per layer
+  int process_id_;
+};
+
+}  // namespace dgrt

@@ -1,0 +1,122 @@
+// Implementation of ort_library.h. The library is never unloaded: its threads and allocators outlive every session.
+#include "engine/ort_library.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include <dlfcn.h>
+
+#include <onnxruntime_cxx_api.h>
+
+#include "common/check.h"
+#include "common/env.h"
+
+namespace dgrt {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Oldest function table whose operators and calls the exported graphs and ort_engine.cc need.
+constexpr uint32_t kApiVersion = ORT_API_VERSION;
+constexpr char kVariable[] = "DGRT_ORT_LIBRARY";
+
+struct Loaded {
+  std::string path;
+  void* handle = nullptr;
+  std::string version;
+};
+
+struct Candidate {
+  std::string path;
+  std::string origin;  // for the message
+};
+
+// Folder of the binary that contains this code (libdgrt.so or the Python extension).
+fs::path OwnFolder() {
+  Dl_info info{};
+  if (::dladdr(reinterpret_cast<const void*>(&LoadOrtLibrary), &info) == 0 || info.dli_fname == nullptr) return {};
+  std::error_code error;
+  return fs::canonical(info.dli_fname, error).parent_path();
+}
+
+std::vector<Candidate> Candidates(const std::string& explicit_path) {
+  if (!explicit_path.empty()) return {{explicit_path, "option ort_library"}};
+  if (const auto path = EnvString(kVariable)) return {{*path, kVariable}};
+  std::vector<Candidate> candidates;
+  if (const fs::path folder = OwnFolder(); !folder.empty()) {
+    for (const char* name : {"libonnxruntime.so.1", "libonnxruntime.so"}) {
+      candidates.push_back({(folder / name).string(), "beside dgrt"});
+    }
+  }
+  for (const char* name : {"libonnxruntime.so.1", "libonnxruntime.so"}) candidates.push_back({name, "system"});
+  return candidates;
+}
+
+[[noreturn]] void FailNotFound(const std::vector<std::string>& attempts) {
+  std::string text = "ONNX Runtime's shared library could not be loaded. Tried:";
+  for (const std::string& attempt : attempts) text += "\n  " + attempt;
+  throw Unsupported(text + "\nGive its path as option ort_library or in DGRT_ORT_LIBRARY. The Python wheel has it: "
+                           "pip install onnxruntime, then onnxruntime/capi/libonnxruntime.so.* in site-packages.");
+}
+
+// Opens the first candidate that can be opened.
+Loaded OpenFirst(const std::vector<Candidate>& candidates) {
+  std::vector<std::string> attempts;
+  for (const Candidate& candidate : candidates) {
+    // Local: the process may contain another copy of ONNX Runtime (the wheel's own module links one).
+    void* handle = ::dlopen(candidate.path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle != nullptr) return {candidate.path, handle, {}};
+    const char* reason = ::dlerror();
+    attempts.push_back(Message(candidate.path, " (", candidate.origin, "): ", reason ? reason : "unknown error"));
+  }
+  FailNotFound(attempts);
+}
+
+// Asks the library for the function table that the headers of this build describe.
+void InitialiseWrapper(Loaded& loaded) {
+  using GetApiBase = const OrtApiBase* (*)();
+  const auto get_api_base = reinterpret_cast<GetApiBase>(::dlsym(loaded.handle, "OrtGetApiBase"));
+  if (get_api_base == nullptr) {
+    throw Unsupported(Message(loaded.path, ": not ONNX Runtime: it has no symbol OrtGetApiBase"));
+  }
+  const OrtApiBase* base = get_api_base();
+  loaded.version = base->GetVersionString();
+  // Version 1.N serves the tables 1..N. Asking for more also prints to stderr, so the number is compared first.
+  const long minor = loaded.version.starts_with("1.") ? std::strtol(loaded.version.c_str() + 2, nullptr, 10) : 0;
+  const OrtApi* api = minor >= static_cast<long>(kApiVersion) || minor == 0 ? base->GetApi(kApiVersion) : nullptr;
+  if (api == nullptr) {
+    throw Unsupported(Message(loaded.path, ": ONNX Runtime too old: expected 1.", kApiVersion, " or newer, found ",
+                              loaded.version));
+  }
+  Ort::InitApi(api);
+}
+
+}  // namespace
+
+std::string LoadOrtLibrary(const std::string& explicit_path) {
+  static std::mutex mutex;
+  static std::optional<Loaded> loaded;  // guarded by mutex
+  const std::lock_guard lock(mutex);
+  if (!loaded) {
+    Loaded opened = OpenFirst(Candidates(explicit_path));
+    InitialiseWrapper(opened);
+    loaded = std::move(opened);
+  } else if (!explicit_path.empty() && explicit_path != loaded->path) {
+    // One function table per process: a second library would be used through the first one's table.
+    std::error_code error;
+    if (!fs::equivalent(explicit_path, loaded->path, error)) {
+      void* handle = ::dlopen(explicit_path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+      if (handle != nullptr) ::dlclose(handle);
+      if (handle != loaded->handle) {
+        throw Unsupported(Message("ONNX Runtime is loaded once per process: expected ", loaded->path,
+                                  " again, found ort_library ", explicit_path));
+      }
+    }
+  }
+  return loaded->version;
+}
+
+}  // namespace dgrt

@@ -1,0 +1,226 @@
+/*
+ * dgrt: C interface of the native runtime (token level). The one installed header.
+ *
+ * Rules that hold everywhere:
+ *  - Every function that can fail returns a dgrt_status; the text of the failure is dgrt_last_error() of the same thread.
+ *    Outputs come last and are written only on DGRT_OK.
+ *  - Structs begin with struct_size. The matching ..._init function fills the defaults. A shorter (older) struct gets
+ *    defaults for the rest; a longer (newer) one must be zero beyond what this library knows, otherwise
+ *    DGRT_UNSUPPORTED, so that no option is ever dropped silently.
+ *  - "Borrowed until X" on a pointer output: the library owns it and it stays valid until X.
+ *  - Handles are destroyed in any order (a session keeps its runtime alive); destroying NULL does nothing.
+ *  - No exception crosses this interface. A callback must not throw, longjmp, or call a function on the session that is
+ *    running it, except dgrt_session_cancel.
+ */
+#ifndef DGRT_DGRT_H_
+#define DGRT_DGRT_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define DGRT_VERSION "0.1.0" /* the one place that defines the version; the Python build reads it from here */
+#define DGRT_ABI_VERSION 1   /* changes when a program built against an older header could break */
+
+#if defined(__GNUC__)
+#define DGRT_API __attribute__((visibility("default")))
+#define DGRT_MUST_USE __attribute__((warn_unused_result))
+#else
+#define DGRT_API
+#define DGRT_MUST_USE
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef int32_t dgrt_status;
+enum {
+  DGRT_OK = 0,
+  DGRT_INVALID_ARGUMENT = 1,  /* an argument, option or prompt that cannot be right */
+  DGRT_CONTRACT_MISMATCH = 2, /* engine package of another format or version, or damaged; text has expected and found */
+  DGRT_UNSUPPORTED = 3,       /* valid, but this build or engine cannot do it */
+  DGRT_OUT_OF_MEMORY = 4,
+  DGRT_CANCELLED = 5,
+  DGRT_DEVICE_ERROR = 6, /* the engine failed while running */
+  DGRT_INTERNAL = 7      /* a defect of dgrt */
+};
+
+/* Why a session ended. */
+enum { DGRT_FINISH_NONE = 0, DGRT_FINISH_STOP = 1, DGRT_FINISH_LENGTH = 2, DGRT_FINISH_CANCELLED = 3 };
+
+/* A loaded engine package. Any thread may use it at any time. */
+typedef struct dgrt_runtime dgrt_runtime;
+/* One sequence. One thread at a time; a second concurrent call gets DGRT_INVALID_ARGUMENT. Cancel: any thread. */
+typedef struct dgrt_session dgrt_session;
+
+typedef struct dgrt_runtime_options {
+  uint32_t struct_size;
+  int32_t threads;            /* CPU threads; 0: all that the process may use */
+  const char* ort_library;    /* path of libonnxruntime; NULL or "": $DGRT_ORT_LIBRARY, beside libdgrt, the system */
+  int64_t memory_limit_bytes; /* KV and workspace of one session; 0: no limit */
+  int32_t verify_weights;     /* 1: also hash the weight files (reads them once) */
+  int32_t reserved;           /* 0 */
+} dgrt_runtime_options;
+
+/* Facts of a loaded package. Strings are borrowed until the last handle on the runtime (session or runtime) is gone. */
+typedef struct dgrt_runtime_facts {
+  uint32_t struct_size;
+  int32_t threads;
+  int64_t vocab_size;
+  int64_t hidden_size;
+  int64_t canvas_len;
+  int64_t context_len;
+  int64_t num_layers;
+  int32_t pad_token_id;
+  int32_t bos_token_id;      /* -1: none */
+  const char* description;   /* engine, device, precision */
+  const char* manifest_json; /* manifest.json as read */
+} dgrt_runtime_facts;
+
+typedef struct dgrt_memory {
+  uint32_t struct_size;
+  int32_t reserved;
+  int64_t weight_bytes;
+  int64_t kv_bytes_full_context; /* one session at context_len */
+  int64_t workspace_bytes;       /* one session */
+} dgrt_memory;
+
+/* Defaults come from the engine package (generation_config.json of the checkpoint). */
+typedef struct dgrt_session_options {
+  uint32_t struct_size;
+  uint32_t request;           /* distinguishes requests that share a seed; below 2^24 */
+  uint64_t seed;
+  int64_t max_new_tokens;     /* -1: until a stop id or the context ends */
+  int32_t max_denoising_steps;
+  int32_t stability_threshold; /* steps the argmax canvas must stay unchanged */
+  float entropy_bound;        /* nats */
+  float confidence_threshold; /* nats */
+  float t_min;
+  float t_max;
+  const int32_t* stop_ids;    /* copied by dgrt_session_create; ..._init borrows the package's until the runtime ends */
+  uint64_t num_stop_ids;
+} dgrt_session_options;
+
+/* One denoise step, for on_step. All pointers are borrowed until the callback returns. */
+typedef struct dgrt_step {
+  uint32_t struct_size;
+  int32_t canvas_index;
+  int32_t step;              /* counting down from max_denoising_steps */
+  float temperature;
+  int64_t kv_len;            /* committed tokens in front of the canvas */
+  int64_t canvas_len;        /* L */
+  int64_t hidden_size;       /* D */
+  const int32_t* canvas_in;  /* [L] */
+  const int32_t* argmax;     /* [L] most likely token per position: the draft to show */
+  const float* entropy;      /* [L] nats */
+  const int32_t* sampled;    /* [L] */
+  const uint8_t* accepted;   /* [L] 0 or 1 */
+  const int32_t* canvas_out; /* [L] */
+  const float* soft_in;      /* [L, D] */
+  const float* soft_out;     /* [L, D], NULL on the last step of a canvas */
+  int32_t stopped;           /* 1: the stop rule held on this step */
+  int32_t reserved;
+} dgrt_step;
+
+/* Called on the thread that generates. Both functions may be NULL. Each returns 0 to go on; any other value ends the
+ * call with DGRT_CANCELLED and leaves the committed state as it was, so that the session can go on later. */
+typedef struct dgrt_callbacks {
+  uint32_t struct_size;
+  int32_t reserved;
+  void* user_data;
+  int32_t (*on_step)(void* user_data, const dgrt_step* step);
+  /* Tokens that become final: the emitted part of one canvas. Borrowed until the callback returns. */
+  int32_t (*on_commit)(void* user_data, int32_t canvas_index, const int32_t* tokens, size_t num_tokens);
+} dgrt_callbacks;
+
+/* Counters of one session; exact. Times are wall clock, milliseconds. */
+typedef struct dgrt_stats {
+  uint32_t struct_size;
+  int32_t finish_reason;     /* DGRT_FINISH_... */
+  int64_t prefill_passes;    /* engine passes over the prompt */
+  int64_t denoise_passes;
+  int64_t commit_passes;     /* passes that write a finished canvas into KV */
+  int64_t packed_passes;     /* passes with rows of several stages */
+  int64_t draft_calls;
+  int64_t accepted_drafts;   /* drafted positions that were committed unchanged */
+  int64_t row_tokens;        /* token rows over all passes */
+  int64_t canvases;
+  int64_t prompt_tokens;
+  int64_t tokens;            /* emitted */
+  int64_t kv_len;            /* committed rows */
+  int64_t peak_kv_bytes;
+  double tokens_per_pass;    /* tokens / (denoise + commit + packed passes) */
+  double prefill_ms;
+  double denoise_ms;
+  double commit_ms;
+  double head_ms;            /* vocabulary head, acceptance, renoise */
+  double draft_ms;
+  double total_ms;
+  const int32_t* steps_per_canvas; /* [num_steps_per_canvas]; borrowed until the next call on the session */
+  uint64_t num_steps_per_canvas;
+} dgrt_stats;
+
+/* ---- library: any thread ---- */
+DGRT_API const char* dgrt_version(void);
+DGRT_API int32_t dgrt_abi_version(void);
+/* "DGRT_OK", "DGRT_INVALID_ARGUMENT", ...; "unknown status" for other numbers. Never NULL. */
+DGRT_API const char* dgrt_status_name(dgrt_status status);
+/* Text of the last failure on this thread, "" if none. Borrowed until the next failing call on this thread. */
+DGRT_API const char* dgrt_last_error(void);
+/* Handles that exist now, runtimes and sessions together: 0 when everything has been destroyed. */
+DGRT_API int64_t dgrt_live_handles(void);
+
+/* ---- runtime ---- */
+/* Pass sizeof(dgrt_runtime_options) as struct_size, here and in the other functions that take one. */
+DGRT_API dgrt_status dgrt_runtime_options_init(dgrt_runtime_options* options, size_t struct_size) DGRT_MUST_USE;
+/* Loads the engine package in folder `path` (UTF-8). options: NULL for the defaults. */
+DGRT_API dgrt_status dgrt_runtime_create(const char* path, const dgrt_runtime_options* options,
+                                         dgrt_runtime** runtime) DGRT_MUST_USE;
+DGRT_API void dgrt_runtime_destroy(dgrt_runtime* runtime);
+/* Set facts->struct_size before the call. */
+DGRT_API dgrt_status dgrt_runtime_info(const dgrt_runtime* runtime, dgrt_runtime_facts* facts) DGRT_MUST_USE;
+/* Set memory->struct_size before the call. */
+DGRT_API dgrt_status dgrt_runtime_memory(const dgrt_runtime* runtime, dgrt_memory* memory) DGRT_MUST_USE;
+
+/* ---- session ---- */
+DGRT_API dgrt_status dgrt_session_options_init(const dgrt_runtime* runtime, dgrt_session_options* options,
+                                               size_t struct_size) DGRT_MUST_USE;
+/* options: NULL for the defaults of the package. */
+DGRT_API dgrt_status dgrt_session_create(const dgrt_runtime* runtime, const dgrt_session_options* options,
+                                         dgrt_session** session) DGRT_MUST_USE;
+/* Not while another thread is inside a call on this session. */
+DGRT_API void dgrt_session_destroy(dgrt_session* session);
+/* Runs the prompt through the model; once per session. */
+DGRT_API dgrt_status dgrt_session_prefill(dgrt_session* session, const int32_t* prompt, size_t num_tokens) DGRT_MUST_USE;
+/* Refines and commits one canvas. callbacks may be NULL. *tokens: the emitted tokens of this canvas (possibly none),
+ * borrowed until the next call on this session. Call until *finish_reason is not DGRT_FINISH_NONE. */
+DGRT_API dgrt_status dgrt_session_next_canvas(dgrt_session* session, const dgrt_callbacks* callbacks,
+                                              const int32_t** tokens, size_t* num_tokens,
+                                              int32_t* finish_reason) DGRT_MUST_USE;
+/* All tokens emitted so far, prompt excluded; borrowed until the next call on this session. */
+DGRT_API dgrt_status dgrt_session_tokens(dgrt_session* session, const int32_t** tokens,
+                                         size_t* num_tokens) DGRT_MUST_USE;
+/* Any thread: the running or next call stops between two denoise steps and the session ends as
+ * DGRT_FINISH_CANCELLED; a running prefill returns DGRT_CANCELLED. */
+DGRT_API dgrt_status dgrt_session_cancel(dgrt_session* session) DGRT_MUST_USE;
+/* Set stats->struct_size before the call. */
+DGRT_API dgrt_status dgrt_session_stats(dgrt_session* session, dgrt_stats* stats) DGRT_MUST_USE;
+/* Starts the next canvas from these tokens instead of noise, once. num_tokens must be canvas_len. */
+DGRT_API dgrt_status dgrt_session_set_canvas(dgrt_session* session, const int32_t* canvas,
+                                             size_t num_tokens) DGRT_MUST_USE;
+/* The argmax canvas of the last denoise step, [canvas_len]; borrowed until the next call on this session. */
+DGRT_API dgrt_status dgrt_session_get_canvas(dgrt_session* session, const int32_t** canvas,
+                                             size_t* num_tokens) DGRT_MUST_USE;
+
+/* ---- convenience ---- */
+/* Creates a session, prefills, runs all canvases and destroys it; the tokens arrive through callbacks->on_commit.
+ * options and stats may be NULL. stats->steps_per_canvas is NULL here: it would outlive the session. */
+DGRT_API dgrt_status dgrt_generate(const dgrt_runtime* runtime, const dgrt_session_options* options,
+                                   const int32_t* prompt, size_t num_tokens, const dgrt_callbacks* callbacks,
+                                   dgrt_stats* stats) DGRT_MUST_USE;
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* DGRT_DGRT_H_ */

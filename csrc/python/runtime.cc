@@ -1,0 +1,63 @@
+// dgrt._native.Runtime.
+#include <memory>
+#include <string>
+
+#include <pybind11/stl.h>
+
+#include "python/objects.h"
+#include "python/register.h"
+
+namespace py = pybind11;
+
+namespace dgrt::python {
+namespace {
+
+std::unique_ptr<RuntimeObject> Open(const std::string& path, int threads, const std::string& ort_library,
+                                    bool verify_weights, int64_t memory_limit_bytes) {
+  RuntimeOptions options;
+  options.threads = threads;
+  options.ort_library = ort_library;
+  options.verify_weights = verify_weights;
+  options.memory_limit_bytes = memory_limit_bytes;
+  const py::gil_scoped_release release;
+  return std::unique_ptr<RuntimeObject>(new RuntimeObject{HomeProcessRef(Runtime::Open(path, options))});
+}
+
+py::dict Defaults(const RuntimeObject& self) {
+  const GenerateOptions& options = self.runtime->default_options();
+  py::dict result;
+  result["max_denoising_steps"] = options.sampler.max_denoising_steps;
+  result["entropy_bound"] = options.sampler.entropy_bound;
+  result["t_min"] = options.sampler.t_min;
+  result["t_max"] = options.sampler.t_max;
+  result["stability_threshold"] = options.sampler.stability_threshold;
+  result["confidence_threshold"] = options.sampler.confidence_threshold;
+  result["stop_ids"] = options.stop_ids;
+  return result;
+}
+
+py::dict Memory(const RuntimeObject& self) {
+  const MemoryPlan plan = self.runtime->memory();
+  py::dict result;
+  result["weight_bytes"] = plan.weight_bytes;
+  result["kv_bytes_full_context"] = plan.kv_bytes_full_context;
+  result["workspace_bytes"] = plan.workspace_bytes;
+  return result;
+}
+
+}  // namespace
+
+void RegisterRuntime(py::module_& module) {
+  py::class_<RuntimeObject>(module, "Runtime", py::release_gil_before_calling_cpp_dtor(),
+                            "A loaded engine package. Any thread; the GIL is released while loading.")
+      .def(py::init(&Open), py::arg("path"), py::kw_only(), py::arg("threads") = 0, py::arg("ort_library") = "",
+           py::arg("verify_weights") = false, py::arg("memory_limit_bytes") = 0)
+      .def_property_readonly("manifest_json",
+                             [](const RuntimeObject& self) { return self.runtime->manifest_json(); })
+      .def_property_readonly("description", [](const RuntimeObject& self) { return self.runtime->description(); })
+      .def_property_readonly("threads", [](const RuntimeObject& self) { return self.runtime->threads(); })
+      .def("defaults", &Defaults, "Generation defaults of the package.")
+      .def("memory", &Memory, "weight_bytes, kv_bytes_full_context, workspace_bytes.");
+}
+
+}  // namespace dgrt::python
