@@ -1,0 +1,221 @@
+"""The parity gate at the end of every export: the written weights, through the same lowering, against transformers.
+
+Small models are checked whole, with the very graph files of the package. Large ones are cut to their first sliding
+and first full layer and to a prefix of vocabulary and experts; a prefix starts at the same file offset, so the bytes
+checked are the bytes exported, and memory stays bounded. The reference computes in fp32 from the same tensors.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from . import contract
+from .checkpoint import TensorEntry, text_tensors
+from .config import ModelConfig
+from .errors import ParityError, mismatch
+from .graphs.target import build_target, reference_config
+from .graphs.trace import trace
+from .manifest import graph_file
+from .reference import Reference
+from .to_onnx.lower import lower
+from .to_onnx.moe import Form
+
+# Largest difference allowed, relative to the largest value of the compared tensor (but at least to 1). Both sides are
+# fp32 with different summation orders; calm and trained models stay near 1e-6, a wrong graph misses by 1e-2 and more.
+TOLERANCE = 1e-4
+_WHOLE_MODEL_PARAMETERS = 48_000_000  # below this nothing is cut
+_MAX_VOCAB, _MAX_CHUNK = 4096, 512
+_EXPERT_PARAMETERS = 24_000_000  # per layer, in the check
+# Two draws of inputs: a router tie that the two summation orders break differently looks like an error but cannot
+# follow the exporter from one draw to the next; a real error does.
+_SEEDS = (20_240_611, 7)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The part of the model that is checked."""
+
+    layers: tuple[int, ...]
+    config: ModelConfig
+    raw: dict[str, Any]  # config.json of the cut model
+    whole: bool
+
+
+def plan_cut(config: ModelConfig, raw: dict[str, Any]) -> Cut:
+    """Chooses layers, vocabulary rows and experts to check."""
+    if sum(math.prod(shape) for _, shape in text_tensors(config)) <= _WHOLE_MODEL_PARAMETERS:
+        return Cut(tuple(range(len(config.layers))), config, raw, True)
+    types = [layer.type for layer in config.layers]
+    # Sliding first, full last: the order the reference insists on.
+    picked = tuple(types.index(kind) for kind in ("sliding", "full") if kind in types)
+    per_expert = 3 * config.moe_intermediate_size * config.hidden_size
+    experts = min(config.num_experts, max(config.top_k_experts + 2, _EXPERT_PARAMETERS // per_expert))
+    vocab = min(config.vocab_size, _MAX_VOCAB)
+    layers = tuple(config.layers[i] for i in picked)
+    ropes = {layer.type: config.rope(layer) for layer in layers}
+    small = replace(config, vocab_size=vocab, num_experts=experts, layers=layers, ropes=ropes)
+
+    cut_raw = copy.deepcopy(raw)
+    text = cut_raw["text_config"]
+    text.update(vocab_size=vocab, num_experts=experts, num_hidden_layers=len(picked), pad_token_id=0)
+    text["layer_types"] = [f"{config.layers[i].type}_attention" for i in picked]
+    if text.get("per_layer_config"):
+        given = {int(index): over for index, over in text["per_layer_config"].items()}
+        text["per_layer_config"] = {str(new): given[old] for new, old in enumerate(picked) if old in given}
+    return Cut(picked, small, cut_raw, False)
+
+
+def cut_entries(cut: Cut, entries: Mapping[str, TensorEntry], folder: Path) -> dict[str, TensorEntry]:
+    """The written tensors under the names and prefix shapes of the cut model."""
+    result = {}
+    for name, shape in text_tensors(cut.config):
+        head, dot, tail = name.partition(".layers.")
+        if dot:
+            index, _, rest = tail.partition(".")
+            source = entries[f"{head}.layers.{cut.layers[int(index)]}.{rest}"]
+        else:
+            source = entries[name]
+        num_bytes = source.num_bytes // math.prod(source.shape) * math.prod(shape)
+        result[name] = replace(source, name=name, shape=shape, file=folder / source.file.name, num_bytes=num_bytes)
+    return result
+
+
+def check_parity(
+    folder: Path, config: ModelConfig, raw: dict[str, Any], entries: Mapping[str, TensorEntry], form: Form
+) -> dict[str, Any]:
+    """Runs the gate on the files in `folder` and returns the manifest's `parity` object.
+
+    Raises:
+        ParityError: with the place and size of the worst difference.
+    """
+    import transformers
+
+    cut = plan_cut(config, raw)
+    tensors = cut_entries(cut, entries, folder)
+    files = {name: folder / graph_file(name) for name in contract.GRAPHS}
+    if not cut.whole:
+        target = build_target(reference_config(cut.raw))
+        files = {name: folder / f"check_{graph_file(name)}" for name in contract.GRAPHS}
+        for name, path in files.items():
+            onnx.save(lower(trace(name, target, cut.config), tensors, form), path)
+    try:
+        worst = min((_compare(cut, tensors, files, seed) for seed in _SEEDS[:1]), key=lambda w: w.error)
+        if worst.error > worst.allowed:
+            worst = min((worst, _compare(cut, tensors, files, _SEEDS[1])), key=lambda w: w.error / w.allowed)
+    finally:
+        if not cut.whole:
+            for path in files.values():
+                path.unlink()
+    if not worst.error <= worst.allowed:
+        raise ParityError(mismatch(
+            f"parity of {worst.place} with transformers {transformers.__version__}",
+            f"a difference of at most {worst.allowed:.1e}", f"{worst.error:.3e}",
+        ))  # fmt: skip
+    return {
+        "layers": list(cut.layers),
+        "max_abs_error": worst.error,
+        "reference": f"transformers {transformers.__version__}",
+    }
+
+
+@dataclass(frozen=True)
+class _Worst:
+    error: float
+    allowed: float
+    place: str
+
+
+def _compare(cut: Cut, tensors: Mapping[str, TensorEntry], files: Mapping[str, Path], seed: int) -> _Worst:
+    """Worst difference over chunked prefill and over denoise with no, a short and a long past."""
+    config = cut.config
+    window, total = config.sliding_window, config.sliding_window + 9
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, config.vocab_size, total)
+    chunks = _chunks(total)
+    canvas = rng.integers(0, config.vocab_size, config.canvas_len)
+    soft = rng.standard_normal((config.canvas_len, config.hidden_size), dtype=np.float32)
+    pasts = sorted({0, window // 2, total})
+
+    reference = Reference(cut.raw, tensors)
+    expected_kv = reference.prefill(tokens, chunks)
+    expected_hidden = [reference.denoise(canvas, soft, expected_kv, past) for past in pasts]
+    del reference  # its fp32 weights go before the sessions come
+
+    session = _session(files[contract.PREFILL_GRAPH])
+    differences = list(_prefill_differences(session, config, tokens, chunks, expected_kv))
+    session = _session(files[contract.DENOISE_GRAPH])
+    for past, expected in zip(pasts, expected_hidden, strict=True):
+        feeds = {contract.CANVAS.name: canvas[None], contract.SOFT.name: soft[None],
+                 contract.DENOISE_POSITIONS.name: np.arange(past, past + config.canvas_len)[None],
+                 **_past_feeds(config, expected_kv, past)}  # fmt: skip
+        hidden = session.run(None, feeds)[0][0]
+        differences.append(_difference(hidden, expected, f"denoise hidden states with {past} past tokens"))
+    return max(differences, key=lambda w: w.error / w.allowed)
+
+
+def _chunks(total: int) -> list[int]:
+    """Chunk lengths that start with a single token, so that borders fall on odd places."""
+    sizes = [1]
+    while (left := total - sum(sizes)) > 0:
+        sizes.append(min(left, _MAX_CHUNK, max(1, total // 2)))
+    return sizes
+
+
+def _past_feeds(config: ModelConfig, kv: list[np.ndarray], past: int) -> dict[str, np.ndarray]:
+    """past_k.N and past_v.N for `past` committed tokens, from rows [T, K] of every layer."""
+    feeds = {}
+    for index, layer in enumerate(config.layers):
+        first = max(0, past - (config.sliding_window - 1)) if layer.type == "sliding" else 0
+        for tensor, rows in ((contract.PAST_K, kv[2 * index]), (contract.PAST_V, kv[2 * index + 1])):
+            feeds[contract.layer_tensor(tensor, index)] = rows[None, first:past]
+    return feeds
+
+
+def _prefill_differences(
+    session: onnxruntime.InferenceSession, config: ModelConfig, tokens: np.ndarray, chunks: list[int], kv: list[np.ndarray]
+) -> list[_Worst]:
+    done, collected = 0, [[] for _ in kv]
+    for size in chunks:
+        own = [np.concatenate(rows) if rows else np.empty((0, kv[i].shape[1]), np.float32) for i, rows in enumerate(collected)]
+        feeds = {contract.TOKENS.name: tokens[None, done : done + size],
+                 contract.PREFILL_POSITIONS.name: np.arange(done, done + size)[None],
+                 **_past_feeds(config, own, done)}  # fmt: skip
+        for rows, new in zip(collected, session.run(None, feeds), strict=True):
+            rows.append(new[0])
+        done += size
+    kinds = ("keys", "values")
+    return [
+        _difference(np.concatenate(rows), kv[i], f"prefill {kinds[i % 2]} of layer {i // 2}")
+        for i, rows in enumerate(collected)
+    ]
+
+
+def _difference(actual: np.ndarray, expected: np.ndarray, place: str) -> _Worst:
+    if actual.shape != expected.shape:
+        raise ParityError(mismatch(f"shape of {place}", expected.shape, actual.shape))
+    if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
+        return _Worst(math.inf, TOLERANCE, place)
+    error = float(np.abs(actual - expected).max(initial=0))
+    return _Worst(error, TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0))), place)
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    """A session that keeps weights in the mapped file: no prepacked copies, no folded casts."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+    )

@@ -1,0 +1,244 @@
+"""Reads config.json into our own frozen description of the model. Two spellings exist and both end here:
+
+the released one (`global_head_dim`, `num_global_key_value_heads`, `attention_k_eq_v`) and `per_layer_config`, which
+transformers 5.23 writes. Missing keys take the defaults of the transformers class, as the reference does.
+Everything that shapes a graph comes from here; torch is not imported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import InvalidCheckpoint, Unsupported, mismatch
+
+ARCHITECTURE = "DiffusionGemmaForBlockDiffusion"
+LayerType = Literal["sliding", "full"]
+
+_LAYER_TYPES: dict[str, LayerType] = {"sliding_attention": "sliding", "full_attention": "full"}
+_PER_LAYER_KEYS = {"head_dim", "num_key_value_heads"}
+# Defaults of DiffusionGemmaTextConfig; they differ from the released model, so they only count where a key is absent.
+_TEXT_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 262_144, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 30,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-6, "sliding_window": 512, "final_logit_softcapping": 30.0,
+    "hidden_activation": "gelu_pytorch_tanh", "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1,
+}  # fmt: skip
+_ROPE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
+}
+_GLOBAL_HEAD_DIM = 512  # of the class, when neither spelling gives one
+_FULL_PATTERN = 6  # of the class, when layer_types is absent: every sixth layer is full
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary embedding of one layer type: pair i turns by position * theta^(-2i / head_dim) / factor."""
+
+    head_dim: int
+    theta: float
+    rotated_pairs: int  # pairs i < rotated_pairs turn; the rest of the head_dim / 2 pairs stand still
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What differs from layer to layer."""
+
+    type: LayerType
+    head_dim: int
+    num_kv_heads: int
+
+    @property
+    def kv_width(self) -> int:
+        """Columns of one KV row, `num_kv_heads * head_dim`."""
+        return self.head_dim * self.num_kv_heads
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The text model as the graphs need it. Lengths are in tokens."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_experts: int
+    top_k_experts: int
+    moe_intermediate_size: int
+    rms_norm_eps: float
+    sliding_window: int
+    canvas_len: int
+    context_len: int
+    final_logit_softcap: float  # 0: none
+    pad_token_id: int
+    bos_token_id: int  # -1: none
+    eos_token_ids: tuple[int, ...]  # of config.json; generation_config.json has the last word
+    layers: tuple[Layer, ...]
+    ropes: Mapping[LayerType, Rope]
+
+    def rope(self, layer: Layer) -> Rope:
+        return self.ropes[layer.type]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of the checkpoint."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidCheckpoint(mismatch(f"{path.parent}", f"a file {path.name}", "none")) from None
+    except (OSError, ValueError) as error:
+        raise InvalidCheckpoint(mismatch(f"{path}", "readable JSON", error)) from None
+    if not isinstance(content, dict):
+        raise InvalidCheckpoint(mismatch(f"{path}", "a JSON object", type(content).__name__))
+    return content
+
+
+def token_ids(value: object, where: str) -> tuple[int, ...]:
+    """`eos_token_id` comes as null, one id, or a list of ids."""
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
+        raise InvalidCheckpoint(mismatch(where, "a token id or a list of token ids", value))
+    return tuple(ids)
+
+
+class _Reader:
+    """Typed access to one JSON object, with the class defaults behind it."""
+
+    def __init__(self, raw: dict[str, Any], defaults: dict[str, Any], where: str):
+        self.raw, self.defaults, self.where = raw, defaults, where
+
+    def get(self, key: str) -> Any:
+        return self.raw.get(key, self.defaults.get(key))
+
+    def count(self, key: str, at_least: int = 1) -> int:
+        value = self.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+            raise InvalidCheckpoint(mismatch(f"{self.where} {key}", f"an integer >= {at_least}", repr(value)))
+        return value
+
+    def number(self, key: str) -> float:
+        value = self.get(key)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            raise InvalidCheckpoint(mismatch(f"{self.where} {key}", "a number > 0", repr(value)))
+        return float(value)
+
+    def require(self, key: str, *allowed: object) -> None:
+        value = self.get(key)
+        if value not in allowed:
+            expected = " or ".join(repr(a) for a in allowed if a is not None)
+            raise Unsupported(mismatch(f"{self.where} {key}", expected, repr(value)))
+
+
+def parse_config(raw: dict[str, Any]) -> ModelConfig:
+    """Turns the content of config.json into a ModelConfig.
+
+    Raises:
+        InvalidCheckpoint: a value has the wrong type or contradicts another one.
+        Unsupported: the architecture or an option is not one the graphs can express.
+    """
+    architectures = raw.get("architectures")
+    if raw.get("model_type") != "diffusion_gemma" or (architectures and ARCHITECTURE not in architectures):
+        found = architectures[0] if architectures else raw.get("model_type")
+        raise Unsupported(mismatch("config.json architecture", ARCHITECTURE, found))
+    if not isinstance(raw.get("text_config"), dict):
+        raise InvalidCheckpoint(mismatch("config.json text_config", "an object", raw.get("text_config")))
+    text = _Reader(raw["text_config"], _TEXT_DEFAULTS, "config.json text_config")
+    top = _Reader(raw, {"canvas_length": 256}, "config.json")
+    for reader in (top, text):
+        reader.require("tie_word_embeddings", True, None)
+        reader.require("quantization_config", None)
+    text.require("hidden_activation", "gelu_pytorch_tanh")
+    text.require("attention_bias", False, None)
+    text.require("use_bidirectional_attention", "vision", None)
+    text.require("attention_k_eq_v", True, None)
+
+    layers = _layers(text)
+    num_heads, num_experts = text.count("num_attention_heads"), text.count("num_experts")
+    top_k = text.count("top_k_experts")
+    if top_k > num_experts:
+        raise InvalidCheckpoint(mismatch("config.json top_k_experts", f"at most num_experts = {num_experts}", top_k))
+    for number, layer in enumerate(layers):
+        if num_heads % layer.num_kv_heads:
+            expected = f"a divisor of num_attention_heads = {num_heads}"
+            raise InvalidCheckpoint(mismatch(f"config.json KV heads of layer {number}", expected, layer.num_kv_heads))
+    softcap, bos = text.get("final_logit_softcapping"), text.get("bos_token_id")
+    return ModelConfig(
+        vocab_size=text.count("vocab_size"), hidden_size=text.count("hidden_size"),
+        intermediate_size=text.count("intermediate_size"), num_heads=num_heads, num_experts=num_experts,
+        top_k_experts=top_k, moe_intermediate_size=text.count("moe_intermediate_size"),
+        rms_norm_eps=text.number("rms_norm_eps"),
+        sliding_window=text.count("sliding_window", at_least=2),  # the reference's cache misbehaves at 1
+        canvas_len=top.count("canvas_length"), context_len=text.count("max_position_embeddings"),
+        final_logit_softcap=text.number("final_logit_softcapping") if softcap is not None else 0.0,
+        pad_token_id=text.get("pad_token_id") or 0, bos_token_id=-1 if bos is None else bos,
+        eos_token_ids=token_ids(raw.get("eos_token_id", text.get("eos_token_id")), "config.json eos_token_id"),
+        layers=layers, ropes=_ropes(text, layers),
+    )  # fmt: skip
+
+
+def _layers(text: _Reader) -> tuple[Layer, ...]:
+    """The layer table; the last layer is always full, as the reference forces it."""
+    num_layers = text.count("num_hidden_layers")
+    names = text.get("layer_types")
+    if names is None:
+        names = ["full_attention" if (i + 1) % _FULL_PATTERN == 0 else "sliding_attention" for i in range(num_layers)]
+    if not isinstance(names, list) or len(names) != num_layers:
+        raise InvalidCheckpoint(mismatch("config.json layer_types", f"{num_layers} entries", names))
+    if unknown := [name for name in names if name not in _LAYER_TYPES]:
+        raise Unsupported(mismatch("config.json layer_types", " or ".join(_LAYER_TYPES), unknown[0]))
+    types = [_LAYER_TYPES[name] for name in [*names[:-1], "full_attention"]]
+
+    if "per_layer_config" in text.raw:
+        overrides = {int(index): over for index, over in (text.raw["per_layer_config"] or {}).items()}
+    else:
+        full: dict[str, Any] = {"head_dim": text.raw.get("global_head_dim", _GLOBAL_HEAD_DIM)}
+        if (kv_heads := text.raw.get("num_global_key_value_heads")) is not None:
+            full["num_key_value_heads"] = kv_heads
+        overrides = {i: full for i, kind in enumerate(types) if kind == "full"}
+    if bad := [i for i in overrides if not 0 <= i < num_layers]:
+        raise InvalidCheckpoint(mismatch("config.json per_layer_config", f"layers below {num_layers}", bad[0]))
+
+    layers = []
+    for index, kind in enumerate(types):
+        over = overrides.get(index, {})
+        if unknown := sorted(set(over) - _PER_LAYER_KEYS):
+            raise Unsupported(mismatch(f"config.json per_layer_config {index}", sorted(_PER_LAYER_KEYS), unknown[0]))
+        reader = _Reader(over, {k: text.get(k) for k in _PER_LAYER_KEYS}, f"config.json layer {index}")
+        layers.append(Layer(kind, reader.count("head_dim", 2), reader.count("num_key_value_heads")))
+    for kind in ("sliding", "full"):
+        if len(shapes := {layer for layer in layers if layer.type == kind}) > 1:
+            raise Unsupported(mismatch(f"config.json {kind} layers", "one head_dim and KV head count", sorted(
+                (layer.head_dim, layer.num_kv_heads) for layer in shapes)))
+    return tuple(layers)
+
+
+def _ropes(text: _Reader, layers: tuple[Layer, ...]) -> dict[LayerType, Rope]:
+    """Rotary parameters of each layer type that occurs."""
+    given = text.get("rope_parameters") or _ROPE_DEFAULTS
+    ropes: dict[LayerType, Rope] = {}
+    for name, kind in _LAYER_TYPES.items():
+        layer = next((layer for layer in layers if layer.type == kind), None)
+        if layer is None:
+            continue
+        where = f"config.json rope_parameters {name}"
+        if not isinstance(given.get(name), dict):
+            raise InvalidCheckpoint(mismatch(where, "an object", given.get(name)))
+        rope = _Reader(given[name], {"rope_type": "default", "partial_rotary_factor": 1.0, "factor": 1.0}, where)
+        rope.require("rope_type", "default", "proportional")
+        half = layer.head_dim // 2
+        if rope.get("rope_type") == "default":
+            rope.require("partial_rotary_factor", 1.0)  # the reference has no partial form of this type
+            ropes[kind] = Rope(layer.head_dim, rope.number("rope_theta"), half)
+        else:
+            share = rope.get("partial_rotary_factor")
+            if not isinstance(share, (int, float)) or not 0 <= share <= 1:
+                raise InvalidCheckpoint(mismatch(f"{where} partial_rotary_factor", "0..1", share))
+            # Truncation as in the reference: int(share * head_dim // 2) pairs, exponent over the full head_dim.
+            pairs = int(share * layer.head_dim // 2)
+            ropes[kind] = Rope(layer.head_dim, rope.number("rope_theta"), pairs, rope.number("factor"))
+    return ropes

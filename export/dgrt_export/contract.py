@@ -1,0 +1,99 @@
+"""The contract between exporter and runtime: graph names, tensor names, axes, dtypes, version. Data, not code.
+
+`csrc/engine/contract.h` is generated from this file (`python -m dgrt_export.contract`) and committed; a test
+regenerates and compares. Changing anything here means a new CONTRACT_VERSION and a CHANGELOG line.
+
+Axis letters: S tokens of a prefill chunk, L canvas, P past rows of a layer (full layers: all committed tokens;
+sliding layers: the last W - 1), K num_kv_heads * head_dim of the layer, D hidden size. Leading 1 is the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONTRACT_VERSION = 1
+FORMAT = "dgrt-engine"
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One graph input or output. `name` with `{layer}` stands for one tensor per layer, in layer order."""
+
+    name: str
+    axes: tuple[str, ...]
+    dtype: str
+
+
+PREFILL_GRAPH = "prefill"
+DENOISE_GRAPH = "denoise"
+
+TOKENS = Tensor("tokens", ("1", "S"), "int64")
+CANVAS = Tensor("canvas", ("1", "L"), "int64")
+PREFILL_POSITIONS = Tensor("positions", ("1", "S"), "int64")
+DENOISE_POSITIONS = Tensor("positions", ("1", "L"), "int64")
+SOFT = Tensor("soft", ("1", "L", "D"), "float32")
+PAST_K = Tensor("past_k.{layer}", ("1", "P", "K"), "float32")
+PAST_V = Tensor("past_v.{layer}", ("1", "P", "K"), "float32")
+NEW_K = Tensor("new_k.{layer}", ("1", "S", "K"), "float32")
+NEW_V = Tensor("new_v.{layer}", ("1", "S", "K"), "float32")
+HIDDEN = Tensor("hidden", ("1", "L", "D"), "float32")
+
+# Inputs and outputs in graph order; layered tensors are interleaved per layer (k.0, v.0, k.1, v.1, ...).
+GRAPHS: dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = {
+    PREFILL_GRAPH: ((TOKENS, PREFILL_POSITIONS, PAST_K, PAST_V), (NEW_K, NEW_V)),
+    DENOISE_GRAPH: ((CANVAS, DENOISE_POSITIONS, SOFT, PAST_K, PAST_V), (HIDDEN,)),
+}
+
+
+def layer_tensor(tensor: Tensor, layer: int) -> str:
+    """Name of a layered tensor in one layer, e.g. `past_k.3`."""
+    return tensor.name.format(layer=layer)
+
+
+# C++ constant -> its value; a layered tensor becomes a prefix to which the layer number is appended.
+_HEADER_TENSORS: dict[str, Tensor] = {
+    "kTokens": TOKENS,
+    "kCanvas": CANVAS,
+    "kPositions": PREFILL_POSITIONS,  # the same name in both graphs
+    "kSoft": SOFT,
+    "kPastK": PAST_K,
+    "kPastV": PAST_V,
+    "kNewK": NEW_K,
+    "kNewV": NEW_V,
+    "kHidden": HIDDEN,
+}
+
+
+def header_text() -> str:
+    """The content of csrc/engine/contract.h."""
+    texts = {
+        "kFormat": FORMAT,
+        "kManifestFile": MANIFEST_FILE,
+        "kPrefillGraph": PREFILL_GRAPH,
+        "kDenoiseGraph": DENOISE_GRAPH,
+    }
+    lines = [
+        "// Generated from export/dgrt_export/contract.py by `python -m dgrt_export.contract`; do not edit.",
+        "// Names of the graphs and of their inputs and outputs. kPastK .. kNewV are prefixes: append the layer number.",
+        "#pragma once",
+        "",
+        "namespace dgrt::contract {",
+        "",
+        f"inline constexpr int kContractVersion = {CONTRACT_VERSION};",
+    ]
+    lines += [f'inline constexpr char {name}[] = "{text}";' for name, text in texts.items()]
+    lines.append("")
+    for name, tensor in _HEADER_TENSORS.items():
+        axes = ", ".join(tensor.axes)
+        lines.append(f'inline constexpr char {name}[] = "{tensor.name.format(layer="")}";  // {tensor.dtype} [{axes}]')
+    lines += ["", "}  // namespace dgrt::contract", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    target = Path(__file__).resolve().parents[2] / "csrc" / "engine" / "contract.h"
+    target.write_text(header_text(), encoding="utf-8")
+    print(target)

@@ -1,0 +1,31 @@
+"""What can go wrong in an export, as exception classes. The command line prints their text as one line.
+
+Every message says what was expected and what was found. Nothing here imports anything.
+"""
+
+from __future__ import annotations
+
+
+class ExportError(Exception):
+    """Base of everything the exporter raises on purpose."""
+
+
+class InvalidCheckpoint(ExportError):
+    """The checkpoint is damaged, incomplete, or not a checkpoint."""
+
+
+class Unsupported(ExportError):
+    """The checkpoint is sound, but asks for something the exporter does not do."""
+
+
+class OutputError(ExportError):
+    """The output folder cannot be written or must not be replaced."""
+
+
+class ParityError(ExportError):
+    """The exported graphs do not compute what the reference computes."""
+
+
+def mismatch(what: str, expected: object, found: object) -> str:
+    """The one wording of every mismatch: `what: expected X, found Y`."""
+    return f"{what}: expected {expected}, found {found}"

@@ -1,0 +1,163 @@
+"""One export from beginning to end: read, trace, lower, weights, parity, hash, publish. The table of contents.
+
+Called by the command line and from Python. Torch and onnx are imported when an export runs, not with the package.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from . import contract
+from .checkpoint import open_checkpoint
+from .config import parse_config, read_json
+from .errors import InvalidCheckpoint, Unsupported, mismatch
+from .generation import read_generation
+from .package import check_output, staged, write_manifest
+from .weights import Precision, plan_weights
+
+STAGES = ("read config", "trace", "lower", "weights", "parity", "hash")
+MoeChoice = Literal["auto", "dense", "unrolled", "loop"]
+ProgressCallback = Callable[[str, int, int], None]
+
+
+@dataclass
+class ExportReport:
+    """What an export did."""
+
+    output: Path
+    manifest: dict[str, Any]
+    weights: str = ""  # linked, copied or converted
+    weight_bytes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)  # per stage
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return {
+            "output": str(self.output), "weights": self.weights, "weight_bytes": self.weight_bytes,
+            "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()}, "manifest": self.manifest,
+        }  # fmt: skip
+
+
+class _Progress:
+    """Reports stages to the caller and times them. Totals are bytes in `weights` and `hash`, else steps."""
+
+    def __init__(self, callback: ProgressCallback | None):
+        self._callback = callback or (lambda stage, done, total: None)
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, total: int = 1) -> Iterator[Callable[[int], None]]:
+        started, done = time.perf_counter(), 0
+        self._callback(name, 0, total)
+
+        def advance(amount: int) -> None:
+            nonlocal done
+            done += amount
+            self._callback(name, min(done, total), total)
+
+        yield advance
+        self._callback(name, total, total)
+        self.seconds[name] = time.perf_counter() - started
+
+
+def export(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    precision: Precision | None = None,
+    profile: str = "portable",
+    moe: MoeChoice = "auto",
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+) -> ExportReport:
+    """Exports a DiffusionGemma checkpoint folder to an engine package.
+
+    Args:
+        checkpoint: folder with config.json and safetensors files.
+        output: package folder; must not exist or be empty unless `force`.
+        precision: how weights are stored; None keeps the checkpoint's own, without copying where links work.
+        profile: operator profile; `portable` is standard ONNX.
+        moe: form of the experts; `auto` chooses by size.
+        force: replace a package that is there.
+        progress: called with (stage, done, total); see `STAGES`.
+
+    Returns:
+        The report, with the manifest as written.
+
+    Raises:
+        InvalidCheckpoint, Unsupported, OutputError: the input or the output will not do.
+        ParityError: the graphs do not compute what transformers computes; nothing is left behind.
+
+    Example:
+        >>> report = export("checkpoints/mini", "engines/mini")  # doctest: +SKIP
+        >>> report.manifest["parity"]["max_abs_error"] < 1e-4  # doctest: +SKIP
+        True
+    """
+    if profile != "portable":
+        raise Unsupported(mismatch("profile", "'portable'", repr(profile)))
+    if precision not in (None, "fp32", "bf16"):
+        raise Unsupported(mismatch("precision", "'fp32' or 'bf16'", repr(precision)))
+    if moe not in ("auto", "dense", "unrolled", "loop"):
+        raise Unsupported(mismatch("moe", "'auto', 'dense', 'unrolled' or 'loop'", repr(moe)))
+    source, target = Path(checkpoint).absolute(), Path(output).resolve()
+    if not source.is_dir():
+        raise InvalidCheckpoint(mismatch(f"checkpoint {checkpoint}", "a folder", "none" if not source.exists() else "a file"))
+    check_output(target, source.resolve(), force)
+
+    steps = _Progress(progress)
+    with steps.stage("read config"):
+        raw = read_json(source / "config.json")
+        config = parse_config(raw)
+        generation = read_generation(source, config)
+        tensors = open_checkpoint(source, config)
+        plan = plan_weights(tensors, precision)
+
+    with staged(target) as folder:
+        with steps.stage("trace", len(contract.GRAPHS)) as advance:
+            import onnx
+
+            from .graphs.target import build_target, reference_config
+            from .graphs.trace import trace
+
+            module = build_target(reference_config(raw))
+            traced = []
+            for name in contract.GRAPHS:
+                traced.append(trace(name, module, config))
+                advance(1)
+        with steps.stage("lower", len(traced)) as advance:
+            from .manifest import build_manifest, copy_text_files, graph_file, hash_files
+            from .to_onnx import moe as experts
+            from .to_onnx.lower import lower
+
+            form = experts.choose(config) if moe == "auto" else moe
+            for graph in traced:
+                onnx.save(lower(graph, plan.entries, form), folder / graph_file(graph.name))
+                advance(1)
+        with steps.stage("weights", plan.total_bytes) as advance:
+            how = plan.write(folder, advance)
+            copy_text_files(source, folder)
+        with steps.stage("parity"):
+            from .check import check_parity
+
+            parity = check_parity(folder, config, raw, plan.entries, form)
+        with steps.stage("hash", sum(path.stat().st_size for path in folder.iterdir())) as advance:
+            files = hash_files(folder, advance)
+        manifest = build_manifest(
+            config, tensors, plan, generation, files, parity, profile, form, _dgrt_version()
+        )
+        write_manifest(folder, manifest)
+    return ExportReport(target, manifest, how, plan.total_bytes, steps.seconds)
+
+
+def _dgrt_version() -> str:
+    """Version of the installed distribution; a source tree without one says so."""
+    try:
+        return metadata.version("dgrt")
+    except metadata.PackageNotFoundError:
+        return "0+source"

@@ -1,0 +1,67 @@
+"""Traces a wrapper with torch.export on the meta device and names its inputs and outputs after the contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from .. import contract
+from ..config import ModelConfig
+from .denoise import Denoise
+from .prefill import Prefill
+
+# Sizes to trace with: any that differ from each other and from 0 and 1, which tracing would treat as constants.
+_TRACE_LEN, _TRACE_PAST = 7, {"sliding": 3, "full": 5}
+
+
+@dataclass(frozen=True)
+class TracedGraph:
+    """An exported program with the contract's names, in the order of its user inputs and outputs."""
+
+    name: str
+    program: ExportedProgram
+    inputs: list[contract.Tensor]
+    outputs: list[contract.Tensor]
+
+
+def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig) -> list[contract.Tensor]:
+    """Contract tensors with axes resolved: numbers where the model fixes them, else S, P_sliding, P_full."""
+    plain = [t for t in tensors if "{layer}" not in t.name]
+    layered = [t for t in tensors if "{layer}" in t.name]
+    fixed = {"1": "1", "L": str(config.canvas_len), "D": str(config.hidden_size), "S": "S"}
+    expanded = [contract.Tensor(t.name, tuple(fixed[a] for a in t.axes), t.dtype) for t in plain]
+    for index, layer in enumerate(config.layers):
+        axes = {**fixed, "K": str(layer.kv_width), "P": f"P_{layer.type}"}
+        for t in layered:
+            name = contract.layer_tensor(t, index)
+            expanded.append(contract.Tensor(name, tuple(axes[a] for a in t.axes), t.dtype))
+    return expanded
+
+
+def trace(name: str, target: torch.nn.Module, config: ModelConfig) -> TracedGraph:
+    """Traces the prefill or denoise graph of `target`, a meta-device module tree."""
+    wrapper = {contract.PREFILL_GRAPH: Prefill, contract.DENOISE_GRAPH: Denoise}[name](target, config)
+    inputs, outputs = (_expand(side, config) for side in contract.GRAPHS[name])
+    sizes = {"S": _TRACE_LEN, **{f"P_{kind}": size for kind, size in _TRACE_PAST.items()}}
+    symbols = {"S": Dim("S"), "P_sliding": Dim("P_sliding", min=0), "P_full": Dim("P_full", min=0)}
+
+    def example(tensor: contract.Tensor) -> torch.Tensor:
+        shape = [sizes.get(axis) or int(axis) for axis in tensor.axes]
+        return torch.empty(shape, dtype=getattr(torch, tensor.dtype), device="meta")
+
+    def dynamic(tensor: contract.Tensor) -> dict[int, Any]:
+        return {i: symbols[axis] for i, axis in enumerate(tensor.axes) if axis in symbols}
+
+    num_plain = len(inputs) - 2 * len(config.layers)
+    plain, past = inputs[:num_plain], inputs[num_plain:]
+    with torch.no_grad():
+        program = torch.export.export(
+            wrapper,
+            (*map(example, plain), list(map(example, past))),
+            dynamic_shapes=(*map(dynamic, plain), list(map(dynamic, past))),
+            strict=False,
+        )
+    return TracedGraph(name, program, inputs, outputs)

@@ -1,0 +1,96 @@
+"""manifest.json: everything a reader needs before it touches a graph. README.md of this package specifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import contract
+from .checkpoint import EMBEDDING, Checkpoint
+from .config import ARCHITECTURE, ModelConfig
+from .weights import WeightPlan
+
+COPIED_FILES = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+)  # fmt: skip
+_HASH_CHUNK_BYTES = 8 << 20
+_EMBEDDING_DTYPES = {"F32": "float32", "BF16": "bfloat16"}
+
+
+def graph_file(name: str) -> str:
+    """File name of a graph in the package."""
+    return f"{name}.onnx"
+
+
+def copy_text_files(checkpoint: Path, folder: Path) -> None:
+    """Copies configs and tokenizer files, those that exist."""
+    for name in COPIED_FILES:
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, folder / name)
+
+
+def hash_files(folder: Path, on_bytes: Callable[[int], None]) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file in the folder, read in chunks."""
+    listing = {}
+    for path in sorted(folder.iterdir()):
+        digest, size = hashlib.sha256(), 0
+        with path.open("rb") as stream:
+            while chunk := stream.read(_HASH_CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                on_bytes(len(chunk))
+        listing[path.name] = {"bytes": size, "sha256": digest.hexdigest()}
+    return listing
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of the libraries that shape the graphs."""
+    import onnx
+    import torch
+    import transformers
+
+    return {"torch": torch.__version__.split("+")[0], "onnx": onnx.__version__, "transformers": transformers.__version__}
+
+
+def build_manifest(
+    config: ModelConfig, checkpoint: Checkpoint, plan: WeightPlan, generation: dict[str, Any],
+    files: dict[str, dict[str, Any]], parity: dict[str, Any], profile: str, moe: str, dgrt_version: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Assembles the manifest from the results of the stages."""
+    embedding = plan.entries[EMBEDDING]
+    layers = [
+        {"type": layer.type, "head_dim": layer.head_dim, "num_kv_heads": layer.num_kv_heads} for layer in config.layers
+    ]
+    return {
+        "format": contract.FORMAT,
+        "contract_version": contract.CONTRACT_VERSION,
+        "dgrt_version": dgrt_version,
+        "tools": tool_versions(),
+        "source": {
+            "name": checkpoint.folder.name,
+            "architecture": ARCHITECTURE,
+            "vision": "skipped" if checkpoint.has_vision else "none",
+        },
+        "profile": profile,
+        "precision": plan.precision,
+        "experts": moe,
+        "model": {
+            "vocab_size": config.vocab_size, "hidden_size": config.hidden_size, "canvas_len": config.canvas_len,
+            "context_len": config.context_len, "sliding_window": config.sliding_window,
+            "num_heads": config.num_heads, "num_experts": config.num_experts, "top_k_experts": config.top_k_experts,
+            "final_logit_softcap": config.final_logit_softcap, "pad_token_id": config.pad_token_id,
+            "bos_token_id": config.bos_token_id, "layers": layers,
+        },
+        "generation": generation,
+        "graphs": {name: {"file": graph_file(name)} for name in contract.GRAPHS},
+        "embedding": {
+            "file": embedding.file.name, "offset": embedding.offset, "bytes": embedding.num_bytes,
+            "dtype": _EMBEDDING_DTYPES[embedding.dtype],
+        },
+        "files": files,
+        "weight_files": sorted(source.name for source in plan.sources),
+        "parity": parity,
+    }  # fmt: skip

@@ -1,0 +1,93 @@
+"""The output folder as a transaction: everything is written beside it and appears by one rename, or not at all.
+
+The manifest is the last file written, so not even a power cut or SIGKILL leaves something that a reader would load.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import contract
+from .errors import OutputError, mismatch
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def check_output(output: Path, checkpoint: Path, force: bool) -> None:
+    """Refuses an output that must not be written, before any work is done."""
+    if output == checkpoint or output in checkpoint.parents or checkpoint in output.parents:
+        raise OutputError(mismatch(f"output {output}", "a folder apart from the checkpoint", checkpoint))
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise OutputError(mismatch(f"output {output}", "a folder", "a file"))
+    entries = list(output.iterdir())
+    if entries and not force:
+        raise OutputError(mismatch(f"output {output}", "a new or empty folder (or --force)", f"{len(entries)} files"))
+    if inner := next((e for e in entries if e.is_dir() and not e.is_symlink()), None):
+        # A package is flat. A folder with folders in it is somebody's home or project, named by mistake.
+        raise OutputError(mismatch(f"output {output}", "a folder without sub-folders to replace", inner.name))
+
+
+@contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """A folder to fill; becomes `output` when the block ends well, disappears when anything is raised."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    staging = output.parent / f".{output.name}.{uuid.uuid4().hex[:12]}.partial"
+    try:
+        staging.mkdir()
+        yield staging
+        _publish(staging, output)
+    finally:
+        # After a successful exchange this is the previous package; after an error, our own unfinished one.
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_manifest(staging: Path, manifest: dict[str, Any]) -> None:
+    """Writes manifest.json, durably, after everything else."""
+    with (staging / contract.MANIFEST_FILE).open("w", encoding="utf-8") as stream:
+        json.dump(manifest, stream, indent=2, ensure_ascii=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    _sync_folder(staging)
+
+
+def _publish(staging: Path, output: Path) -> None:
+    if output.exists() and any(output.iterdir()):
+        _exchange(staging, output)
+    else:
+        os.rename(staging, output)
+    _sync_folder(output.parent)
+
+
+def _exchange(staging: Path, output: Path) -> None:
+    """Swaps two folders: in one step where the kernel can, else with a moment in which `output` is missing."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    names = os.fsencode(staging), os.fsencode(output)
+    if renameat2 and renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return
+    previous = staging.with_suffix(".previous")
+    os.rename(output, previous)
+    try:
+        os.rename(staging, output)
+    except BaseException:
+        os.rename(previous, output)
+        raise
+    os.rename(previous, staging)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""The transformers modules in fp32 with tensors read straight from the package: the oracle of the parity gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from .checkpoint import DECODER, ENCODER, TensorEntry
+from .graphs.target import reference_config
+
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
+
+
+def read_tensor(entry: TensorEntry) -> torch.Tensor:
+    """One tensor as fp32."""
+    with entry.file.open("rb") as stream:
+        stream.seek(entry.offset)
+        content = bytearray(stream.read(entry.num_bytes))
+    return torch.frombuffer(content, dtype=_DTYPES[entry.dtype]).view(entry.shape).float()
+
+
+class Reference:
+    """Encoder and decoder of transformers without vision tower and head. Rows are token-major [T, K] outside."""
+
+    def __init__(self, raw: dict[str, Any], tensors: Mapping[str, TensorEntry]):
+        """Builds both on the meta device and assigns the same fp32 tensors to both, so weights exist once."""
+        from transformers.models.diffusion_gemma import modeling_diffusion_gemma as modeling
+
+        config = reference_config(raw)
+        for part in (config, config.text_config):
+            part._attn_implementation = "eager"
+            part._experts_implementation = "eager"
+        with torch.device("meta"):
+            encoder = modeling.DiffusionGemmaEncoderTextModel(config.text_config)
+            decoder = modeling.DiffusionGemmaDecoderModel(config)
+        shared = {name.removeprefix(DECODER): read_tensor(e) for name, e in tensors.items() if name.startswith(DECODER)}
+        own = {name.removeprefix(ENCODER): read_tensor(e) for name, e in tensors.items() if name.startswith(ENCODER)}
+        decoder.load_state_dict(shared, assign=True)
+        encoder_names = set(encoder.state_dict())
+        encoder.load_state_dict({k: v for k, v in {**shared, **own}.items() if k in encoder_names}, assign=True)
+        for model in (encoder, decoder):  # buffers that are computed, not stored
+            model.rotary_emb = modeling.DiffusionGemmaTextRotaryEmbedding(config.text_config)
+            model.embed_tokens.embed_scale = torch.tensor(model.embed_tokens.scalar_embed_scale)
+            model.eval()
+        self._encoder, self._decoder, self._config = encoder, decoder, config.text_config
+
+    @torch.no_grad()
+    def prefill(self, tokens: np.ndarray, chunks: list[int]) -> list[np.ndarray]:
+        """KV rows of every layer, k.0, v.0, k.1, ..., each [T, K], with the prompt fed in `chunks`."""
+        cache = self._cache()
+        recorded: list[list[torch.Tensor]] = [[] for _ in range(2 * len(cache.layers))]
+        for index, layer in enumerate(cache.layers):
+            layer.update = _recording(layer.update, recorded[2 * index], recorded[2 * index + 1])
+        done = 0
+        for size in chunks:
+            self._encoder(
+                input_ids=torch.from_numpy(tokens[None, done : done + size]), past_key_values=cache,
+                position_ids=torch.arange(done, done + size)[None],
+            )  # fmt: skip
+            done += size
+        return [torch.cat(states, 2)[0].transpose(0, 1).flatten(1).numpy() for states in recorded]
+
+    @torch.no_grad()
+    def denoise(self, canvas: np.ndarray, soft: np.ndarray, kv: list[np.ndarray], past: int) -> np.ndarray:
+        """Final hidden states [L, D] with the first `past` rows of `kv` committed and `soft` [L, D] as signal."""
+        cache = self._cache()
+        for index, layer in enumerate(cache.layers):
+            head_dim = self._config.per_layer_config[index].head_dim
+            states = (torch.from_numpy(rows[:past]).unflatten(1, (-1, head_dim)) for rows in kv[2 * index : 2 * index + 2])
+            layer.update(*(s.transpose(0, 1)[None].contiguous() for s in states))
+        signal = torch.from_numpy(soft)[None]
+        hook = self._decoder.self_conditioning.register_forward_pre_hook(lambda _, args: (args[0], signal))
+        try:
+            out = self._decoder(
+                decoder_input_ids=torch.from_numpy(canvas[None]), past_key_values=cache,
+                decoder_position_ids=torch.arange(past, past + len(canvas))[None],
+            )  # fmt: skip
+        finally:
+            hook.remove()
+        return out.last_hidden_state[0].numpy()
+
+    def _cache(self) -> Any:
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self._config)
+
+
+def _recording(update: Any, keys: list[torch.Tensor], values: list[torch.Tensor]) -> Any:
+    """A cache update that also keeps every row: sliding layers of the reference's cache drop old ones."""
+
+    def recorded(key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        keys.append(key_states)
+        values.append(value_states)
+        return update(key_states, value_states, *args, **kwargs)
+
+    return recorded
