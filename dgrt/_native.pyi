@@ -1,0 +1,108 @@
+"""Type stub of the native extension (csrc/python). A test compares names and signatures with the real module."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+abi_version: int
+
+class DgrtError(Exception): ...
+class InvalidArgument(DgrtError, ValueError): ...
+class ContractMismatch(DgrtError): ...
+class Unsupported(DgrtError, NotImplementedError): ...
+class OutOfMemory(DgrtError, MemoryError): ...
+class Cancelled(DgrtError): ...
+class DeviceError(DgrtError): ...
+class InternalError(DgrtError): ...
+
+class Runtime:
+    """A loaded engine package. Any thread; the GIL is released while loading."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        threads: int = 0,
+        ort_library: str = "",
+        verify_weights: bool = False,
+        memory_limit_bytes: int = 0,
+    ) -> None: ...
+    @property
+    def manifest_json(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    def defaults(self) -> dict[str, Any]:
+        """Generation defaults of the package: max_denoising_steps, entropy_bound, t_min, t_max,
+        stability_threshold, confidence_threshold, stop_ids."""
+    def memory(self) -> dict[str, int]:
+        """weight_bytes, kv_bytes_full_context, workspace_bytes."""
+
+class Session:
+    """One sequence. One thread at a time; `cancel` from any thread. The GIL is released in prefill and next_canvas."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        max_new_tokens: int = -1,
+        seed: int = 0,
+        request: int = 0,
+        max_denoising_steps: int | None = None,
+        entropy_bound: float | None = None,
+        t_min: float | None = None,
+        t_max: float | None = None,
+        stability_threshold: int | None = None,
+        confidence_threshold: float | None = None,
+        stop_ids: Sequence[int] | None = None,
+    ) -> None: ...
+    def prefill(self, prompt: NDArray[np.int32]) -> None: ...
+    def next_canvas(
+        self,
+        on_step: Callable[[dict[str, Any]], None] | None = None,
+        *,
+        with_soft: bool = False,
+    ) -> NDArray[np.int32]:
+        """Refines and commits one canvas and returns the emitted tokens. `on_step` gets one dict per denoise step with
+        the fields of dgrt.StepTrace (soft_in and soft_out only if with_soft, else None); arrays are copies."""
+    def set_canvas(self, canvas: NDArray[np.int32]) -> None: ...
+    def canvas(self) -> NDArray[np.int32]: ...
+    def cancel(self) -> None: ...
+    @property
+    def finish_reason(self) -> str:
+        """"" while running, then "stop", "length" or "cancelled"."""
+    @property
+    def tokens(self) -> NDArray[np.int32]: ...
+    @property
+    def kv_len(self) -> int: ...
+    def stats(self) -> dict[str, Any]:
+        """The fields of dgrt.Stats."""
+
+def vocabulary_head(
+    hidden: NDArray[np.float32],
+    table: NDArray[Any],
+    *,
+    softcap: float,
+    temperature: float,
+    embed_scale: float,
+    uniform: NDArray[np.float64],
+    pinned: Sequence[int] | None = None,
+    allowed: Sequence[Sequence[int] | None] | None = None,
+    want_soft: bool = True,
+    threads: int = 1,
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32] | None]:
+    """The sampler kernel for tests: (argmax [L], entropy [L], sampled [L], soft [L, D] or None). `table` is float32
+    [V, D], or uint16 [V, D] holding bfloat16 bits. `pinned[l]` is a token id or -1."""
+
+def accept_by_entropy(entropy: NDArray[np.float32], entropy_bound: float) -> NDArray[np.bool_]: ...
+def noise_uniform(
+    seed: int, request: int, canvas: int, step: int, stream: int, num_positions: int
+) -> NDArray[np.float64]: ...
+def noise_integers(
+    seed: int, request: int, canvas: int, step: int, stream: int, num_positions: int, bound: int
+) -> NDArray[np.int32]: ...
+def live_handles() -> int: ...

@@ -1,0 +1,16 @@
+"""The version, from the native extension; a checkout without a built extension asks the installed metadata.
+
+`dgrt.h` is the one place that defines it. Knows nothing else of the package.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    from dgrt._native import __version__
+except ImportError:
+    try:
+        __version__ = version("dgrt")
+    except PackageNotFoundError:
+        __version__ = "0+unbuilt"
+
+__all__ = ["__version__"]

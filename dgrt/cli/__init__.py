@@ -1,0 +1,145 @@
+"""The `dgrt` command: the parser, and the one place that turns errors into exit codes.
+
+Each verb is a file with `add_parser(subparsers)` and `run(args) -> int`. Parsers are cheap; a verb imports what it
+needs when it runs. Exit codes: 0 done, 1 the verb's own "no" (doctor), 2 an error, 130 Ctrl-C. `DGRT_DEBUG=1` shows
+tracebacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from dgrt._version import __version__
+from dgrt.errors import DgrtError, nearest
+
+VERBS = ("generate", "inspect", "export", "bench", "doctor")
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+_EPILOG = """\
+examples:
+  dgrt export CHECKPOINT -o engine          make an engine package from a checkpoint
+  dgrt generate engine "Why is the sky blue?" --show
+  dgrt inspect engine                       model facts, memory plan, files
+  dgrt bench engine                         milliseconds per step, tokens per second
+  dgrt doctor                               what this machine has and lacks
+"""
+
+
+class CommandError(Exception):
+    """A wrong use of the command line; its text is shown after "error:"."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, with the nearest option where one is misspelled."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises CommandError instead of printing usage; `main` prints it."""
+        raise CommandError(f"{message} (see '{self.prog} --help')")
+
+    def option_names(self) -> list[str]:
+        """Returns every option string of this parser."""
+        return [name for action in self._actions for name in action.option_strings]
+
+
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    """Returns the parser of `dgrt` and the parsers of its verbs.
+
+    Example:
+        >>> build_parser()[0].prog
+        'dgrt'
+    """
+    parser = Parser(
+        prog="dgrt",
+        description="Run DiffusionGemma natively: export a checkpoint once, then generate, inspect and measure.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"dgrt {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+    for verb in VERBS:
+        try:
+            _verb_module(verb).add_parser(subparsers)
+        except ImportError as error:  # said when the verb is used, so that the others still work
+            subparsers.add_parser(verb, help=f"not available: {error}", add_help=False)
+    return parser, dict(subparsers.choices)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code.
+
+    Args:
+        argv: Arguments without the program's name. None: those of the process.
+
+    Example:
+        >>> main(["doctor", "--help"])                              # doctest: +SKIP
+        0
+    """
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except SystemExit as done:  # --help and --version
+        return done.code if isinstance(done.code, int) else EXIT_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as in `dgrt generate ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (CommandError, DgrtError, OSError, MemoryError) as error:
+        if os.environ.get("DGRT_DEBUG") == "1":
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return EXIT_ERROR
+    except Exception as error:
+        if os.environ.get("DGRT_DEBUG") == "1":
+            raise
+        print(f"error: {type(error).__name__}: {_one_line(error)} (DGRT_DEBUG=1 shows where)", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser, verbs = build_parser()
+    if not argv:
+        parser.print_help()
+        return 0
+    first = argv[0]
+    if not first.startswith("-") and first not in verbs:
+        raise CommandError(f"unknown verb '{first}'{nearest(first, verbs)} (known: {', '.join(verbs)})")
+    args, unknown = parser.parse_known_args(argv)
+    if args.verb is None:
+        parser.error(f"unrecognized argument {unknown[0]}" if unknown else "a verb is missing")
+    try:
+        module = _verb_module(args.verb)
+    except ImportError as error:
+        raise CommandError(_missing(args.verb, error)) from error
+    if unknown:
+        chosen = verbs[args.verb]
+        hint = nearest(unknown[0].split("=")[0], chosen.option_names()) if unknown[0].startswith("-") else ""
+        chosen.error(f"unrecognized argument '{unknown[0]}'{hint}")
+    try:
+        code: int = module.run(args)
+    except ImportError as error:
+        raise CommandError(_missing(args.verb, error)) from error
+    sys.stdout.flush()
+    return code
+
+
+def _verb_module(verb: str) -> ModuleType:
+    return importlib.import_module(f"dgrt.cli.{verb}")
+
+
+def _missing(verb: str, error: ImportError) -> str:
+    return f"dgrt {verb} needs a package that is missing: {error} (see 'dgrt doctor')"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+__all__ = ["CommandError", "Parser", "build_parser", "main"]

@@ -1,0 +1,117 @@
+"""Arguments that several verbs share: the engine, runtime options, sampler options. Text to values, nothing more.
+
+Ranges are checked by `GenerateOptions` and `Runtime`, so that Python and the command line refuse the same things.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import fields
+from typing import Any
+
+from dgrt.options import DRAFTERS, GUARANTEES, GenerateOptions, make_options
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Adds the positional ENGINE."""
+    parser.add_argument("engine", metavar="ENGINE", help="folder that 'dgrt export' wrote")
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `dgrt.Runtime`."""
+    group = parser.add_argument_group("machine")
+    group.add_argument(
+        "--threads", type=integer, metavar="N", help="CPU threads (default: all; never changes a result)"
+    )
+    group.add_argument("--memory-limit", type=size, metavar="SIZE", help="most KV and workspace memory, such as 2G")
+    group.add_argument("--ort-library", metavar="PATH", help="ONNX Runtime library (default: the installed wheel's)")
+
+
+def add_generation(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of one generation; their destinations are the fields of `GenerateOptions`."""
+    group = parser.add_argument_group("generation")
+    group.add_argument("--seed", type=integer, default=0, metavar="N", help="same seed, same tokens (default: 0)")
+    group.add_argument(
+        "--max-new-tokens", type=integer, metavar="N", help="most tokens (default: until a stop id or the context ends)"
+    )
+    group.add_argument("--stop-ids", type=token_ids, metavar="IDS", help="stop ids, such as 1,106 (default: engine's)")
+    group.add_argument("--guarantee", default="exact", help=f"promise of speculation: {', '.join(GUARANTEES)}")
+    group.add_argument("--drafter", default="none", help=f"who proposes canvases: {', '.join(DRAFTERS)}")
+    group = parser.add_argument_group("sampler (defaults: the engine's)")
+    group.add_argument("--max-denoising-steps", type=integer, metavar="N", help="most denoise steps per canvas")
+    group.add_argument("--entropy-bound", type=number, metavar="NATS", help="entropy that one step may accept")
+    group.add_argument("--t-min", type=number, metavar="T", help="temperature at the end of the schedule")
+    group.add_argument("--t-max", type=number, metavar="T", help="temperature of the first step")
+    group.add_argument("--stability-threshold", type=integer, metavar="N", help="unchanged steps before a stop")
+    group.add_argument("--confidence-threshold", type=number, metavar="NATS", help="mean entropy that allows a stop")
+
+
+def runtime_keywords(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the keywords of `dgrt.Runtime` from parsed arguments."""
+    return {"threads": args.threads, "memory_limit": args.memory_limit, "ort_library": args.ort_library}
+
+
+def generate_options(args: argparse.Namespace, **more: Any) -> GenerateOptions:
+    """Returns the generation options from parsed arguments; `more` sets the fields that have no argument."""
+    given = {
+        f.name: getattr(args, f.name) for f in fields(GenerateOptions) if f.name not in more and hasattr(args, f.name)
+    }
+    return make_options(None, {**given, **more})
+
+
+def integer(text: str) -> int:
+    """Parses an integer; underscores are allowed.
+
+    Example:
+        >>> integer("4_096")
+        4096
+    """
+    try:
+        return int(text, 10)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not an integer") from None
+
+
+def number(text: str) -> float:
+    """Parses a number.
+
+    Example:
+        >>> number("0.1")
+        0.1
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+
+
+def token_ids(text: str) -> list[int]:
+    """Parses token ids separated by commas or spaces, brackets allowed.
+
+    Example:
+        >>> token_ids("[2, 105,228]")
+        [2, 105, 228]
+    """
+    words = re.split(r"[,\s]+", text.strip().strip("[]").strip(", \t\r\n"))
+    ids = []
+    for word in words:
+        if not re.fullmatch(r"[+-]?[0-9]+", word):
+            raise argparse.ArgumentTypeError(f"'{word}' is not a token id" if word else "no token ids given")
+        ids.append(int(word))
+    return ids
+
+
+def size(text: str) -> int:
+    """Parses a size in bytes, with K, M, G or T for powers of 1024.
+
+    Example:
+        >>> size("1.5G")
+        1610612736
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 512M or 2G")
+    return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -1,0 +1,200 @@
+"""The checks of `dgrt doctor`: each looks at one thing and says what was found or what to do.
+
+Only here is `onnxruntime` imported, to ask for its providers. Nothing is changed or loaded for good.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from dgrt import errors
+from dgrt._version import __version__
+from dgrt.cli.display import human_bytes
+from dgrt.ort import ENVIRONMENT_VARIABLE, wheel_library
+
+_MIN_PYTHON = (3, 11)
+_EXPORT_PACKAGES = ("torch", "onnx", "transformers", "safetensors")
+_CPU_FEATURES = {
+    "avx2": "no 256-bit vectors: fp32 arithmetic is several times slower",
+    "avx512f": "no 512-bit vectors: about half the fp32 arithmetic per core",
+    "avx512_bf16": "no bf16 dot products: bf16 weights are widened to fp32",
+    "avx512_vnni": "no int8 dot products: int8 weights bring less speed",
+    "amx_bf16": "no bf16 matrix tiles: bf16 cannot use the fastest units of newer CPUs",
+    "amx_int8": "no int8 matrix tiles: int8 cannot use the fastest units of newer CPUs",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line of the report.
+
+    Attributes:
+        name: What was looked at.
+        ok: Whether it is there.
+        detail: What was found.
+        hint: What to do, or what its absence means; shown if it is missing.
+        required: Whether generation cannot run without it.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+    required: bool = False
+
+
+def all_checks() -> list[tuple[str, list[Check]]]:
+    """Returns the checks by section.
+
+    Example:
+        >>> [section for section, _ in all_checks()]
+        ['Runtime', 'Text', 'Export', 'Machine']
+    """
+    return [
+        ("Runtime", [_python(), _native(), _ort_library(), _ort_providers()]),
+        (
+            "Text",
+            [_package("tokenizers", "text prompts"), _package("jinja2", "chat"), _package("rich", "tables, --show")],
+        ),
+        ("Export", [_package(name, "dgrt export") for name in _EXPORT_PACKAGES]),
+        ("Machine", [_cpu(), *_cpu_features(), _memory()]),
+    ]
+
+
+def _python() -> Check:
+    wanted = ".".join(str(part) for part in _MIN_PYTHON)
+    return Check(
+        name="Python",
+        ok=sys.version_info >= _MIN_PYTHON,
+        detail=f"{platform.python_version()} ({sys.executable})",
+        hint=f"dgrt needs Python {wanted} or newer",
+        required=True,
+    )
+
+
+def _native() -> Check:
+    error = errors.native_import_error
+    if error is None:
+        from dgrt import _native
+
+        detail = f"dgrt {__version__}, ABI {_native.abi_version} ({_native.__file__})"
+    else:
+        detail = f"cannot be loaded: {error}"
+    return Check(
+        name="native extension",
+        ok=error is None,
+        detail=detail,
+        hint="install the wheel (pip install dgrt) or build the checkout (pip install -e .)",
+        required=True,
+    )
+
+
+def _ort_library() -> Check:
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    path = Path(named) if named else wheel_library()
+    hint = f"pip install onnxruntime, or set {ENVIRONMENT_VARIABLE} to a libonnxruntime"
+    if path is None:
+        return Check(name="ONNX Runtime", ok=False, detail="not found", hint=hint, required=True)
+    try:
+        detail, ok = f"{ort_version(path)} ({path})", True
+    except (OSError, AttributeError, ValueError) as error:
+        detail, ok = f"{path}: {error}", False
+    return Check(name="ONNX Runtime", ok=ok, detail=detail, hint=hint, required=True)
+
+
+def ort_version(library: Path) -> str:
+    """Returns the version an ONNX Runtime library reports about itself.
+
+    Raises:
+        OSError: If it cannot be loaded.
+        AttributeError: If it is another library.
+
+    Example:
+        >>> ort_version(wheel_library())                            # doctest: +SKIP
+        '1.32.0'
+    """
+
+    class ApiBase(ctypes.Structure):  # OrtApiBase of onnxruntime_c_api.h
+        _fields_ = [("get_api", ctypes.c_void_p), ("get_version_string", ctypes.CFUNCTYPE(ctypes.c_char_p))]
+
+    get_base = ctypes.CDLL(str(library)).OrtGetApiBase
+    get_base.restype = ctypes.POINTER(ApiBase)
+    text: bytes = get_base().contents.get_version_string()
+    return text.decode()
+
+
+def _ort_providers() -> Check:
+    try:
+        import onnxruntime
+    except Exception as error:  # a broken wheel may raise anything
+        return Check(name="providers", ok=False, detail=f"unknown: {error}", hint="only the wheel can list them")
+    return Check(name="providers", ok=True, detail=", ".join(onnxruntime.get_available_providers()))
+
+
+def _package(name: str, purpose: str) -> Check:
+    try:
+        return Check(name=name, ok=True, detail=version(name))
+    except PackageNotFoundError:
+        return Check(name=name, ok=False, detail=f"needed for {purpose}", hint=f"pip install {name}")
+
+
+def cpu_model() -> str:
+    """Returns the name of the CPU, as far as the system tells it.
+
+    Example:
+        >>> bool(cpu_model())
+        True
+    """
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def _cpu() -> Check:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Check(name="CPU", ok=True, detail=f"{cpu_model()}, {usable} of {os.cpu_count()} cores usable")
+
+
+def _cpu_features() -> list[Check]:
+    flags = _cpuinfo().get("flags", "").split()
+    if not flags:
+        return [Check(name="CPU features", ok=True, detail="not reported by this system")]
+    return [
+        Check(name=name, ok=name in flags, detail="present" if name in flags else "absent", hint=meaning)
+        for name, meaning in _CPU_FEATURES.items()
+    ]
+
+
+def _memory() -> Check:
+    amounts = {}
+    for line in _lines("/proc/meminfo"):
+        key, _, rest = line.partition(":")
+        words = rest.split()
+        if words and words[0].isdecimal():
+            amounts[key] = int(words[0]) * 1024
+    if "MemTotal" not in amounts:
+        return Check(name="memory", ok=True, detail="not reported by this system")
+    free = human_bytes(amounts.get("MemAvailable", 0))
+    return Check(name="memory", ok=True, detail=f"{human_bytes(amounts['MemTotal'])}, {free} available")
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Returns the fields of the first CPU in /proc/cpuinfo; empty where there is none."""
+    fields: dict[str, str] = {}
+    for line in _lines("/proc/cpuinfo"):
+        key, colon, value = line.partition(":")
+        if not colon and fields:
+            break
+        fields[key.strip()] = value.strip()
+    return fields
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

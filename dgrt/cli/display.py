@@ -1,0 +1,60 @@
+"""How the verbs print: human units, aligned rows, JSON. Colours only on a terminal; lines are never cut."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Returns a console that colours on a terminal and prints plain text elsewhere."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def human_bytes(count: int) -> str:
+    """Returns bytes in the largest binary unit that keeps the number at 1 or above.
+
+    Example:
+        >>> human_bytes(1_572_864)
+        '1.5 MiB'
+    """
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def print_title(title: str, *, stderr: bool = False) -> None:
+    """Prints a section's title."""
+    from rich.text import Text
+
+    make_console(stderr=stderr).print(Text(title, style="bold"), soft_wrap=True)
+
+
+def print_rows(rows: Iterable[tuple[str, str]], *, stderr: bool = False, indent: int = 2) -> None:
+    """Prints `label  value` lines with the values aligned."""
+    from rich.text import Text
+
+    rows = list(rows)
+    width = max((len(label) for label, _ in rows), default=0)
+    console = make_console(stderr=stderr)
+    for label, value in rows:
+        line = Text(" " * indent)
+        line.append(label.ljust(width), style="dim")
+        line.append(f"  {value}")
+        console.print(line, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON document on stdout."""
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
+    sys.stdout.write("\n")

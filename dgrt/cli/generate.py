@@ -1,0 +1,183 @@
+"""`dgrt generate`: text or token ids in, text out; optionally the canvas as it settles, JSON, statistics, a trace."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dgrt.cli.arguments import add_engine, add_generation, add_runtime, generate_options, runtime_keywords, token_ids
+
+if TYPE_CHECKING:
+    from dgrt import GenerateOptions, GenerateResult, Runtime
+    from dgrt.prompt import Prompt
+
+_EPILOG = """\
+examples:
+  dgrt generate engine "Why is the sky blue?"
+  dgrt generate engine "Write a haiku" --show --seed 7     watch the canvas settle
+  echo "Summarise: ..." | dgrt generate engine             the prompt from stdin
+  dgrt generate engine "Hi" --system "Answer in French."
+  dgrt generate engine --tokens 2,105,228 --json           token ids in, JSON out
+  dgrt generate engine "Hi" --trace steps.npz              every denoise step, for analysis
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the verb to the parser of `dgrt`."""
+    parser = subparsers.add_parser(
+        "generate",
+        help="generate text with an engine",
+        description="Generate text. The prompt becomes a user turn of the engine's chat template, unless --raw.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_engine(parser)
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the prompt; '-' or nothing: read stdin")
+    group = parser.add_argument_group("prompt")
+    group.add_argument("--system", metavar="TEXT", help="a system turn before the prompt")
+    group.add_argument("--raw", action="store_true", help="feed the text as it is, without the chat template")
+    group.add_argument("--tokens", type=token_ids, metavar="IDS", help="token ids instead of text, such as 2,105,228")
+    group.add_argument("--tokens-file", metavar="FILE", help="a file with token ids ('-': stdin)")
+    group = parser.add_argument_group("output")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("--show", action="store_true", help="animate the canvas while it settles (on a terminal)")
+    either.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    group.add_argument("--stats", action="store_true", help="a table of counts and times on stderr")
+    group.add_argument("--trace", metavar="FILE", help="write every denoise step to FILE, a numpy .npz")
+    add_generation(parser)
+    add_runtime(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    _check_usage(args)
+    options = generate_options(args, trace=args.trace is not None)
+    prompt = _read_prompt(args)
+    from dgrt import Runtime
+
+    with Runtime(args.engine, **runtime_keywords(args)) as runtime:
+        if args.json:
+            result = runtime.generate(prompt, options)
+            _print_json(args, result)
+        elif args.show and sys.stdout.isatty():
+            from dgrt.cli.show import show
+
+            result = show(runtime, prompt, options)
+        else:
+            result = _print_text(runtime, prompt, options)
+    if args.trace is not None:
+        from dgrt.cli.trace_file import write_trace
+
+        write_trace(Path(args.trace), result)
+    if args.stats:
+        _print_stats(result)
+    return 0
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    from dgrt.cli import CommandError
+
+    given = [args.prompt is not None, args.tokens is not None, args.tokens_file is not None]
+    if sum(given) > 1:
+        raise CommandError("give one of PROMPT, --tokens and --tokens-file, not several")
+    as_tokens = args.tokens is not None or args.tokens_file is not None
+    for name in ("raw", "system"):
+        if as_tokens and getattr(args, name):
+            raise CommandError(f"--{name} is for text prompts, not for token ids")
+    if args.raw and args.system is not None:
+        raise CommandError("--system needs the chat template, which --raw leaves out")
+    if args.trace is not None and not Path(args.trace).resolve().parent.is_dir():
+        raise CommandError(f"cannot write '{args.trace}': no such folder")
+
+
+def _read_prompt(args: argparse.Namespace) -> Prompt:
+    from dgrt.cli import CommandError
+
+    if args.tokens is not None:
+        return list(args.tokens)
+    if args.tokens_file is not None:
+        text = _read_text(args.tokens_file)
+        try:
+            return token_ids(text)
+        except argparse.ArgumentTypeError as error:
+            raise CommandError(f"{args.tokens_file}: {error}") from None
+    prompt = args.prompt
+    if prompt is None and sys.stdin.isatty():
+        raise CommandError("no prompt; give PROMPT, pipe it into stdin, or use --tokens")
+    if prompt is None or prompt == "-":
+        prompt = _read_text("-").rstrip("\n")
+    if not prompt:
+        raise CommandError("the prompt is empty")
+    if args.system is not None:
+        return [{"role": "system", "content": args.system}, {"role": "user", "content": prompt}]
+    return str(prompt)
+
+
+def _read_text(name: str) -> str:
+    from dgrt.cli import CommandError
+
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{'stdin' if name == '-' else name} is not UTF-8 text: {error.reason}") from None
+
+
+def _print_text(runtime: Runtime, prompt: Prompt, options: GenerateOptions) -> GenerateResult:
+    """Prints each piece as it becomes final; token ids where the engine has no tokenizer."""
+    last = ""
+    with runtime.stream(prompt, options, drafts=False) as events:
+        for event in events:
+            if event.result is not None:
+                result = event.result
+            elif event.tokens is not None:
+                piece = event.text if event.text is not None else "".join(f"{i} " for i in event.tokens)
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+                last = piece or last
+    if not last.endswith("\n"):
+        sys.stdout.write("\n")
+    return result
+
+
+def _print_json(args: argparse.Namespace, result: GenerateResult) -> None:
+    from dgrt.cli.display import print_json
+
+    print_json(
+        {
+            "engine": args.engine,
+            "text": result.text,
+            "tokens": result.tokens.tolist(),
+            "finish_reason": result.finish_reason,
+            "seed": result.options.seed,
+            "options": asdict(result.options),
+            "stats": result.stats.to_dict(),
+        }
+    )
+
+
+def _print_stats(result: GenerateResult) -> None:
+    from dgrt.cli.display import human_bytes, print_rows
+
+    stats = result.stats
+    steps = ", ".join(str(count) for count in stats.steps_per_canvas) or "none"
+    print_rows(
+        [
+            ("finished by", result.finish_reason),
+            ("tokens", f"{stats.tokens} ({stats.tokens_per_second:.1f} per second, prompt {stats.prompt_tokens})"),
+            ("canvases", f"{stats.canvases} (denoise steps: {steps})"),
+            ("tokens per pass", f"{stats.tokens_per_pass:.2f}"),
+            ("prefill", f"{stats.prefill_ms:.1f} ms in {stats.prefill_passes} passes"),
+            ("denoise", f"{stats.denoise_ms:.1f} ms in {stats.denoise_passes} passes"),
+            ("head", f"{stats.head_ms:.1f} ms"),
+            ("commit", f"{stats.commit_ms:.1f} ms in {stats.commit_passes} passes"),
+            ("total", f"{stats.total_ms:.1f} ms"),
+            ("peak KV", human_bytes(stats.peak_kv_bytes)),
+        ],
+        stderr=True,
+        indent=0,
+    )

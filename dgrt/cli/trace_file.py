@@ -1,0 +1,44 @@
+"""Writes the trace of a generation as one numpy `.npz`: every `StepTrace` field stacked over the steps.
+
+Used by `dgrt generate --trace`. Shapes: N steps, L canvas, D hidden.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dgrt.result import GenerateResult
+
+_ARRAYS = ("canvas_in", "soft_in", "argmax", "entropy", "sampled", "accepted", "canvas_out")
+_SCALARS = ("canvas_index", "step", "temperature", "kv_len", "stopped")
+
+
+def write_trace(path: Path, result: GenerateResult) -> None:
+    """Writes `path`.
+
+    Each field of `StepTrace` becomes an array with a leading step axis. `soft_out` is zero where a step has none;
+    `has_soft_out` [N] says where it has. `tokens`, `prompt_tokens` and `seed` stand beside them.
+
+    Args:
+        path: The file; its name is kept as given.
+        result: A result with a trace.
+
+    Example:
+        >>> write_trace(Path("steps.npz"), rt.generate("Hi", trace=True))      # doctest: +SKIP
+    """
+    trace = result.trace or []
+    columns: dict[str, Any] = {
+        name: np.array([getattr(step, name) for step in trace]) for name in (*_ARRAYS, *_SCALARS)
+    }
+    columns["has_soft_out"] = np.array([step.soft_out is not None for step in trace])
+    columns["soft_out"] = np.array(
+        [step.soft_out if step.soft_out is not None else np.zeros_like(step.soft_in) for step in trace]
+    )
+    columns["tokens"] = result.tokens
+    columns["prompt_tokens"] = result.prompt_tokens
+    columns["seed"] = np.array(result.options.seed, np.uint64)
+    with path.open("wb") as file:  # a file object, because numpy would append .npz to a bare name
+        np.savez_compressed(file, **columns)

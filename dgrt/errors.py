@@ -1,0 +1,92 @@
+"""Exception classes, the same names as in C++; one per status of the native error table.
+
+They are defined by the native extension. A checkout whose extension is not built gets classes of the same names and
+bases, so that `dgrt export` and `dgrt doctor` work there; `native_import_error` then says why. Used by every module.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+native_import_error: ImportError | None = None
+
+if TYPE_CHECKING:
+    from dgrt._native import (
+        Cancelled,
+        ContractMismatch,
+        DeviceError,
+        DgrtError,
+        InternalError,
+        InvalidArgument,
+        OutOfMemory,
+        Unsupported,
+    )
+else:
+    try:
+        from dgrt._native import (
+            Cancelled,
+            ContractMismatch,
+            DeviceError,
+            DgrtError,
+            InternalError,
+            InvalidArgument,
+            OutOfMemory,
+            Unsupported,
+        )
+    except ImportError as _error:
+        native_import_error = _error
+
+        class DgrtError(Exception):
+            """Base of every error that dgrt raises on purpose."""
+
+        class InvalidArgument(DgrtError, ValueError):
+            """An argument, option or prompt that cannot be right."""
+
+        class ContractMismatch(DgrtError):
+            """An engine package of another format or version, or a damaged one."""
+
+        class Unsupported(DgrtError, NotImplementedError):
+            """A request that is valid but that this build or engine cannot serve."""
+
+        class OutOfMemory(DgrtError, MemoryError):
+            """A reservation that the limit or the machine does not allow."""
+
+        class Cancelled(DgrtError):
+            """A prefill that was cancelled before it finished."""
+
+        class DeviceError(DgrtError):
+            """The engine or the device failed."""
+
+        class InternalError(DgrtError):
+            """A defect in dgrt."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns `"; did you mean 'x'?"` for the known name closest to `name`, or an empty string.
+
+    Args:
+        name: What was given.
+        known: What would have been right.
+
+    Example:
+        >>> nearest("sed", ["seed", "trace"])
+        "; did you mean 'seed'?"
+    """
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+__all__ = [
+    "Cancelled",
+    "ContractMismatch",
+    "DeviceError",
+    "DgrtError",
+    "InternalError",
+    "InvalidArgument",
+    "OutOfMemory",
+    "Unsupported",
+    "native_import_error",
+    "nearest",
+]

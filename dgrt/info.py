@@ -1,0 +1,189 @@
+"""Facts of an engine package, from its manifest, and the memory plan. Data only; `Runtime` and `dgrt inspect` use it.
+
+The package format is specified in `export/README.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dgrt.errors import ContractMismatch, InvalidArgument
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """Bytes a runtime needs.
+
+    Attributes:
+        weight_bytes: Weight files of the package.
+        kv_bytes_full_context: KV rows of one session that uses the whole context.
+        workspace_bytes: Hidden states, soft embeddings and head scratch of one session.
+
+    Example:
+        >>> MemoryPlan(weight_bytes=4, kv_bytes_full_context=2, workspace_bytes=1).total_bytes
+        7
+    """
+
+    weight_bytes: int
+    kv_bytes_full_context: int
+    workspace_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights plus one session at full context."""
+        return self.weight_bytes + self.kv_bytes_full_context + self.workspace_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInfo:
+    """One decoder layer: its attention type ("sliding" or "full"), head size and number of KV heads."""
+
+    type: str
+    head_dim: int
+    num_kv_heads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineInfo:
+    """What the manifest says about an engine.
+
+    Attributes:
+        name: Name of the source checkpoint.
+        architecture: Class of the source model in transformers.
+        profile: "portable" or "fused".
+        precision: Precision of the weights, such as "fp32" or "bf16".
+        dgrt_version: Version that exported the package.
+        contract_version: Version of the package format.
+        vocab_size: V.
+        hidden_size: D.
+        canvas_len: L, tokens per canvas.
+        context_len: Most positions, prompt and output together.
+        sliding_window: W; a query of a sliding layer sees W - 1 previous tokens and itself.
+        num_heads: Query heads.
+        num_experts: Experts per layer.
+        top_k_experts: Experts per token.
+        bos_token_id: Token that starts a sequence; None if the model has none.
+        pad_token_id: Padding token; None if the model has none.
+        layers: The layers in order.
+        generation: Sampler defaults and stop ids of `generation_config.json`.
+        tools: Versions of the tools that exported the package.
+        vision: "none", or "skipped" if the checkpoint has a vision tower that the package leaves out.
+        parity: Result of the exporter's check against the reference; empty if there is none.
+        files: Bytes of each file of the package.
+        weight_files: Names of the files that hold weights.
+        manifest: The whole manifest.
+    """
+
+    name: str
+    architecture: str
+    profile: str
+    precision: str
+    dgrt_version: str
+    contract_version: int
+    vocab_size: int
+    hidden_size: int
+    canvas_len: int
+    context_len: int
+    sliding_window: int
+    num_heads: int
+    num_experts: int
+    top_k_experts: int
+    bos_token_id: int | None
+    pad_token_id: int | None
+    layers: tuple[LayerInfo, ...]
+    generation: Mapping[str, Any]
+    tools: Mapping[str, str]
+    vision: str
+    parity: Mapping[str, Any]
+    files: Mapping[str, int]
+    weight_files: tuple[str, ...]
+    manifest: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> EngineInfo:
+        """Reads a manifest.
+
+        Args:
+            text: Content of `manifest.json`.
+
+        Raises:
+            ContractMismatch: If it is not JSON or a key is missing.
+
+        Example:
+            >>> EngineInfo.from_json(open("engine/manifest.json").read()).canvas_len    # doctest: +SKIP
+            96
+        """
+        try:
+            manifest = json.loads(text)
+            return _from_manifest(manifest)
+        except json.JSONDecodeError as error:
+            raise ContractMismatch(f"manifest.json is not JSON: {error}") from None
+        except KeyError as error:
+            raise ContractMismatch(f"manifest.json has no key {error}") from None
+
+
+def engine_folder(path: str | os.PathLike[str]) -> Path:
+    """Returns the path of an engine package, or says what stands there instead.
+
+    Raises:
+        InvalidArgument: If there is no folder, or it holds a checkpoint.
+
+    Example:
+        >>> engine_folder("no/such/engine")
+        Traceback (most recent call last):
+        ...
+        dgrt.errors.InvalidArgument: no engine at 'no/such/engine': no such folder
+    """
+    try:
+        folder = Path(path)
+    except TypeError:
+        raise InvalidArgument(f"path must be a string or a path, got {type(path).__name__}") from None
+    if not folder.is_dir():
+        raise InvalidArgument(f"no engine at '{folder}': {'not a folder' if folder.exists() else 'no such folder'}")
+    if not (folder / "manifest.json").is_file() and (folder / "config.json").is_file():
+        raise InvalidArgument(
+            f"'{folder}' is a checkpoint, not an engine; make one with: dgrt export {folder} -o ENGINE"
+        )
+    return folder
+
+
+def _from_manifest(manifest: Mapping[str, Any]) -> EngineInfo:
+    source, model = manifest["source"], manifest["model"]
+    return EngineInfo(
+        name=source["name"],
+        architecture=source["architecture"],
+        profile=manifest["profile"],
+        precision=manifest["precision"],
+        dgrt_version=manifest["dgrt_version"],
+        contract_version=manifest["contract_version"],
+        vocab_size=model["vocab_size"],
+        hidden_size=model["hidden_size"],
+        canvas_len=model["canvas_len"],
+        context_len=model["context_len"],
+        sliding_window=model["sliding_window"],
+        num_heads=model["num_heads"],
+        num_experts=model["num_experts"],
+        top_k_experts=model["top_k_experts"],
+        bos_token_id=_token(model.get("bos_token_id")),
+        pad_token_id=_token(model.get("pad_token_id")),
+        layers=tuple(
+            LayerInfo(type=one["type"], head_dim=one["head_dim"], num_kv_heads=one["num_kv_heads"])
+            for one in model["layers"]
+        ),
+        generation=manifest["generation"],
+        tools=manifest.get("tools", {}),
+        vision=source.get("vision", "none"),
+        parity=manifest.get("parity") or {},
+        files={name: entry["bytes"] for name, entry in manifest["files"].items()},
+        weight_files=tuple(manifest["weight_files"]),
+        manifest=manifest,
+    )
+
+
+def _token(value: int | None) -> int | None:
+    return None if value is None or value < 0 else value

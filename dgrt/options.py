@@ -1,0 +1,209 @@
+"""Options of one generation: a frozen keyword-only dataclass with units and defaults, and its checks.
+
+`Runtime.generate` and `Runtime.stream` build one from their keywords. None in a sampler field means "what the engine's
+`generation_config.json` says"; this file knows no model's defaults.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict
+
+from dgrt.errors import InvalidArgument, Unsupported, nearest
+
+MAX_SEED = 2**64 - 1
+MAX_REQUEST = 2**24 - 1
+MAX_INT32 = 2**31 - 1
+MAX_INT64 = 2**63 - 1
+GUARANTEES = ("exact",)
+DRAFTERS = ("none",)
+SAMPLER_FIELDS = (
+    "max_denoising_steps",
+    "entropy_bound",
+    "t_min",
+    "t_max",
+    "stability_threshold",
+    "confidence_threshold",
+    "stop_ids",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """What one generation may vary.
+
+    Attributes:
+        max_new_tokens: Most tokens to emit, stop id included. None: until a stop id or the end of the context.
+        seed: Seed of all noise of this request, 0 .. 2**64 - 1. Same seed, same tokens.
+        request: Tells apart requests that share a seed, 0 .. 2**24 - 1.
+        guarantee: The promise a speculation mode makes. "exact": the tokens of the plain loop with this seed.
+        drafter: Who proposes canvases. "none": every canvas starts from noise.
+        trace: Record every denoise step in `GenerateResult.trace` (about `2 * L * D * 4` bytes per step).
+        raw: Take a text prompt as it is, without the chat template (a bos token is still put in front).
+        stop_ids: Tokens that end the output. None: the engine's. (): none.
+        max_denoising_steps: Most denoise steps per canvas. None: the engine's.
+        entropy_bound: Positions are accepted while the entropy before them is at most this, nats. None: the engine's.
+        t_min: Temperature of the schedule at n = 0. None: the engine's.
+        t_max: Temperature of the first step of a canvas. None: the engine's.
+        stability_threshold: Steps the argmax canvas must stay unchanged before a stop; 0: not asked for.
+            None: the engine's.
+        confidence_threshold: Mean entropy below which a stable canvas stops, nats. None: the engine's.
+
+    Example:
+        >>> GenerateOptions(seed=7).seed
+        7
+    """
+
+    max_new_tokens: int | None = None
+    seed: int = 0
+    request: int = 0
+    guarantee: str = "exact"
+    drafter: str = "none"
+    trace: bool = False
+    raw: bool = False
+    stop_ids: tuple[int, ...] | None = None
+    max_denoising_steps: int | None = None
+    entropy_bound: float | None = None
+    t_min: float | None = None
+    t_max: float | None = None
+    stability_threshold: int | None = None
+    confidence_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("guarantee", self.guarantee, GUARANTEES)
+        _one_of("drafter", self.drafter, DRAFTERS)
+        for name in ("trace", "raw"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidArgument(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name, low, high in _INTEGERS:
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, checked_integer(name, value, low, high))
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _number(name, value))
+        if self.stop_ids is not None:
+            object.__setattr__(self, "stop_ids", _ids("stop_ids", self.stop_ids))
+
+    def resolved(self, defaults: Mapping[str, Any]) -> GenerateOptions:
+        """Returns a copy in which every None sampler field holds the engine's value.
+
+        Args:
+            defaults: What `Runtime` reports, one entry per name of `SAMPLER_FIELDS`.
+
+        Example:
+            >>> GenerateOptions(t_min=0.5).resolved({"t_min": 0.4, "t_max": 0.8}).t_max
+            0.8
+        """
+        missing = {n: defaults[n] for n in SAMPLER_FIELDS if getattr(self, n) is None and n in defaults}
+        return replace(self, **missing)
+
+
+class GenerateKeywords(TypedDict, total=False):
+    """The keywords of `Runtime.generate` and `Runtime.stream`: the fields of `GenerateOptions`."""
+
+    max_new_tokens: int | None
+    seed: int
+    request: int
+    guarantee: str
+    drafter: str
+    trace: bool
+    raw: bool
+    stop_ids: Iterable[int] | None
+    max_denoising_steps: int | None
+    entropy_bound: float | None
+    t_min: float | None
+    t_max: float | None
+    stability_threshold: int | None
+    confidence_threshold: float | None
+
+
+def make_options(base: GenerateOptions | None, keywords: Mapping[str, Any]) -> GenerateOptions:
+    """Returns `base` (or the defaults) with `keywords` applied.
+
+    Raises:
+        InvalidArgument: For an unknown keyword, with the nearest known name, or a value out of range.
+        Unsupported: For a guarantee or drafter that this build does not have.
+
+    Example:
+        >>> make_options(None, {"seed": 3}).seed
+        3
+    """
+    known = [field.name for field in fields(GenerateOptions)]
+    reject_unknown("option", keywords, known)
+    if base is not None and not isinstance(base, GenerateOptions):
+        raise InvalidArgument(f"options must be a GenerateOptions, got {type(base).__name__}")
+    return replace(base or GenerateOptions(), **keywords)
+
+
+def reject_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises InvalidArgument for the first of `names` that is not in `known`, suggesting the nearest.
+
+    Example:
+        >>> reject_unknown("option", ["seed"], ["seed"])
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise InvalidArgument(f"unknown {kind} '{name}'{nearest(name, known)} (known: {', '.join(sorted(known))})")
+
+
+_INTEGERS: tuple[tuple[str, int, int], ...] = (
+    ("max_new_tokens", 1, MAX_INT64),
+    ("seed", 0, MAX_SEED),
+    ("request", 0, MAX_REQUEST),
+    ("max_denoising_steps", 1, MAX_INT32),
+    ("stability_threshold", 0, MAX_INT32),
+)
+_NUMBERS = ("entropy_bound", "t_min", "t_max", "confidence_threshold")
+
+
+def checked_integer(name: str, value: Any, low: int, high: int) -> int:
+    """Returns `value` as a plain int; numpy integers are fine, bools and floats are not.
+
+    Raises:
+        InvalidArgument: If it is no integer or outside low .. high.
+
+    Example:
+        >>> checked_integer("seed", 7, 0, 9)
+        7
+    """
+    if isinstance(value, bool):
+        raise InvalidArgument(f"{name} must be an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidArgument(f"{name} must be an integer, got {value!r}") from None
+    if not low <= number <= high:
+        bounds = f"at least {low}" if number < low and high in (MAX_INT32, MAX_INT64) else f"between {low} and {high}"
+        raise InvalidArgument(f"{name} must be {bounds}, got {number}")
+    return number
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, (bool, str)):
+        raise InvalidArgument(f"{name} must be a number, got {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"{name} must be a number, got {value!r}") from None
+    if not math.isfinite(number) or number < 0:
+        raise InvalidArgument(f"{name} must be a finite number of at least 0, got {number}")
+    return number
+
+
+def _ids(name: str, values: Any) -> tuple[int, ...]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise InvalidArgument(f"{name} must be a sequence of token ids, got {values!r}")
+    return tuple(checked_integer(f"{name}[{i}]", value, 0, MAX_INT32) for i, value in enumerate(values))
+
+
+def _one_of(name: str, value: Any, available: tuple[str, ...]) -> None:
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{name} must be a string, got {value!r}")
+    if value not in available:
+        raise Unsupported(f"{name} '{value}' is not available in this build; available: {', '.join(available)}")

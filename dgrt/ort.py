@@ -1,0 +1,48 @@
+"""Finds the ONNX Runtime library of the installed `onnxruntime` wheel without importing that package.
+
+Called by `Runtime` and by `dgrt doctor`. `DGRT_ORT_LIBRARY`, where set, wins and is read by the native side.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+ENVIRONMENT_VARIABLE = "DGRT_ORT_LIBRARY"
+_PATTERNS = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
+
+
+def wheel_library() -> Path | None:
+    """Returns the shared library inside the installed wheel, or None if there is no wheel or no library in it.
+
+    Example:
+        >>> library = wheel_library()
+        >>> library is None or library.is_file()
+        True
+    """
+    try:
+        spec = importlib.util.find_spec("onnxruntime")
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    for folder in spec.submodule_search_locations or ():
+        for pattern in _PATTERNS:
+            found = sorted((Path(folder) / "capi").glob(pattern))
+            if found:
+                return found[0]
+    return None
+
+
+def find_ort_library() -> str:
+    """Returns the path for the native side: "" if the environment names one or if none is found (it then searches).
+
+    Example:
+        >>> isinstance(find_ort_library(), str)
+        True
+    """
+    if os.environ.get(ENVIRONMENT_VARIABLE):
+        return ""
+    library = wheel_library()
+    return str(library) if library is not None else ""

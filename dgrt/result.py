@@ -1,0 +1,178 @@
+"""What a generation returns: text, tokens, statistics, trace, and the events of a stream.
+
+Plain frozen dataclasses of numpy arrays and numbers, made by `stream.py` from what the native side reports.
+Shapes: L canvas length, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgrt.options import GenerateOptions
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """Counters of one generation. Counts are exact; times are wall clock.
+
+    Attributes:
+        prefill_passes: Engine passes over the prompt.
+        denoise_passes: Denoise steps over all canvases.
+        commit_passes: Passes that write a finished canvas into KV.
+        packed_passes: Passes with rows of several stages (0 in the plain loop).
+        draft_calls: Drafter calls (0 with drafter "none").
+        accepted_drafts: Drafted positions that were committed unchanged.
+        row_tokens: Token rows over all passes.
+        canvases: Finished canvases.
+        steps_per_canvas: Denoise steps of each canvas.
+        prompt_tokens: Tokens of the prompt.
+        tokens: Emitted tokens, up to and including the first stop id.
+        tokens_per_pass: Emitted tokens per target pass after the prompt's, commits included.
+        prefill_ms: Engine time of the prompt, ms.
+        denoise_ms: Engine time of the denoise passes, ms.
+        commit_ms: Engine time of the commit passes, ms.
+        head_ms: Vocabulary head, acceptance and renoise, ms.
+        draft_ms: Drafter time, ms.
+        total_ms: From the start of prefill to the last token, ms.
+        peak_kv_bytes: Bytes of KV rows held at the longest moment.
+    """
+
+    prefill_passes: int
+    denoise_passes: int
+    commit_passes: int
+    packed_passes: int
+    draft_calls: int
+    accepted_drafts: int
+    row_tokens: int
+    canvases: int
+    steps_per_canvas: tuple[int, ...]
+    prompt_tokens: int
+    tokens: int
+    tokens_per_pass: float
+    prefill_ms: float
+    denoise_ms: float
+    commit_ms: float
+    head_ms: float
+    draft_ms: float
+    total_ms: float
+    peak_kv_bytes: int
+
+    @classmethod
+    def from_native(cls, values: Mapping[str, Any]) -> Stats:
+        """Makes a `Stats` from the dictionary of the native session.
+
+        Example:
+            >>> Stats.from_native(session.stats()).tokens          # doctest: +SKIP
+            17
+        """
+        known = {field.name: values[field.name] for field in fields(cls)}
+        return cls(**{**known, "steps_per_canvas": tuple(known["steps_per_canvas"])})
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Emitted tokens per second of `total_ms`, prompt included; 0 if nothing ran."""
+        return 1000.0 * self.tokens / self.total_ms if self.total_ms > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields and `tokens_per_second` as plain Python values, ready for JSON.
+
+        Example:
+            >>> stats.to_dict()["tokens"]                           # doctest: +SKIP
+            17
+        """
+        return {
+            **asdict(self),
+            "steps_per_canvas": list(self.steps_per_canvas),
+            "tokens_per_second": self.tokens_per_second,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepTrace:
+    """One denoise step in full, so that anyone can check a run without sharing random numbers.
+
+    Attributes:
+        canvas_index: Which canvas, from 0.
+        step: n of the schedule, counting down from N to 1.
+        temperature: T_n.
+        kv_len: Committed tokens that the canvas sees.
+        canvas_in: Tokens the step started from, [L] int32.
+        soft_in: Self-conditioning embedding it was given, [L, D] float32.
+        argmax: Most likely tokens, [L] int32.
+        entropy: Entropy of the tempered distribution, [L] float32, nats.
+        sampled: Sampled tokens, [L] int32.
+        accepted: Positions that keep their sampled token, [L] bool.
+        canvas_out: Tokens of the next step: sampled where accepted, else fresh noise, [L] int32.
+        soft_out: Self-conditioning embedding of the next step, [L, D] float32; None on the last step of a canvas.
+        stopped: Whether the stop rule held on this step.
+    """
+
+    canvas_index: int
+    step: int
+    temperature: float
+    kv_len: int
+    canvas_in: NDArray[np.int32]
+    soft_in: NDArray[np.float32]
+    argmax: NDArray[np.int32]
+    entropy: NDArray[np.float32]
+    sampled: NDArray[np.int32]
+    accepted: NDArray[np.bool_]
+    canvas_out: NDArray[np.int32]
+    soft_out: NDArray[np.float32] | None
+    stopped: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GenerateResult:
+    """The outcome of one generation.
+
+    Attributes:
+        text: The tokens as text without stop ids and special tokens; None if the engine has no tokenizer.
+        tokens: Every emitted token, the stop id included, [n] int32.
+        prompt_tokens: The prompt as the engine saw it, [m] int32.
+        finish_reason: "stop" (a stop id), "length" (max_new_tokens or the context's end) or "cancelled".
+        stats: Counters and times.
+        options: The options in force, the engine's defaults filled in; names guarantee and drafter.
+        trace: One `StepTrace` per denoise step if it was asked for, else None.
+    """
+
+    text: str | None
+    tokens: NDArray[np.int32]
+    prompt_tokens: NDArray[np.int32]
+    finish_reason: FinishReason
+    stats: Stats
+    options: GenerateOptions
+    trace: list[StepTrace] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Event:
+    """One thing that happened during a stream. Fields that do not belong to the kind are None.
+
+    Attributes:
+        kind: "draft" (a denoise step finished), "commit" (tokens became final) or "done" (always last).
+        canvas_index: draft, commit: which canvas, from 0.
+        step: draft: n of the schedule, counting down to 1.
+        tokens: draft: the argmax canvas, [L] int32; commit: the newly final tokens, [k] int32.
+        text: draft: the canvas as text, up to its first stop id; commit: newly final text, never half a character.
+            None if the engine has no tokenizer.
+        settled: draft: positions whose token was accepted in this step, [L] bool.
+        mean_entropy: draft: mean entropy of the canvas, nats.
+        result: done: what `Runtime.generate` would have returned.
+    """
+
+    kind: Literal["draft", "commit", "done"]
+    canvas_index: int | None = None
+    step: int | None = None
+    tokens: NDArray[np.int32] | None = None
+    text: str | None = None
+    settled: NDArray[np.bool_] | None = None
+    mean_entropy: float | None = None
+    result: GenerateResult | None = None

@@ -1,0 +1,257 @@
+"""Runtime: a loaded engine package. Holds the native handle, converts arguments, documents; no algorithm.
+
+The refinement loop, sampling and KV memory are native (`csrc/runtime`). One `Runtime` serves any number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgrt import errors
+from dgrt.errors import InvalidArgument, Unsupported
+from dgrt.info import EngineInfo, MemoryPlan, engine_folder
+from dgrt.messages import ChatTemplate
+from dgrt.options import (
+    MAX_INT32,
+    MAX_INT64,
+    GenerateKeywords,
+    GenerateOptions,
+    checked_integer,
+    make_options,
+    reject_unknown,
+)
+from dgrt.ort import find_ort_library
+from dgrt.prompt import Prompt, PromptEncoder
+from dgrt.result import GenerateResult
+from dgrt.stream import EventStream, Generation
+from dgrt.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from dgrt import _native
+
+
+class Runtime:
+    """A loaded engine package. Any thread.
+
+    Args:
+        path: Folder that `dgrt export` wrote.
+        threads: CPU threads for engine and kernels. None: all the process may use. Never changes a result.
+        ort_library: Path of the ONNX Runtime library. None: `DGRT_ORT_LIBRARY`, then the installed wheel, then the
+            system.
+        verify_weights: Also hash the weight files (reads them once).
+        memory_limit: Bytes that one session's KV and workspace may take. None: no limit.
+
+    Raises:
+        InvalidArgument: If the path is not an engine or an argument is out of range.
+        ContractMismatch: If the package is damaged or of another format version.
+        Unsupported: If ONNX Runtime or the native extension is missing.
+        OutOfMemory: If `memory_limit` does not allow one session.
+
+    Example:
+        >>> with dgrt.Runtime("engine", threads=2) as rt:           # doctest: +SKIP
+        ...     print(rt.generate("Why is the sky blue?").text)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        ort_library: str | os.PathLike[str] | None = None,
+        verify_weights: bool = False,
+        memory_limit: int | None = None,
+        **unknown: Any,
+    ) -> None:
+        reject_unknown("option", unknown, ("threads", "ort_library", "verify_weights", "memory_limit"))
+        folder = engine_folder(path)
+        self._native: _native.Runtime | None = _native_module().Runtime(
+            str(folder),
+            threads=_positive("threads", threads, MAX_INT32),
+            ort_library=os.fspath(ort_library) if ort_library is not None else find_ort_library(),
+            verify_weights=bool(verify_weights),
+            memory_limit_bytes=_positive("memory_limit", memory_limit, MAX_INT64),
+        )
+        self._path = folder
+        self._info = EngineInfo.from_json(self._native.manifest_json)
+        self._tokenizer = Tokenizer.from_folder(folder)
+        chat = ChatTemplate.from_folder(folder, self._tokenizer) if self._tokenizer is not None else None
+        self._encoder = PromptEncoder(self._info, self._tokenizer, chat)
+
+    def generate(
+        self, prompt: Prompt, options: GenerateOptions | None = None, **keywords: Unpack[GenerateKeywords]
+    ) -> GenerateResult:
+        """Generates until a stop id, `max_new_tokens` or the end of the context.
+
+        Args:
+            prompt: Text (a user turn of the chat template, unless `raw`), a list of `{"role", "content"}` messages, or
+                token ids.
+            options: Options to start from.
+            **keywords: Fields of `GenerateOptions`; they override `options`.
+
+        Returns:
+            Text, tokens, finish reason, statistics, and the trace if asked for.
+
+        Raises:
+            InvalidArgument: For an unknown option, a value out of range, or a prompt that cannot be right.
+            Unsupported: For a guarantee or drafter that this build does not have.
+            KeyboardInterrupt: On Ctrl-C, after the generation has been cancelled.
+
+        Example:
+            >>> rt.generate("Name a colour.", max_new_tokens=96, seed=1).finish_reason      # doctest: +SKIP
+            'stop'
+        """
+        with self._start(prompt, make_options(options, keywords), want_drafts=False) as events:
+            for event in events:
+                if event.result is not None:
+                    return event.result
+        raise errors.InternalError("the generation ended without a result")
+
+    def stream(
+        self,
+        prompt: Prompt,
+        options: GenerateOptions | None = None,
+        *,
+        drafts: bool = True,
+        **keywords: Unpack[GenerateKeywords],
+    ) -> EventStream:
+        """Generates like `generate`, but returns an iterator of events: every draft, every commit, then "done".
+
+        Nothing runs before the first event is asked for. Arguments are checked at once.
+
+        Args:
+            prompt: As for `generate`.
+            options: As for `generate`.
+            drafts: Whether to report every denoise step; False leaves only "commit" and "done".
+            **keywords: As for `generate`.
+
+        Returns:
+            An `EventStream`; closing it cancels the generation.
+
+        Raises:
+            InvalidArgument: As for `generate`.
+            Unsupported: As for `generate`.
+
+        Example:
+            >>> for event in rt.stream("Hello"):                    # doctest: +SKIP
+            ...     if event.kind == "commit":
+            ...         print(event.text, end="")
+        """
+        return self._start(prompt, make_options(options, keywords), want_drafts=drafts)
+
+    def encode(self, prompt: Prompt, *, raw: bool = False) -> NDArray[np.int32]:
+        """Returns the token ids that `generate` would feed for this prompt, [n] int32.
+
+        Example:
+            >>> rt.encode([{"role": "user", "content": "Hi"}]).size                        # doctest: +SKIP
+            19
+        """
+        return self._encoder.encode(prompt, raw=raw)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The engine's tokenizer; None if the package has none."""
+        return self._tokenizer
+
+    @property
+    def info(self) -> EngineInfo:
+        """Facts of the engine, from its manifest."""
+        return self._info
+
+    @property
+    def path(self) -> Path:
+        """The engine's folder."""
+        return self._path
+
+    @property
+    def defaults(self) -> GenerateOptions:
+        """The options of a generation that sets none, the engine's sampler defaults filled in."""
+        return GenerateOptions().resolved(self._info.generation)
+
+    @property
+    def description(self) -> str:
+        """What executes the graphs, such as "ONNX Runtime 1.32.0, CPU, portable fp32"."""
+        return self._handle().description
+
+    @property
+    def threads(self) -> int:
+        """CPU threads in use."""
+        return self._handle().threads
+
+    def memory(self) -> MemoryPlan:
+        """Returns the bytes this engine needs: weights, KV of one session at full context, workspace.
+
+        Example:
+            >>> rt.memory().kv_bytes_full_context                   # doctest: +SKIP
+            20971520
+        """
+        plan = self._handle().memory()
+        return MemoryPlan(
+            weight_bytes=plan["weight_bytes"],
+            kv_bytes_full_context=plan["kv_bytes_full_context"],
+            workspace_bytes=plan["workspace_bytes"],
+        )
+
+    def close(self) -> None:
+        """Lets go of the engine; running generations keep it alive until they end. Closing twice is harmless."""
+        self._native = None
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._native is None else self._native.description
+        return f"<dgrt.Runtime {str(self._path)!r}: {state}>"
+
+    def _handle(self) -> _native.Runtime:
+        if self._native is None:
+            raise InvalidArgument("the runtime is closed")
+        return self._native
+
+    def _start(self, prompt: Prompt, options: GenerateOptions, *, want_drafts: bool) -> EventStream:
+        options = options.resolved(self._info.generation)
+        session = _native_module().Session(
+            self._handle(),
+            max_new_tokens=-1 if options.max_new_tokens is None else options.max_new_tokens,
+            seed=options.seed,
+            request=options.request,
+            max_denoising_steps=options.max_denoising_steps,
+            entropy_bound=options.entropy_bound,
+            t_min=options.t_min,
+            t_max=options.t_max,
+            stability_threshold=options.stability_threshold,
+            confidence_threshold=options.confidence_threshold,
+            stop_ids=options.stop_ids,
+        )
+        return EventStream(
+            Generation(
+                session=session,
+                prompt=self._encoder.encode(prompt, raw=options.raw),
+                options=options,
+                tokenizer=self._tokenizer,
+                want_drafts=want_drafts,
+            )
+        )
+
+
+def _native_module() -> Any:
+    if errors.native_import_error is not None:
+        raise Unsupported(f"the native extension cannot be loaded ({errors.native_import_error}); see 'dgrt doctor'")
+    from dgrt import _native
+
+    return _native
+
+
+def _positive(name: str, value: int | None, high: int) -> int:
+    """Returns the value for the native side, where 0 means "not set"."""
+    return 0 if value is None else checked_integer(name, value, 1, high)

@@ -1,0 +1,46 @@
+"""A tokenizer folder and facts of an imaginary engine, for tests that need no native code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import models
+import pytest
+
+from dgrt.messages import ChatTemplate
+from dgrt.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The part of EngineInfo that prompts look at."""
+
+    vocab_size: int = 301
+    bos_token_id: int | None = models.SPECIAL["<bos>"]
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    models.write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_folder: Path) -> Tokenizer:
+    found = Tokenizer.from_folder(tokenizer_folder)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def chat(tokenizer_folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
+    found = ChatTemplate.from_folder(tokenizer_folder, tokenizer)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def facts() -> Facts:
+    return Facts()

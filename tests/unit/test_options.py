@@ -1,0 +1,95 @@
+"""Generation options: defaults, checks, suggestions."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dgrt import GenerateOptions, InvalidArgument, Unsupported
+from dgrt.options import GenerateKeywords, make_options
+
+
+def test_options_are_frozen_and_keyword_only() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        GenerateOptions().seed = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        GenerateOptions(7)  # type: ignore[misc]
+
+
+def test_the_keywords_of_generate_are_the_fields_of_the_options() -> None:
+    assert set(GenerateKeywords.__annotations__) == {field.name for field in dataclasses.fields(GenerateOptions)}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("sed", "seed"), ("max_tokens", "max_new_tokens"), ("stop_id", "stop_ids"), ("drafters", "drafter")],
+)
+def test_an_unknown_option_names_the_nearest_one(given: str, meant: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"'{given}'; did you mean '{meant}'"):
+        make_options(None, {given: 1})
+
+
+def test_an_unknown_option_like_nothing_known_lists_the_known_ones() -> None:
+    with pytest.raises(InvalidArgument, match=r"unknown option 'zzzzz' \(known: .*seed.*\)"):
+        make_options(None, {"zzzzz": 1})
+
+
+@pytest.mark.parametrize("name", ["guarantee", "drafter"])
+def test_a_speculation_mode_that_is_not_there_names_what_is(name: str) -> None:
+    with pytest.raises(Unsupported, match=f"{name} 'verified' is not available.*available: (exact|none)"):
+        make_options(None, {name: "verified"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**64),
+        ("seed", 1.0),
+        ("seed", True),
+        ("seed", "7"),
+        ("request", 2**24),
+        ("max_new_tokens", -1),
+        ("max_new_tokens", 2.5),
+        ("max_new_tokens", False),
+        ("max_denoising_steps", 0),
+        ("stability_threshold", -1),
+        ("entropy_bound", -0.1),
+        ("entropy_bound", float("nan")),
+        ("entropy_bound", "0.1"),
+        ("t_min", float("inf")),
+        ("confidence_threshold", True),
+        ("stop_ids", "1,2"),
+        ("stop_ids", [1, -2]),
+        ("stop_ids", [1.0]),
+        ("stop_ids", 1),
+        ("trace", 1),
+        ("raw", None),
+        ("guarantee", 3),
+    ],
+)
+def test_a_value_that_cannot_be_right_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(InvalidArgument, match=name):
+        make_options(None, {name: value})
+
+
+def test_numpy_numbers_are_taken_as_plain_ones() -> None:
+    options = make_options(None, {"seed": np.uint64(2**64 - 1), "stop_ids": np.array([1, 2]), "t_min": np.float32(0.5)})
+    assert (options.seed, options.stop_ids, options.t_min) == (2**64 - 1, (1, 2), 0.5)
+    assert type(options.seed) is int
+
+
+def test_resolving_fills_only_what_is_not_set() -> None:
+    options = GenerateOptions(t_min=0.5, stop_ids=()).resolved({"t_min": 0.4, "t_max": 0.8, "stop_ids": [1]})
+    assert (options.t_min, options.t_max, options.stop_ids) == (0.5, 0.8, ())
+
+
+def test_keywords_override_the_given_options() -> None:
+    assert make_options(GenerateOptions(seed=1, request=2), {"seed": 3}) == GenerateOptions(seed=3, request=2)
+
+
+def test_options_of_another_type_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="GenerateOptions"):
+        make_options({"seed": 1}, {})  # type: ignore[arg-type]

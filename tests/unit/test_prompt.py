@@ -1,0 +1,102 @@
+"""What may be given as a prompt, and the ids it becomes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+
+from dgrt import InvalidArgument
+from dgrt.messages import ChatTemplate
+from dgrt.prompt import PromptEncoder
+from dgrt.tokenizer import Tokenizer
+
+BOS = models.SPECIAL["<bos>"]
+
+
+@pytest.fixture
+def encoder(facts: Any, tokenizer: Tokenizer, chat: ChatTemplate) -> PromptEncoder:
+    return PromptEncoder(facts, tokenizer, chat)
+
+
+def test_plain_text_is_a_user_turn_of_the_chat_template(
+    encoder: PromptEncoder, tokenizer: Tokenizer, chat: ChatTemplate
+) -> None:
+    turn = [{"role": "user", "content": "Hi"}]
+    assert encoder.encode("Hi").tolist() == tokenizer.encode(chat.render(turn)) == encoder.encode(turn).tolist()
+
+
+def test_raw_text_gets_bos_and_nothing_else(encoder: PromptEncoder, tokenizer: Tokenizer) -> None:
+    assert encoder.encode("Hi", raw=True).tolist() == [BOS, *tokenizer.encode("Hi")]
+
+
+def test_raw_text_that_starts_with_bos_gets_no_second_one(encoder: PromptEncoder) -> None:
+    assert encoder.encode("<bos>Hi", raw=True).tolist() == encoder.encode("Hi", raw=True).tolist()
+
+
+def test_a_model_without_bos_gets_none(facts: Any, tokenizer: Tokenizer) -> None:
+    encoder = PromptEncoder(replace(facts, bos_token_id=None), tokenizer, None)
+    assert encoder.encode("Hi").tolist() == tokenizer.encode("Hi")
+
+
+def test_without_a_chat_template_plain_text_is_raw(facts: Any, tokenizer: Tokenizer) -> None:
+    encoder = PromptEncoder(facts, tokenizer, None)
+    assert encoder.encode("Hi").tolist() == encoder.encode("Hi", raw=True).tolist()
+    with pytest.raises(InvalidArgument, match="no chat template"):
+        encoder.encode([{"role": "user", "content": "Hi"}])
+
+
+def test_an_engine_without_a_tokenizer_takes_ids_and_refuses_text(facts: Any) -> None:
+    encoder = PromptEncoder(facts, None, None)
+    assert encoder.encode([2, 5]).tolist() == [2, 5]
+    for prompt in ("Hi", [{"role": "user", "content": "Hi"}]):
+        with pytest.raises(InvalidArgument, match="no tokenizer; give token ids"):
+            encoder.encode(prompt)
+
+
+@pytest.mark.parametrize(
+    "ids", [[2, 5], (2, 5), range(2, 6, 3), np.array([2, 5]), np.array([2, 5], np.uint8), [np.int64(2), np.int32(5)]]
+)
+def test_ids_may_be_any_sequence_of_integers(encoder: PromptEncoder, ids: Any) -> None:
+    out = encoder.encode(ids)
+    assert out.tolist() == [2, 5] and out.dtype == np.int32
+
+
+def test_a_strided_array_becomes_contiguous(encoder: PromptEncoder) -> None:
+    assert encoder.encode(np.arange(10)[::2]).flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        ("", "empty"),
+        ([], "empty"),
+        (np.array([], np.int32), "empty"),
+        ([1, 301], "301 at position 1 is outside the vocabulary"),
+        ([-1], "-1 at position 0"),
+        (np.array([0, 2**40]), "position 1"),
+        ([True, 1], "True at position 0"),
+        ([1, 2.0], "2.0 at position 1"),
+        ([1, "2"], "'2' at position 1"),
+        ([1, None], "None at position 1"),
+        (np.array([1.0]), "float64"),
+        (np.array([True]), "bool"),
+        (np.zeros((1, 2), np.int64), r"shape \[1, 2\]"),
+        (b"bytes", "got bytes"),
+        (7, "got int"),
+        (None, "got NoneType"),
+        ({"role": "user", "content": "x"}, "got dict"),
+        ([{"role": "user", "content": "x"}, "y"], r"messages\[1\]"),
+    ],
+)
+def test_a_prompt_that_cannot_be_right_is_refused(encoder: PromptEncoder, prompt: Any, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        encoder.encode(prompt)
+
+
+def test_raw_messages_are_refused(encoder: PromptEncoder) -> None:
+    with pytest.raises(InvalidArgument, match="raw"):
+        encoder.encode([{"role": "user", "content": "x"}], raw=True)
