@@ -1,0 +1,35 @@
+"""The other side of the comparison: dgrt on an exported engine, in a process of its own.
+
+    python dgrt_worker.py WORKLOAD.json   ->   one JSON line: per-prompt times and steps, peak RSS
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import dgrt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from e2e import workload
+
+
+def main() -> None:
+    work = workload.load(Path(sys.argv[1]))
+    runtime = dgrt.Runtime(work["engine"], threads=work["threads"])
+    options = {"max_new_tokens": work["max_new_tokens"]}
+    if work["max_denoising_steps"]:
+        options["max_denoising_steps"] = work["max_denoising_steps"]
+    rows = []
+    for number, ids in enumerate(work["warmup"] + work["prompts"]):
+        stats = runtime.generate(ids, seed=number, **options).stats
+        rows.append({
+            "total_ms": stats.total_ms, "steps": stats.denoise_passes, "canvases": stats.canvases,
+            "tokens": stats.tokens, "ms_per_step": (stats.denoise_ms + stats.head_ms) / stats.denoise_passes,
+        })
+    print(json.dumps({"rows": rows[len(work["warmup"]):], "peak_rss_bytes": workload.peak_rss_bytes()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Turns results files into the tables of README.md and the model card: python benchmarks/report.py [--check]
+
+The tables stand between `<!-- table NAME -->` and `<!-- end -->`; this script rewrites what is between. With --check it
+changes nothing and exits 1 if a table is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+TARGETS = {"sudoku_4x4": 99.5, "sudoku_6x6": 97.0, "sudoku_9x9": 80.0, "json": 98.0, "edit": 92.0}
+
+
+def source_line(report: dict) -> str:
+    env = report["environment"]
+    return f"{env['date']}, {env['cpu']}, {env['cores']} cores ({', '.join(env['isa'])}): `{env['command']}`"
+
+
+def speed_table() -> str:
+    report = json.loads((RESULTS / "e2e.json").read_text())
+    lines = [
+        "| model | runtime | ms/step | tokens/s | steps/canvas | peak RSS MB | parity |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        setting = row["hf_setting"]
+        names = {"hf": f"Hugging Face ({setting['dtype']}, {setting['experts']})", "dgrt": "**dgrt**"}
+        for side, name in names.items():
+            r = row[side]
+            lines.append(
+                f"| {row['scenario']} | {name} | {r['ms_per_step']:.2f} | {r['tokens_per_s']:.0f} | "
+                f"{r['steps_per_canvas']:.1f} | {r['peak_rss_mb']:.0f} | "
+                f"{row['parity'] if side == 'dgrt' else 'reference'} |"
+            )
+        lines.append(
+            f"| {row['scenario']} | dgrt / Hugging Face | **{row['speedup_step']:.2f}x** | "
+            f"**{row['speedup_end_to_end']:.2f}x** | | | |"
+        )
+    return "\n".join([*lines, "", source_line(report)])
+
+
+def accuracy_table() -> str:
+    report = json.loads((RESULTS / "accuracy-mini.json").read_text())
+    lines = [
+        "| task | held-out cases | exact | 95 % interval | target | steps/canvas | canvases/case |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        low, high = row["interval_95"]
+        lines.append(
+            f"| {row['task']} | {row['cases']} | {100 * row['rate']:.1f} % | {100 * low:.1f} to {100 * high:.1f} % | "
+            f"{TARGETS[row['task']]:.1f} % | {row['steps_per_canvas']:.1f} | {row['canvases_per_case']:.1f} |"
+        )
+    return "\n".join([*lines, "", source_line(report)])
+
+
+TABLES = {"speed": speed_table, "accuracy": accuracy_table}
+DOCUMENTS = ("README.md", "dgrt/models/mini/README.md")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is stale")
+    args = parser.parse_args()
+    stale = []
+    for document in DOCUMENTS:
+        path = ROOT / document
+        text = path.read_text()
+        fresh = re.sub(
+            r"(<!-- table (\w+) -->\n).*?(<!-- end -->)",
+            lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[3]}",
+            text,
+            flags=re.DOTALL,
+        )
+        if fresh != text:
+            stale.append(document)
+            if not args.check:
+                path.write_text(fresh)
+    if args.check and stale:
+        sys.exit(f"stale tables in {', '.join(stale)}: run python benchmarks/report.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""dgrt.h through ctypes: the view of a foreign host. Written from the header alone; knows nothing of `dgrt._native`."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint8, c_uint32
+from ctypes import c_uint64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import dgrt._native
+
+FINISH = {0: "", 1: "stop", 2: "length", 3: "cancelled"}
+Ids = POINTER(c_int32)
+
+
+def struct(name: str, **fields: Any) -> type[ctypes.Structure]:
+    return type(name, (ctypes.Structure,), {"_fields_": [("struct_size", c_uint32), *fields.items()]})
+
+
+RuntimeOptions: Any = struct(
+    "RuntimeOptions", threads=c_int32, ort_library=c_char_p, memory_limit_bytes=c_int64, verify_weights=c_int32,
+    reserved=c_int32,
+)  # fmt: skip
+RuntimeFacts: Any = struct(
+    "RuntimeFacts", threads=c_int32, vocab_size=c_int64, hidden_size=c_int64, canvas_len=c_int64, context_len=c_int64,
+    num_layers=c_int64, pad_token_id=c_int32, bos_token_id=c_int32, description=c_char_p, manifest_json=c_char_p,
+)  # fmt: skip
+Memory: Any = struct(
+    "Memory", reserved=c_int32, weight_bytes=c_int64, kv_bytes_full_context=c_int64, workspace_bytes=c_int64
+)
+SessionOptions: Any = struct(
+    "SessionOptions", request=c_uint32, seed=c_uint64, max_new_tokens=c_int64, max_denoising_steps=c_int32,
+    stability_threshold=c_int32, entropy_bound=c_float, confidence_threshold=c_float, t_min=c_float, t_max=c_float,
+    stop_ids=Ids, num_stop_ids=c_uint64,
+)  # fmt: skip
+Step: Any = struct(
+    "Step", canvas_index=c_int32, step=c_int32, temperature=c_float, kv_len=c_int64, canvas_len=c_int64,
+    hidden_size=c_int64, canvas_in=Ids, argmax=Ids, entropy=POINTER(c_float), sampled=Ids, accepted=POINTER(c_uint8),
+    canvas_out=Ids, soft_in=POINTER(c_float), soft_out=POINTER(c_float), stopped=c_int32, reserved=c_int32,
+)  # fmt: skip
+OnStep = CFUNCTYPE(c_int32, c_void_p, POINTER(Step))
+OnCommit = CFUNCTYPE(c_int32, c_void_p, c_int32, Ids, c_size_t)
+Callbacks: Any = struct("Callbacks", reserved=c_int32, user_data=c_void_p, on_step=OnStep, on_commit=OnCommit)
+COUNTERS = (
+    "prefill_passes", "denoise_passes", "commit_passes", "packed_passes", "draft_calls", "accepted_drafts", "row_tokens",
+    "canvases", "prompt_tokens", "tokens",
+)  # fmt: skip
+Stats: Any = struct(
+    "Stats", finish_reason=c_int32, **dict.fromkeys(COUNTERS, c_int64), kv_len=c_int64, peak_kv_bytes=c_int64,
+    **dict.fromkeys(("tokens_per_pass", "prefill_ms", "denoise_ms", "commit_ms", "head_ms", "draft_ms", "total_ms"), c_double),
+    steps_per_canvas=Ids, num_steps_per_canvas=c_uint64,
+)  # fmt: skip
+
+
+class Failure(Exception):
+    """A status other than DGRT_OK."""
+
+    def __init__(self, status: str, text: str) -> None:
+        super().__init__(f"{status}: {text}")
+        self.status, self.text = status, text
+
+
+def library_path() -> Path:
+    """libdgrt.so, which lies beside the extension."""
+    return Path(dgrt._native.__file__).parent / "libdgrt.so"
+
+
+def load() -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(library_path()))
+    handle, out_ids, out_size = c_void_p, POINTER(Ids), POINTER(c_size_t)
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "dgrt_version": (c_char_p, []),
+        "dgrt_abi_version": (c_int32, []),
+        "dgrt_status_name": (c_char_p, [c_int32]),
+        "dgrt_last_error": (c_char_p, []),
+        "dgrt_live_handles": (c_int64, []),
+        "dgrt_runtime_options_init": (c_int32, [c_void_p, c_size_t]),
+        "dgrt_runtime_create": (c_int32, [c_char_p, c_void_p, POINTER(handle)]),
+        "dgrt_runtime_destroy": (None, [handle]),
+        "dgrt_runtime_info": (c_int32, [handle, c_void_p]),
+        "dgrt_runtime_memory": (c_int32, [handle, c_void_p]),
+        "dgrt_session_options_init": (c_int32, [handle, c_void_p, c_size_t]),
+        "dgrt_session_create": (c_int32, [handle, c_void_p, POINTER(handle)]),
+        "dgrt_session_destroy": (None, [handle]),
+        "dgrt_session_prefill": (c_int32, [handle, Ids, c_size_t]),
+        "dgrt_session_next_canvas": (c_int32, [handle, c_void_p, out_ids, out_size, POINTER(c_int32)]),
+        "dgrt_session_tokens": (c_int32, [handle, out_ids, out_size]),
+        "dgrt_session_cancel": (c_int32, [handle]),
+        "dgrt_session_stats": (c_int32, [handle, c_void_p]),
+        "dgrt_session_set_canvas": (c_int32, [handle, Ids, c_size_t]),
+        "dgrt_session_get_canvas": (c_int32, [handle, out_ids, out_size]),
+        "dgrt_generate": (c_int32, [handle, c_void_p, Ids, c_size_t, c_void_p, c_void_p]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+LIB = load()
+
+
+def check(status: int) -> None:
+    if status != 0:
+        raise Failure(LIB.dgrt_status_name(status).decode(), LIB.dgrt_last_error().decode())
+
+
+def ids(tokens: list[int]) -> Any:
+    return (c_int32 * len(tokens))(*tokens)
+
+
+def callbacks(on_step: Any = None, on_commit: Any = None) -> Any:
+    return Callbacks(ctypes.sizeof(Callbacks), 0, None, OnStep(on_step or 0), OnCommit(on_commit or 0))
+
+
+class Runtime:
+    """A dgrt_runtime handle."""
+
+    def __init__(self, path: Path | str, **options: Any) -> None:
+        self.handle = c_void_p()
+        settings = RuntimeOptions()
+        check(LIB.dgrt_runtime_options_init(byref(settings), ctypes.sizeof(settings)))
+        for name, value in options.items():
+            setattr(settings, name, value)
+        check(LIB.dgrt_runtime_create(str(path).encode(), byref(settings), byref(self.handle)))
+
+    def info(self) -> Any:
+        facts = RuntimeFacts(ctypes.sizeof(RuntimeFacts))
+        check(LIB.dgrt_runtime_info(self.handle, byref(facts)))
+        return facts
+
+    def memory(self) -> Any:
+        memory = Memory(ctypes.sizeof(Memory))
+        check(LIB.dgrt_runtime_memory(self.handle, byref(memory)))
+        return memory
+
+    def session_options(self, **options: Any) -> Any:
+        settings = SessionOptions()
+        check(LIB.dgrt_session_options_init(self.handle, byref(settings), ctypes.sizeof(settings)))
+        for name, value in options.items():
+            if name == "stop_ids":
+                settings.stop_ids, settings.num_stop_ids = ids(value), len(value)
+            else:
+                setattr(settings, name, value)
+        return settings
+
+    def destroy(self) -> None:
+        LIB.dgrt_runtime_destroy(self.handle)
+        self.handle = c_void_p()
+
+
+class Session:
+    """A dgrt_session handle."""
+
+    def __init__(self, runtime: Runtime, **options: Any) -> None:
+        self.handle = c_void_p()
+        check(LIB.dgrt_session_create(runtime.handle, byref(runtime.session_options(**options)), byref(self.handle)))
+        self.finish_reason = ""
+
+    def prefill(self, prompt: list[int]) -> None:
+        check(LIB.dgrt_session_prefill(self.handle, ids(prompt), len(prompt)))
+
+    def next_canvas(self, on_step: Any = None, on_commit: Any = None) -> list[int]:
+        tokens, count, finish = Ids(), c_size_t(), c_int32()
+        keep = callbacks(on_step, on_commit)
+        check(LIB.dgrt_session_next_canvas(self.handle, byref(keep), byref(tokens), byref(count), byref(finish)))
+        self.finish_reason = FINISH[finish.value]
+        return tokens[: count.value]
+
+    def _ids(self, function: Any) -> list[int]:
+        tokens, count = Ids(), c_size_t()
+        check(function(self.handle, byref(tokens), byref(count)))
+        return tokens[: count.value]
+
+    def tokens(self) -> list[int]:
+        return self._ids(LIB.dgrt_session_tokens)
+
+    def canvas(self) -> list[int]:
+        return self._ids(LIB.dgrt_session_get_canvas)
+
+    def set_canvas(self, canvas: list[int]) -> None:
+        check(LIB.dgrt_session_set_canvas(self.handle, ids(canvas), len(canvas)))
+
+    def cancel(self) -> None:
+        check(LIB.dgrt_session_cancel(self.handle))
+
+    def stats(self) -> Any:
+        stats = Stats(ctypes.sizeof(Stats))
+        check(LIB.dgrt_session_stats(self.handle, byref(stats)))
+        return stats
+
+    def destroy(self) -> None:
+        LIB.dgrt_session_destroy(self.handle)
+        self.handle = c_void_p()

@@ -1,0 +1,96 @@
+"""The one list of sizes, seeds, counts and prompts that tests share; each with its reason.
+
+Tolerances are in `tolerances.py`, random checkpoints in `models.py`.
+"""
+
+from __future__ import annotations
+
+# --- noise -----------------------------------------------------------------------------------------------------------
+
+# Every field of a key at zero, at a small value, and at its largest; all different, so that a swapped field shows.
+NOISE_KEYS: list[dict[str, int]] = [
+    {"seed": 0, "request": 0, "canvas": 0, "step": 0},
+    {"seed": 1, "request": 2, "canvas": 3, "step": 48},
+    {"seed": 2**32, "request": 0, "canvas": 0, "step": 1},  # only the high word of the seed
+    {"seed": 2**64 - 1, "request": 2**24 - 1, "canvas": 2**20, "step": 1000},
+    {"seed": 0x0123456789ABCDEF, "request": 77, "canvas": 5, "step": 12},
+]
+# Bounds: one, tiny, prime, mini's and the released vocabulary, the largest 31-bit value.
+NOISE_BOUNDS = [1, 2, 111, 384, 32_003, 262_144, 2**31 - 1]
+NOISE_LENGTHS = [1, 31, 96, 256]
+NUM_STREAMS = 6
+
+# Known answers of Philox4x32-10 from the authors' Random123 distribution (kat_vectors): counter, key, words.
+PHILOX_ANSWERS = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+# With a fixed seed a test either passes always or never; six sigma makes "never" a defect and not bad luck
+# (two-sided 2e-9 per comparison, and a few thousand comparisons are made).
+SIGMAS = 6.0
+# Enough draws that a bias of one percent of a standard deviation is several sigma.
+NUM_DRAWS = 1 << 18
+NUM_BINS = 256  # cells of a chi-square: over a thousand draws in each
+NUM_PAIRS = 1 << 16  # draws per correlation
+
+# --- sampler ---------------------------------------------------------------------------------------------------------
+
+# (L, V, D): one row; sizes that are multiples of nothing; several vocabulary tiles; a tile border on both sides.
+HEAD_SHAPES = [
+    (1, 111, 8),
+    (31, 384, 128),
+    (17, 511, 24),
+    (17, 512, 24),
+    (17, 513, 24),
+    (96, 1_537, 48),
+    (256, 3_001, 64),
+]
+HEAD_TEMPERATURES = [0.8, 0.4083]  # first and last of the released schedule
+HEAD_SPREADS = [0.01, 1.0, 8.0, 200.0]  # standard deviation of raw scores: flat, normal, sharp, into the softcap
+HEAD_SOFTCAP = 30.0
+# Draws for the distribution test: cells with fewer than MIN_EXPECTED expected draws are pooled.
+HEAD_DRAWS = 200_000
+MIN_EXPECTED = 50.0
+ACCEPT_LENGTHS = [1, 2, 96, 256]
+ACCEPT_ROUNDS = 300  # random vectors per length and scale
+ACCEPT_SCALES = [1e-4, 1e-2, 1.0]  # entropies far below, around and far above the bound
+ENTROPY_BOUND = 0.1
+
+# --- parity ----------------------------------------------------------------------------------------------------------
+
+STEP_PARITY_SEEDS = [11, 2**63 + 5]
+# Tokens of a step-parity run: two canvases and a bit, so that a commit lies between them and a cut at the end.
+NUM_PARITY_CANVASES = 2
+# Trajectory parity on mini: prompts per task, and how far each runs.
+TRAJECTORY_PROMPTS = 104
+TRAJECTORY_BATCH = 8
+MULTI_CANVAS_PROMPTS = 8
+MULTI_CANVAS_COUNT = 3
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+# One to four bytes per character, a joined emoji, right-to-left, combining marks, line breaks, nothing.
+TEXTS = [
+    "",
+    "plain",
+    "zwei Zeilen\nund ein Tab\t.",
+    "Grüße, señor",
+    "日本語のテキスト",
+    "שלום עולם",
+    "é vs é",
+    "👩‍👩‍👧‍👦 family",
+    "tail of a quote: “",
+]
+
+
+def prompt_lengths(window: int) -> list[int]:
+    """Prompt lengths around the sliding window W: one token, one less, equal, one more, and far beyond it."""
+    return [1, window - 1, window, window + 1, 4 * window]

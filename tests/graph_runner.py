@@ -1,0 +1,53 @@
+"""Runs the two graphs of a package with ONNX Runtime's Python binding, as the runtime does: explicit KV rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+
+class GraphRunner:
+    """KV is a list k.0, v.0, k.1, ... of rows [T, K]; all T committed tokens are kept, windows are views."""
+
+    def __init__(self, folder: Path):
+        self.manifest = json.loads((folder / "manifest.json").read_text())
+        self.model = self.manifest["model"]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._prefill, self._denoise = (
+            onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+            for name in ("prefill.onnx", "denoise.onnx")
+        )
+
+    def empty(self) -> list[np.ndarray]:
+        widths = [layer["head_dim"] * layer["num_kv_heads"] for layer in self.model["layers"]]
+        return [np.zeros((0, width), np.float32) for width in widths for _ in range(2)]
+
+    def prefill(self, tokens: np.ndarray, chunks: list[int], first_position: int = 0) -> list[np.ndarray]:
+        """KV rows of all tokens, fed in chunks of the given lengths (the last one takes what is left)."""
+        kv, done = self.empty(), 0
+        for size in [*chunks, len(tokens) - sum(chunks)]:
+            if size == 0:
+                continue
+            positions = np.arange(first_position + done, first_position + done + size)
+            feeds = {"tokens": tokens[None, done : done + size], "positions": positions[None], **self._past(kv, done)}
+            kv = [np.concatenate((rows, new[0])) for rows, new in zip(kv, self._prefill.run(None, feeds), strict=True)]
+            done += size
+        return kv
+
+    def denoise(self, canvas: np.ndarray, soft: np.ndarray, kv: list[np.ndarray], past: int) -> np.ndarray:
+        """Hidden states [L, D]."""
+        positions = np.arange(past, past + len(canvas))[None]
+        feeds = {"canvas": canvas[None], "positions": positions, "soft": soft[None], **self._past(kv, past)}
+        return self._denoise.run(None, feeds)[0][0]
+
+    def _past(self, kv: list[np.ndarray], past: int) -> dict[str, np.ndarray]:
+        feeds = {}
+        for index, layer in enumerate(self.model["layers"]):
+            first = max(0, past - (self.model["sliding_window"] - 1)) if layer["type"] == "sliding" else 0
+            feeds[f"past_k.{index}"] = kv[2 * index][None, first:past]
+            feeds[f"past_v.{index}"] = kv[2 * index + 1][None, first:past]
+        return feeds
