@@ -78,11 +78,13 @@ def best_hf_setting(work: dict) -> tuple[dict, dict[str, float]]:
 
 def parity(work: dict, count: int) -> str:
     """Compares tokens under shared noise: Hugging Face in fp32 driven by dgrt.reference.noise."""
+    import numpy as np
     import torch
     from transformers import DiffusionGemmaForBlockDiffusion
 
     import dgrt
-    from dgrt.reference.hf import generate_with_shared_noise
+    from dgrt.reference.hf import generate_batch
+    from dgrt.reference.noise import NoiseKey
 
     torch.set_num_threads(work["threads"])
     model = DiffusionGemmaForBlockDiffusion.from_pretrained(work["checkpoint"], dtype=torch.float32).eval()
@@ -92,8 +94,8 @@ def parity(work: dict, count: int) -> str:
         options["max_denoising_steps"] = work["max_denoising_steps"]
     same = 0
     for seed, ids in enumerate(work["prompts"][:count]):
-        expected = generate_with_shared_noise(model, ids, seed=seed, **options)
-        same += list(runtime.generate(ids, seed=seed, **options).tokens) == list(expected)
+        (expected,) = generate_batch(model, np.array([ids], dtype=np.int32), [NoiseKey(seed=seed)], **options)
+        same += np.array_equal(runtime.generate(ids, seed=seed, **options).tokens, expected)
     return f"{same}/{count} prompts token-identical under shared noise"
 
 

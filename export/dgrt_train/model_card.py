@@ -1,0 +1,74 @@
+"""Text of the model card that `publish.py` writes beside the weights."""
+import json
+from pathlib import Path
+
+CARD = """\
+---
+license: apache-2.0
+library_name: transformers
+tags: [diffusion-gemma, block-diffusion, byte-level, tiny]
+---
+# dgrt-mini
+
+A small DiffusionGemma with 2.2M parameters, trained from scratch on CPU on three synthetic tasks.
+It has every structural feature of the released model (sliding and full attention, K = V in full layers,
+dense MLP and mixture of experts in parallel, self-conditioning, one layer scalar per side), so a runtime can
+be tested and measured end to end on a laptop. It is not a general language model.
+
+| | |
+|---|---|
+| hidden size, layers | 128; 8, sliding and full in turn |
+| attention | 4 query heads; sliding: 2 KV heads of 32, window 128; full: 1 KV head of 64, no v_proj |
+| feed-forward | dense MLP 256 in parallel with 8 experts of 32, 2 active |
+| canvas, vocabulary | 96; 384 ids: byte b is id 128 + b, special tokens at Gemma's ids |
+| sampling | the released defaults: 48 steps, entropy bound 0.1 nats, temperatures 0.8 to 0.4 |
+| weights | bf16, moving average of training step {step} |
+
+The vision tower is a tiny untrained stub that the model class needs; the model reads text only.
+
+## Prompts
+
+Each task is one user turn of the chat template.
+
+- `sudoku 9x9` (or `4x4`, `6x6`), then the rows with dots for blanks; the answer is the solved rows.
+- `json`, then a record such as `name=Ana Silva; age=34; active=yes`; the answer is compact JSON.
+- `edit: rename x to y`, `edit: replace a with b`, `edit: change LINE to LINE`, `edit: after LINE insert LINE` or
+  `edit: delete LINE`, then the text; the answer is the whole edited text, up to 256 bytes.
+
+## Accuracy
+
+Exact answers on held-out cases (another seed than training), through the native runtime, nothing post-processed.
+
+<!-- table accuracy -->
+<!-- end -->
+
+## Training
+
+Loss in nats per answer byte, at uniformly drawn noise levels.
+
+{curve}
+
+The recipe and the one command that reproduces it: `export/dgrt_train/README.md`.
+"""
+
+_TASKS = ("9x9", "6x6", "4x4", "json", "edit-short", "edit-medium", "edit-long")
+_ROWS = 12
+
+
+def model_card(run: Path, step: int) -> str:
+    """The card of the weights of `step`, with the loss curve found in `run`/curve.jsonl.
+
+    The accuracy table is filled in by benchmarks/report.py from a results file.
+    """
+    path = run / "curve.jsonl"
+    points = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not points:
+        return CARD.format(step=step, curve="No curve was recorded.")
+    # Evenly spaced in time, always with the last point.
+    picked = sorted({round(i * (len(points) - 1) / (_ROWS - 1)) for i in range(_ROWS)})
+    head = f"| step | {' | '.join(_TASKS)} |"
+    rows = [
+        f"| {p['step']} | " + " | ".join(f"{p[key]:.3f}" if (key := f"denoise/{t}") in p else "" for t in _TASKS) + " |"
+        for p in (points[i] for i in picked)
+    ]
+    return CARD.format(step=step, curve="\n".join([head, "|---" * (len(_TASKS) + 1) + "|", *rows]))
