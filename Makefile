@@ -1,58 +1,83 @@
 # Developer commands, the same on a laptop and in CI. Everything happens in .venv, build/ and engines/.
-#   make demo    export the bundled model and watch it solve a Sudoku
-#   make test    C++ and Python tests
-#   make asan    C++ tests under address and undefined-behaviour sanitizers;  make tsan: thread sanitizer
-#   make lint    style, types        make bench    the benchmark scenarios        make wheel-check    build and try a wheel
+#
+#   make demo           export the bundled model and watch it solve a Sudoku
+#   make test           C++ tests, then Python tests
+#   make asan, tsan     C++ tests under address + undefined-behaviour, or thread sanitizers
+#   make lint           style, types, layering
+#   make bench          the benchmark of the bundled model
+#   make install-check  install library, header and CMake package; build an outside program against them
+#   make wheel-check    build a wheel and use it from another folder
+#
 # PYTHON: interpreter for the virtual environment.  JOBS: parallel compilations.
 
 PYTHON ?= python3
 JOBS ?= $(shell nproc)
+
 VENV := .venv
 BIN := $(VENV)/bin
 ENGINE := engines/mini
-
-# The first line of each Sudoku of the demo is the task word that the bundled model was trained with.
-DEMO_PROMPT ?= $(shell cat dgrt/models/mini/demo_prompt.txt 2>/dev/null)
+# cmake and ninja come from the virtual environment.
+IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
-# One place for the compiled tests' view of Python packages (JSON header) and of the ONNX Runtime library.
-NATIVE_PYTHON := $(CURDIR)/$(BIN)/python
 
-NATIVE_SOURCES := $(shell find csrc CMakeLists.txt -type f)
+define SUDOKU
+sudoku 9x9
+.7..3..21
+....176..
+..326.8.4
+..8...3..
+..7.9....
+9......67
+.1672.5..
+.528.319.
+48915673.
+endef
+export SUDOKU
 
-.PHONY: demo test test-cpp test-python asan tsan lint bench wheel-check clean
+.PHONY: demo test test-cpp test-python asan tsan lint bench install-check wheel-check clean
 
 # ---- environment and build ----
 
-# torch first: the later packages then find it and do not choose another build of it.
+# torch first: what is installed later then finds it and does not choose another build of it.
+REQUIREMENTS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  print("\n".join(project["dependencies"] + sum(project["optional-dependencies"].values(), [])))
+
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet $$($(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-	  print(*[r.replace(' ', '') for r in p['dependencies'] + sum(p['optional-dependencies'].values(), [])])")
+	$(BIN)/python -c '$(REQUIREMENTS)' > $(VENV)/requirements.txt
+	$(PIP) install --quiet torch==2.13.0
+	$(PIP) install --quiet -r $(VENV)/requirements.txt
 	touch $@
 
-# The package is installed in place: Python sources are used where they are, only native code is built and copied.
-$(VENV)/built: $(VENV)/installed $(NATIVE_SOURCES)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+# Editable: Python sources are used where they are, only native code is built and put into the environment.
+$(VENV)/built: $(VENV)/installed CMakeLists.txt $(shell find csrc -type f)
+	$(IN_VENV) $(PIP) install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
 $(ENGINE)/manifest.json: $(VENV)/built $(wildcard dgrt/models/mini/*) $(shell find export/dgrt_export -name '*.py')
 	$(BIN)/dgrt export dgrt/models/mini -o $(ENGINE) --force
 
+# $(call native,PRESET): configure, build and run the C++ tests.
+define native
+$(IN_VENV) cmake --preset $(1) -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+$(IN_VENV) cmake --build --preset $(1)
+$(IN_VENV) ctest --preset $(1)
+endef
+
 # ---- commands ----
 
 demo: $(ENGINE)/manifest.json
-	$(BIN)/dgrt generate $(ENGINE) "$$(cat dgrt/models/mini/demo_prompt.txt)" --show
+	$(BIN)/dgrt generate $(ENGINE) "$$SUDOKU" --show
 
 test: test-cpp test-python
 
-test-cpp: $(VENV)/built
+test-cpp: $(VENV)/installed
 	$(call native,cpu-release)
 
 test-python: $(VENV)/built
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest
 
 asan: $(VENV)/installed
 	$(call native,cpu-asan)
@@ -60,29 +85,27 @@ asan: $(VENV)/installed
 tsan: $(VENV)/installed
 	$(call native,cpu-tsan)
 
-# Configure, build and run the C++ tests of one preset.
-define native
-	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset $(1) -DPython_EXECUTABLE=$(NATIVE_PYTHON)
-	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build --preset $(1) --parallel $(JOBS)
-	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --preset $(1)
-endef
-
-lint: $(VENV)/installed
+lint: $(VENV)/built
 	$(BIN)/ruff check dgrt export tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/boundary/test_layering.py
+	$(BIN)/python -m pytest -q tests/boundary/test_layering.py tests/boundary/test_stub.py
 
 bench: $(ENGINE)/manifest.json
 	$(BIN)/python benchmarks/run.py --scenario benchmarks/scenarios/mini.json
 
+install-check: test-cpp
+	rm -rf build/install build/outside
+	$(IN_VENV) cmake --install build/cpu-release --prefix build/install
+	$(IN_VENV) cmake -S csrc/samples -B build/outside -G Ninja -DCMAKE_PREFIX_PATH=$(CURDIR)/build/install
+	$(IN_VENV) cmake --build build/outside
+	build/outside/inline_editor 2>&1 | grep -q usage
+
 wheel-check: $(VENV)/installed
 	rm -rf build/wheelhouse build/wheel-venv
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps . -w build/wheelhouse
+	$(IN_VENV) $(PIP) wheel --quiet --no-build-isolation --no-deps . -w build/wheelhouse
 	$(PYTHON) -m venv build/wheel-venv
-	build/wheel-venv/bin/python -m pip install --quiet build/wheelhouse/dgrt-*.whl
-	cd build/wheel-venv && bin/python -c "import dgrt, ctypes, pathlib; \
-	  lib = ctypes.CDLL(str(pathlib.Path(dgrt._native.__file__).parent / 'libdgrt.so')); \
-	  lib.dgrt_version.restype = ctypes.c_char_p; assert lib.dgrt_version().decode() == dgrt.__version__; print('wheel', dgrt.__version__)"
+	build/wheel-venv/bin/python -m pip --disable-pip-version-check install --quiet build/wheelhouse/*.whl
+	cd build/wheel-venv && bin/python $(CURDIR)/tests/boundary/wheel_check.py $(CURDIR)/build/wheelhouse
 
 clean:
 	rm -rf build engines

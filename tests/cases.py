@@ -69,11 +69,16 @@ ENTROPY_BOUND = 0.1
 STEP_PARITY_SEEDS = [11, 2**63 + 5]
 # Tokens of a step-parity run: two canvases and a bit, so that a commit lies between them and a cut at the end.
 NUM_PARITY_CANVASES = 2
-# Trajectory parity on mini: prompts per task, and how far each runs.
-TRAJECTORY_PROMPTS = 104
+# Trajectory parity on mini: prompts of the training tasks, held-out seed, in batches of equal prompt length.
+TRAJECTORY_TASKS = ("sudoku", "json_record", "edit")
 TRAJECTORY_BATCH = 8
-MULTI_CANVAS_PROMPTS = 8
+NUM_TRAJECTORIES = 104
+MULTI_CANVAS_BATCH = 8
 MULTI_CANVAS_COUNT = 3
+# A trajectory may leave the oracle's where a decision is within arithmetic noise, and only there (every step of it is
+# then judged). Noise is 1e-6 of a probability and a canvas of a model that has learned little makes 5,000 decisions
+# that feed back into each other: 1 in 32 was seen. A trained model stops after a few clear steps.
+MAX_NOISY_TRAJECTORIES = 0.05
 
 # --- text ------------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from tolerances import EXACT, Tolerance
 
 
@@ -32,14 +31,18 @@ def assert_close(actual: Any, expected: Any, limit: Tolerance = EXACT, what: str
     a, e = a.astype(np.float64), e.astype(np.float64)
     for name, test in (("NaN", np.isnan), ("+inf", np.isposinf), ("-inf", np.isneginf)):
         different = np.argwhere(test(a) != test(e))
-        assert not len(different), _message(what, f"{name} mask differs", a, e, tuple(different[0]), len(different), limit)
+        assert not len(different), _message(
+            what, f"{name} mask differs", a, e, tuple(different[0]), len(different), limit
+        )
     finite = np.isfinite(e)
     difference = np.abs(np.where(finite, a, 0) - np.where(finite, e, 0))
     allowed = limit.absolute + limit.relative * np.abs(np.where(finite, e, 0))
     excess = difference - allowed
     worst = np.unravel_index(int(np.argmax(excess)), excess.shape)
     bad = int((excess > 0).sum())
-    assert not bad, _message(what, f"difference {difference[worst]:.3e} > {allowed[worst]:.3e}", a, e, worst, bad, limit)
+    assert not bad, _message(
+        what, f"difference {difference[worst]:.3e} > {allowed[worst]:.3e}", a, e, worst, bad, limit
+    )
     return float(difference.max())
 
 

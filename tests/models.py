@@ -166,7 +166,11 @@ def random_tensors(s: ModelSpec) -> dict[str, Any]:
         elif name.endswith("embed_tokens.weight"):
             value = normal * (2 / math.sqrt(s.hidden_size))  # logits of spread 2: entropies neither 0 nor maximal
         elif len(shape) == 1:
-            calm = {"post_attention_layernorm.weight": 0.2, "post_feedforward_layernorm.weight": 0.2, "k_norm.weight": 0.3}
+            calm = {
+                "post_attention_layernorm.weight": 0.2,
+                "post_feedforward_layernorm.weight": 0.2,
+                "k_norm.weight": 0.3,
+            }
             factor = next((f for suffix, f in calm.items() if name.endswith(suffix)), 1.0)
             value = (1 + 0.1 * normal) * factor
         else:

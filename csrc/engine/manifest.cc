@@ -70,7 +70,11 @@ json ParseJson(const std::string& text, const fs::path& path) {
   try {
     return json::parse(text, limit_depth);
   } catch (const json::exception& error) {
-    throw ContractMismatch(Message(path.string(), ": expected JSON, found an error: ", error.what()));
+    std::string reason = error.what();  // quotes the file, which may be anything
+    for (char& c : reason) {
+      if (c < ' ' || c > '~') c = '?';
+    }
+    throw ContractMismatch(Message(path.string(), ": expected JSON, found an error: ", reason));
   }
 }
 

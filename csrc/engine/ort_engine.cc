@@ -1,12 +1,15 @@
 // Implementation of ort_engine.h: the environment, the two sessions and the embedding table.
 #include "engine/ort_engine.h"
 
+#include <string>
+
 #include <unistd.h>
 
 #include <onnxruntime_cxx_api.h>
 #include <onnxruntime_session_options_config_keys.h>
 
 #include "common/check.h"
+#include "common/env.h"
 #include "engine/mapped_file.h"
 #include "engine/ort_contract.h"
 #include "engine/ort_error.h"
@@ -31,8 +34,12 @@ Ort::SessionOptions SessionOptions(int threads) {
   // Threads of the session, not of the environment: the environment's pool would have the size that the first engine
   // of the process asked for. The second session's threads sleep while the first one runs.
   options.SetIntraOpNumThreads(threads);
-  // Waiting threads sleep at once: they share the cores with the vocabulary head and with other processes.
-  options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning, "0");
+  // Waiting threads sleep at once unless DGRT_ORT_SPIN_US says for how many microseconds they may spin: they share the
+  // cores with the vocabulary head and with other processes. ONNX Runtime's own default made a step 2 to 4 times slower
+  // on a shared machine (README.md beside this file).
+  const int64_t spin_us = EnvInteger("DGRT_ORT_SPIN_US", 0, 1'000'000).value_or(0);
+  options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning, spin_us > 0 ? "1" : "0");
+  if (spin_us > 0) options.AddConfigEntry(kOrtSessionOptionsConfigIntraOpSpinDurationUs, std::to_string(spin_us).c_str());
   // The past grows with every canvas; a memory plan is kept per shape and would never be used again.
   options.DisableMemPattern();
   options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);

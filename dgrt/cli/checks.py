@@ -131,7 +131,7 @@ def ort_version(library: Path) -> str:
 
 def _ort_providers() -> Check:
     try:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except Exception as error:  # a broken wheel may raise anything
         return Check(name="providers", ok=False, detail=f"unknown: {error}", hint="only the wheel can list them")
     return Check(name="providers", ok=True, detail=", ".join(onnxruntime.get_available_providers()))

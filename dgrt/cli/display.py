@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+# A list of numbers spread over lines. JSON strings hold no raw line breaks, so this never matches inside one.
+_NUMBERS = re.compile(r"\[\n[-+0-9.eE,\s]+\]")
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -55,6 +60,6 @@ def print_rows(rows: Iterable[tuple[str, str]], *, stderr: bool = False, indent:
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON document on stdout."""
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
-    sys.stdout.write("\n")
+    """Prints one JSON document on stdout, indented, with lists of numbers on one line."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    sys.stdout.write(_NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")

@@ -126,7 +126,12 @@ def _progress() -> Iterator[Any]:
     if console is None or not console.is_terminal:
         yield _plain_progress()
         return
-    columns = TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn()
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, Any] = {}
 
@@ -145,6 +150,8 @@ def _plain_progress() -> Any:
     def show(stage: str, done: int, total: int) -> None:
         if done >= total and stage not in finished:
             finished.add(stage)
-            print(f"{stage}: {_size(total)}" if stage in _BYTE_STAGES else f"{stage}: done", file=sys.stderr, flush=True)
+            print(
+                f"{stage}: {_size(total)}" if stage in _BYTE_STAGES else f"{stage}: done", file=sys.stderr, flush=True
+            )
 
     return show

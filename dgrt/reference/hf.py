@@ -1,7 +1,8 @@
-"""Drives transformers' own `generate()` with our noise, so that its trajectory can be compared token for token.
+"""Drives transformers with our noise, or along a recorded trace, so that it can be compared step by step.
 
-Only randomness is replaced: the three places where `generate()` draws (initial canvas, renoise, multinomial) read
-`noise.py`. Everything else, from forward passes to acceptance and stopping, is the oracle's own code.
+`generate_batch` runs transformers' own `generate()`; only the three places where it draws (initial canvas, renoise,
+multinomial) read `noise.py`. `step_logits` and `soft_embedding` ask it about one recorded step. Everything else, from
+forward passes to acceptance and stopping, is the oracle's own code.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from dgrt.reference import noise, sampling
+from dgrt.reference.denoise_step import SamplerSettings, injected_soft
 from dgrt.reference.noise import NoiseKey, Stream
 
 
@@ -116,3 +118,68 @@ def _cut(tokens: NDArray[np.int32], stop_ids: Any, max_new_tokens: int) -> NDArr
     stops = np.flatnonzero(np.isin(tokens, stop_ids))
     end = int(stops[0]) + 1 if stops.size else len(tokens)
     return tokens[: min(end, max_new_tokens)]
+
+
+@torch.no_grad()
+def step_logits(
+    model: Any, cache: Any, canvas: NDArray[np.int32], soft: NDArray[np.float32], step: int, settings: SamplerSettings
+) -> torch.Tensor:
+    """Returns transformers' processed logits (softcap, temperature) of one denoise step, [L, V].
+
+    Args:
+        model: A `DiffusionGemmaForBlockDiffusion` in eval mode.
+        cache: KV of all committed tokens; read, not written.
+        canvas: Tokens the step starts from, [L].
+        soft: Self-conditioning embedding it is given, [L, D].
+        step: n of the schedule.
+        settings: The sampler's numbers.
+
+    Example:
+        >>> step_logits(model, cache, trace.canvas_in, trace.soft_in, trace.step, settings).shape      # doctest: +SKIP
+        torch.Size([96, 384])
+    """
+    from transformers.models.diffusion_gemma.generation_diffusion_gemma import LinearTemperatureScheduleLogitsProcessor
+
+    ids = torch.as_tensor(canvas, dtype=torch.long)[None]
+    with injected_soft(model, soft):
+        logits = model(decoder_input_ids=ids, past_key_values=cache).logits
+    schedule = LinearTemperatureScheduleLogitsProcessor(settings.t_min, settings.t_max, settings.max_denoising_steps)
+    processed: torch.Tensor = schedule(ids, logits, cur_step=torch.tensor(step, dtype=torch.int32))[0]
+    return processed
+
+
+@torch.no_grad()
+def soft_embedding(model: Any, cache: Any, processed_logits: torch.Tensor) -> NDArray[np.float32]:
+    """Returns the self-conditioning embedding [L, D] that transformers makes of processed logits [L, V].
+
+    The decoder computes it on its way in; a hook reads it there and ends the forward pass.
+
+    Example:
+        >>> soft_embedding(model, cache, logits).shape              # doctest: +SKIP
+        (96, 128)
+    """
+
+    def read(_module: Any, args: tuple[torch.Tensor, torch.Tensor]) -> None:
+        raise _SoftEmbedding(args[1])
+
+    hook = model.model.decoder.self_conditioning.register_forward_pre_hook(read)
+    try:
+        model.model.decoder(
+            decoder_input_ids=torch.zeros((1, len(processed_logits)), dtype=torch.long),
+            past_key_values=cache,
+            self_conditioning_logits=processed_logits[None],
+        )
+    except _SoftEmbedding as found:
+        soft: NDArray[np.float32] = found.value[0].float().numpy()
+        return soft
+    finally:
+        hook.remove()
+    raise AssertionError("the decoder did not run its self-conditioning module")
+
+
+class _SoftEmbedding(Exception):
+    """Carries the embedding out of the decoder."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.value = value

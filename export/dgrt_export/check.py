@@ -182,11 +182,19 @@ def _past_feeds(config: ModelConfig, kv: list[np.ndarray], past: int) -> dict[st
 
 
 def _prefill_differences(
-    session: onnxruntime.InferenceSession, config: ModelConfig, tokens: np.ndarray, chunks: list[int], kv: list[np.ndarray]
+    session: onnxruntime.InferenceSession,
+    config: ModelConfig,
+    tokens: np.ndarray,
+    chunks: list[int],
+    kv: list[np.ndarray],
 ) -> list[_Worst]:
-    done, collected = 0, [[] for _ in kv]
+    done = 0
+    collected: list[list[np.ndarray]] = [[] for _ in kv]
     for size in chunks:
-        own = [np.concatenate(rows) if rows else np.empty((0, kv[i].shape[1]), np.float32) for i, rows in enumerate(collected)]
+        own = [
+            np.concatenate(rows) if rows else np.empty((0, kv[i].shape[1]), np.float32)
+            for i, rows in enumerate(collected)
+        ]
         feeds = {contract.TOKENS.name: tokens[None, done : done + size],
                  contract.PREFILL_POSITIONS.name: np.arange(done, done + size)[None],
                  **_past_feeds(config, own, done)}  # fmt: skip

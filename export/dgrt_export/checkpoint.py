@@ -80,8 +80,8 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     end = data_start
     for entry in sorted(entries.values(), key=lambda e: (e.offset, e.num_bytes)):
         if entry.offset != end:  # the format allows neither overlaps nor holes
-            found = entry.offset - data_start
-            raise InvalidCheckpoint(mismatch(f"{path.name} {entry.name} data offset", end - data_start, found))
+            begin = entry.offset - data_start
+            raise InvalidCheckpoint(mismatch(f"{path.name} {entry.name} data offset", end - data_start, begin))
         end += entry.num_bytes
     if end != file_bytes:
         raise InvalidCheckpoint(mismatch(f"{path.name} file size", f"{end} bytes", f"{file_bytes} bytes"))

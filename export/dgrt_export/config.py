@@ -212,8 +212,13 @@ def _layers(text: _Reader) -> tuple[Layer, ...]:
         layers.append(Layer(kind, reader.count("head_dim", 2), reader.count("num_key_value_heads")))
     for kind in ("sliding", "full"):
         if len(shapes := {layer for layer in layers if layer.type == kind}) > 1:
-            raise Unsupported(mismatch(f"config.json {kind} layers", "one head_dim and KV head count", sorted(
-                (layer.head_dim, layer.num_kv_heads) for layer in shapes)))
+            raise Unsupported(
+                mismatch(
+                    f"config.json {kind} layers",
+                    "one head_dim and KV head count",
+                    sorted((layer.head_dim, layer.num_kv_heads) for layer in shapes),
+                )
+            )
     return tuple(layers)
 
 

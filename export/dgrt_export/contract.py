@@ -75,7 +75,7 @@ def header_text() -> str:
     }
     lines = [
         "// Generated from export/dgrt_export/contract.py by `python -m dgrt_export.contract`; do not edit.",
-        "// Names of the graphs and of their inputs and outputs. kPastK .. kNewV are prefixes: append the layer number.",
+        "// Names of graphs, inputs and outputs. kPastK, kPastV, kNewK, kNewV are prefixes: append the layer number.",
         "#pragma once",
         "",
         "namespace dgrt::contract {",

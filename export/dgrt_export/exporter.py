@@ -107,7 +107,9 @@ def export(
         raise Unsupported(mismatch("moe", "'auto', 'dense', 'unrolled' or 'loop'", repr(moe)))
     source, target = Path(checkpoint).absolute(), Path(output).resolve()
     if not source.is_dir():
-        raise InvalidCheckpoint(mismatch(f"checkpoint {checkpoint}", "a folder", "none" if not source.exists() else "a file"))
+        raise InvalidCheckpoint(
+            mismatch(f"checkpoint {checkpoint}", "a folder", "none" if not source.exists() else "a file")
+        )
     check_output(target, source.resolve(), force)
 
     steps = _Progress(progress)
@@ -118,7 +120,7 @@ def export(
         tensors = open_checkpoint(source, config)
         plan = plan_weights(tensors, precision)
 
-    with staged(target) as folder:
+    with staged(target, force) as folder:
         with steps.stage("trace", len(contract.GRAPHS)) as advance:
             import onnx
 
@@ -148,9 +150,7 @@ def export(
             parity = check_parity(folder, config, raw, plan.entries, form)
         with steps.stage("hash", sum(path.stat().st_size for path in folder.iterdir())) as advance:
             files = hash_files(folder, advance)
-        manifest = build_manifest(
-            config, tensors, plan, generation, files, parity, profile, form, _dgrt_version()
-        )
+        manifest = build_manifest(config, tensors, plan, generation, files, parity, profile, form, _dgrt_version())
         write_manifest(folder, manifest)
     return ExportReport(target, manifest, how, plan.total_bytes, steps.seconds)
 

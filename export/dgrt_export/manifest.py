@@ -52,7 +52,11 @@ def tool_versions() -> dict[str, str]:
     import torch
     import transformers
 
-    return {"torch": torch.__version__.split("+")[0], "onnx": onnx.__version__, "transformers": transformers.__version__}
+    return {
+        "torch": torch.__version__.split("+")[0],
+        "onnx": onnx.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def build_manifest(

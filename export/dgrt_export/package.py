@@ -38,35 +38,39 @@ def check_output(output: Path, checkpoint: Path, force: bool) -> None:
 
 
 @contextmanager
-def staged(output: Path) -> Iterator[Path]:
+def staged(output: Path, force: bool) -> Iterator[Path]:
     """A folder to fill; becomes `output` when the block ends well, disappears when anything is raised."""
     output.parent.mkdir(parents=True, exist_ok=True)
     staging = output.parent / f".{output.name}.{uuid.uuid4().hex[:12]}.partial"
     try:
         staging.mkdir()
         yield staging
-        _publish(staging, output)
+        _publish(staging, output, force)
     finally:
         # After a successful exchange this is the previous package; after an error, our own unfinished one.
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_manifest(staging: Path, manifest: dict[str, Any]) -> None:
-    """Writes manifest.json, durably, after everything else."""
+    """Writes manifest.json, durably, after everything else is on the disk."""
+    for path in staging.iterdir():
+        _sync(path)
     with (staging / contract.MANIFEST_FILE).open("w", encoding="utf-8") as stream:
         json.dump(manifest, stream, indent=2, ensure_ascii=False)
         stream.write("\n")
         stream.flush()
         os.fsync(stream.fileno())
-    _sync_folder(staging)
+    _sync(staging)
 
 
-def _publish(staging: Path, output: Path) -> None:
+def _publish(staging: Path, output: Path, force: bool) -> None:
     if output.exists() and any(output.iterdir()):
+        if not force:  # it was free when the export began
+            raise OutputError(mismatch(f"output {output}", "a new or empty folder (or --force)", "a newer package"))
         _exchange(staging, output)
     else:
         os.rename(staging, output)
-    _sync_folder(output.parent)
+    _sync(output.parent)
 
 
 def _exchange(staging: Path, output: Path) -> None:
@@ -85,8 +89,8 @@ def _exchange(staging: Path, output: Path) -> None:
     os.rename(previous, staging)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -69,7 +69,9 @@ class Reference:
         cache = self._cache()
         for index, layer in enumerate(cache.layers):
             head_dim = self._config.per_layer_config[index].head_dim
-            states = (torch.from_numpy(rows[:past]).unflatten(1, (-1, head_dim)) for rows in kv[2 * index : 2 * index + 2])
+            states = (
+                torch.from_numpy(rows[:past]).unflatten(1, (-1, head_dim)) for rows in kv[2 * index : 2 * index + 2]
+            )
             layer.update(*(s.transpose(0, 1)[None].contiguous() for s in states))
         signal = torch.from_numpy(soft)[None]
         hook = self._decoder.self_conditioning.register_forward_pre_hook(lambda _, args: (args[0], signal))

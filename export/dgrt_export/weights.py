@@ -106,7 +106,6 @@ def _link(source: Path, target: Path, on_bytes: OnBytes) -> bool:
             while chunk := reader.read(_CHUNK_BYTES):
                 writer.write(chunk)
                 on_bytes(len(chunk))
-            _sync(writer)
         shutil.copystat(real, target)
         return False
     on_bytes(size)
@@ -122,7 +121,6 @@ def _convert_file(
         for entry in tensors:
             reader.seek(entry.offset)
             _convert_tensor(reader, entry, entries[entry.name].dtype, writer, on_bytes)
-        _sync(writer)
 
 
 def _convert_tensor(reader: BinaryIO, entry: TensorEntry, dtype: str, writer: BinaryIO, on_bytes: OnBytes) -> None:
@@ -133,13 +131,10 @@ def _convert_tensor(reader: BinaryIO, entry: TensorEntry, dtype: str, writer: Bi
     while left:
         chunk = bytearray(reader.read(min(left, _CHUNK_BYTES)))
         if not chunk:
-            raise Unsupported(mismatch(f"{entry.file.name}", "a file that does not change during the export", "its end"))
+            raise Unsupported(
+                mismatch(f"{entry.file.name}", "a file that does not change during the export", "its end")
+            )
         converted = torch.frombuffer(chunk, dtype=torch_dtypes[entry.dtype]).to(torch_dtypes[dtype])
         written = writer.write(converted.view(torch.uint8).numpy().data)
         on_bytes(written)
         left -= len(chunk)
-
-
-def _sync(stream: BinaryIO) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint8, c_uint32
-from ctypes import c_uint64, c_void_p
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    byref,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint8,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +56,14 @@ OnStep = CFUNCTYPE(c_int32, c_void_p, POINTER(Step))
 OnCommit = CFUNCTYPE(c_int32, c_void_p, c_int32, Ids, c_size_t)
 Callbacks: Any = struct("Callbacks", reserved=c_int32, user_data=c_void_p, on_step=OnStep, on_commit=OnCommit)
 COUNTERS = (
-    "prefill_passes", "denoise_passes", "commit_passes", "packed_passes", "draft_calls", "accepted_drafts", "row_tokens",
-    "canvases", "prompt_tokens", "tokens",
+    "prefill_passes", "denoise_passes", "commit_passes", "packed_passes", "draft_calls", "accepted_drafts",
+    "row_tokens", "canvases", "prompt_tokens", "tokens",
 )  # fmt: skip
+TIMES = ("prefill_ms", "denoise_ms", "commit_ms", "head_ms", "draft_ms", "total_ms")
 Stats: Any = struct(
     "Stats", finish_reason=c_int32, **dict.fromkeys(COUNTERS, c_int64), kv_len=c_int64, peak_kv_bytes=c_int64,
-    **dict.fromkeys(("tokens_per_pass", "prefill_ms", "denoise_ms", "commit_ms", "head_ms", "draft_ms", "total_ms"), c_double),
-    steps_per_canvas=Ids, num_steps_per_canvas=c_uint64,
+    tokens_per_pass=c_double, **dict.fromkeys(TIMES, c_double), steps_per_canvas=Ids,
+    num_steps_per_canvas=c_uint64,
 )  # fmt: skip
 
 

@@ -78,7 +78,9 @@ def test_headers_agree_with_the_safetensors_library(checkpoints):
     assert set(entries) == set(theirs)
     for name, entry in entries.items():
         expected = theirs[name].contiguous().view(-1).view(dtype=__import__("torch").uint8).numpy().tobytes()
-        assert content[entry.offset : entry.offset + entry.num_bytes] == expected and entry.shape == tuple(theirs[name].shape)
+        assert content[entry.offset : entry.offset + entry.num_bytes] == expected and entry.shape == tuple(
+            theirs[name].shape
+        )
 
 
 def open_copy(source: Path, folder: Path, change):
@@ -151,7 +153,7 @@ def test_a_missing_shard_is_named(checkpoints, tmp_path):
 
     copy = models.copy_checkpoint(checkpoints("bf16_sharded"), tmp_path / "c")
     (copy / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(InvalidCheckpoint, match="expected model-00002-of-00003.safetensors"):
+    with pytest.raises(InvalidCheckpoint, match=r"expected model-00002-of-00003\.safetensors"):
         open_sharded(copy)
 
 
@@ -182,5 +184,7 @@ def test_a_folder_without_weights_says_what_it_looked_for(checkpoints, tmp_path)
     from dgrt_export import InvalidCheckpoint
 
     (tmp_path / "config.json").write_text((checkpoints("plain") / "config.json").read_text())
-    with pytest.raises(InvalidCheckpoint, match="model.safetensors or model.safetensors.index.json, found neither"):
+    with pytest.raises(
+        InvalidCheckpoint, match=r"model\.safetensors or model\.safetensors\.index\.json, found neither"
+    ):
         open_sharded(tmp_path)

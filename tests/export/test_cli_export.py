@@ -35,7 +35,14 @@ def run(verb, capsys):
 def test_a_good_export_prints_a_summary_and_its_stages(run, checkpoints, tmp_path):
     status, out, err = run(checkpoints("plain"), "-o", tmp_path / "e")
     assert status == 0 and "parity    max error" in out and "linked" in out
-    assert [line.split(":")[0] for line in err.splitlines()] == ["read config", "trace", "lower", "weights", "parity", "hash"]
+    assert [line.split(":")[0] for line in err.splitlines()] == [
+        "read config",
+        "trace",
+        "lower",
+        "weights",
+        "parity",
+        "hash",
+    ]
 
 
 def test_json_is_the_only_thing_on_standard_output(run, checkpoints, tmp_path):

@@ -34,7 +34,11 @@ def test_missing_keys_take_the_class_defaults_of_transformers():
             "text_config": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 8}}  # fmt: skip
     ours, theirs = parse(bare), DiffusionGemmaConfig(**copy.deepcopy(bare))
     text = theirs.text_config
-    assert (ours.hidden_size, ours.vocab_size, ours.num_heads) == (text.hidden_size, text.vocab_size, text.num_attention_heads)
+    assert (ours.hidden_size, ours.vocab_size, ours.num_heads) == (
+        text.hidden_size,
+        text.vocab_size,
+        text.num_attention_heads,
+    )
     assert (ours.sliding_window, ours.context_len) == (text.sliding_window, text.max_position_embeddings)
     assert ours.canvas_len == theirs.canvas_length
     assert [f"{layer.type}_attention" for layer in ours.layers] == text.layer_types
@@ -87,7 +91,11 @@ def _set(path, value):
         (("text_config", "use_bidirectional_attention"), "all", ["'vision'", "'all'"]),
         (("text_config", "attention_k_eq_v"), False, ["attention_k_eq_v", "True", "False"]),
         (("text_config", "tie_word_embeddings"), False, ["tie_word_embeddings", "True"]),
-        (("text_config", "layer_types"), ["chunked_attention", "full_attention"], ["full_attention", "chunked_attention"]),
+        (
+            ("text_config", "layer_types"),
+            ["chunked_attention", "full_attention"],
+            ["full_attention", "chunked_attention"],
+        ),
         (("text_config", "per_layer_config"), {"0": {"sliding_window": 3}}, ["sliding_window"]),
         (("quantization_config",), {"quant_method": "modelopt"}, ["quantization_config", "modelopt"]),
     ],
@@ -97,7 +105,7 @@ def test_what_the_graphs_cannot_express_is_unsupported(path, value, words):
 
     raw = models.config_json(models.spec("plain"))
     _set(path, value)(raw)
-    with pytest.raises(Unsupported, match="expected .* found ") as caught:
+    with pytest.raises(Unsupported, match=r"expected .* found ") as caught:
         parse(raw)
     assert all(word in str(caught.value) for word in words)
 
@@ -123,7 +131,7 @@ def test_a_config_that_contradicts_itself_is_invalid(path, value):
     raw = models.config_json(models.spec("plain"))
     raw.pop("eos_token_id")
     _set(path, value)(raw)
-    with pytest.raises(InvalidCheckpoint, match="expected .* found "):
+    with pytest.raises(InvalidCheckpoint, match=r"expected .* found "):
         parse(raw)
 
 
@@ -161,5 +169,5 @@ def test_generation_values_come_from_the_file(tmp_path):
 def test_impossible_generation_values_are_refused(tmp_path, changes):
     from dgrt_export import ExportError
 
-    with pytest.raises(ExportError, match="expected .* found "):
+    with pytest.raises(ExportError, match=r"expected .* found "):
         generation(tmp_path, **changes)

@@ -27,7 +27,9 @@ def test_graphs_have_the_inputs_and_outputs_of_the_contract_in_order(engines):
         for values, tensors in zip((graph.input, graph.output), sides, strict=True):
             layered = [t for t in tensors if "{layer}" in t.name]
             expected = [t for t in tensors if t not in layered]
-            expected += [contract.Tensor(contract.layer_tensor(t, i), t.axes, t.dtype) for i in range(3) for t in layered]
+            expected += [
+                contract.Tensor(contract.layer_tensor(t, i), t.axes, t.dtype) for i in range(3) for t in layered
+            ]
             assert [v.name for v in values] == [t.name for t in expected]
             for value, tensor in zip(values, expected, strict=True):
                 assert value.type.tensor_type.elem_type == numbers[tensor.dtype]
@@ -38,6 +40,9 @@ def test_importing_the_package_loads_neither_torch_nor_onnx_nor_the_runtime():
     code = "import sys, dgrt_export; print([m for m in ('torch', 'onnx', 'dgrt', 'transformers') if m in sys.modules])"
     paths = [str(ROOT / "export")]
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths}; {code}"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths}; {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "[]"

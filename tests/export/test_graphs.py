@@ -108,7 +108,9 @@ def test_the_last_prefill_layer_reads_nothing_but_keys_and_values(engines):
 
 
 def test_layer_scalars_of_both_sides_are_honoured(engines):
-    scalars = [{t.name for t in load(engines("plain"), g).graph.initializer if "layer_scalar" in t.name} for g in GRAPHS]
+    scalars = [
+        {t.name for t in load(engines("plain"), g).graph.initializer if "layer_scalar" in t.name} for g in GRAPHS
+    ]
     assert scalars[0] == {"model.encoder.language_model.layers.0.layer_scalar"}
     assert scalars[1] == {f"model.decoder.layers.{n}.layer_scalar" for n in (0, 1)}
 
@@ -128,7 +130,9 @@ def test_both_spellings_give_the_same_graphs(tmp_path, form):
         raw = read_json(folder / "config.json")
         config = parse_config(raw)
         target, weights = build_target(reference_config(raw)), open_checkpoint(folder, config).tensors
-        serialised.append([lower(trace(g, target, config), weights, form).SerializeToString(deterministic=True) for g in GRAPHS])
+        serialised.append(
+            [lower(trace(g, target, config), weights, form).SerializeToString(deterministic=True) for g in GRAPHS]
+        )
     assert serialised[0] == serialised[1]
 
 
@@ -146,11 +150,19 @@ def test_a_moved_package_still_loads(engines, tmp_path):
         onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize(("experts", "layers", "expected"), [(8, 8, "dense"), (32, 12, "unrolled"), (128, 30, "loop")])
-def test_the_form_of_the_experts_follows_their_size(experts, layers, expected):
+@pytest.mark.parametrize(
+    ("experts", "layers", "hidden", "width", "expected"),
+    [
+        (8, 2, 64, 24, "dense"),
+        (8, 8, 128, 32, "unrolled"),
+        (32, 12, 512, 256, "unrolled"),
+        (128, 30, 2816, 704, "loop"),
+    ],
+)
+def test_the_form_of_the_experts_follows_their_size(experts, layers, hidden, width, expected):
     from dgrt_export.config import parse_config
     from dgrt_export.to_onnx.moe import choose
 
-    wide = {8: (128, 32), 32: (512, 256), 128: (2816, 704)}[experts]
-    spec = models.ModelSpec("x", layers="s" * (layers - 1) + "f", num_experts=experts, hidden_size=wide[0], expert_width=wide[1])
+    pattern = "s" * (layers - 1) + "f"
+    spec = models.ModelSpec("x", layers=pattern, num_experts=experts, hidden_size=hidden, expert_width=width)
     assert choose(parse_config(models.config_json(spec))) == expected

@@ -186,7 +186,9 @@ def test_an_exception_in_any_stage_leaves_nothing(small, stage):
 def test_a_failure_while_publishing_leaves_nothing(small, monkeypatch):
     from dgrt_export import package
 
-    monkeypatch.setattr(package, "_publish", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        package, "_publish", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(OSError, match="No space"):
         export(*small)
     assert leftovers(small[1]) == []
@@ -225,7 +227,9 @@ def test_the_gate_stops_a_wrong_export_and_leaves_nothing(small, monkeypatch):
     from dgrt_export.to_onnx import attention
 
     right = attention.causal_mask
-    monkeypatch.setattr(attention, "causal_mask", lambda build, q, past, window: right(build, q, past, window and window + 1))
+    monkeypatch.setattr(
+        attention, "causal_mask", lambda build, q, past, window: right(build, q, past, window and window + 1)
+    )
     with pytest.raises(ParityError, match=r"prefill .* expected a difference of at most .* found \d"):
         export(*small)
     assert leftovers(small[1]) == []
@@ -245,6 +249,21 @@ def test_an_output_that_holds_something_needs_force(small):
     export(source, output, force=True, moe="loop")
     assert manifest_of(output)["experts"] == "loop" and not (output / "old.txt").exists()
     assert leftovers(output) == ["engine"]
+
+
+def test_a_package_that_appeared_meanwhile_is_not_replaced(small):
+    from dgrt_export import OutputError
+
+    source, output = small
+
+    def another(name, done, total):
+        if name == "hash" and not output.exists():
+            output.mkdir(parents=True)
+            (output / "manifest.json").write_text("theirs")
+
+    with pytest.raises(OutputError, match="a newer package"):
+        export(source, output, progress=another)
+    assert (output / "manifest.json").read_text() == "theirs" and leftovers(output) == ["engine"]
 
 
 def test_a_failed_replacement_keeps_the_old_package(small):
@@ -315,7 +334,9 @@ def test_large_models_are_checked_on_a_prefix_of_the_same_bytes(checkpoints, tmp
         found = entries(*args)
         return {k: found[shift.get(k, k)] for k in found}
 
-    monkeypatch.setattr(check, "Reference", lambda raw, tensors: Real(raw, {k: tensors[shift.get(k, k)] for k in tensors}))
+    monkeypatch.setattr(
+        check, "Reference", lambda raw, tensors: Real(raw, {k: tensors[shift.get(k, k)] for k in tensors})
+    )
     Real = __import__("dgrt_export.reference", fromlist=["Reference"]).Reference
     with pytest.raises(ParityError, match="found"):
         export(source, tmp_path / "damaged")

@@ -190,3 +190,19 @@ def test_wrappers_in_torch_compute_what_their_onnx_form_computes(checkpoints, ru
     for rows, expected in zip(kv, new, strict=True):
         assert_close(rows, expected[0], tolerance("wrapper"), "KV")
     assert_close(runner.denoise(canvas, soft[0], kv, len(tokens)), hidden[0], tolerance("wrapper"), "hidden")
+
+
+@pytest.mark.parametrize("form", ["dense", "unrolled", "loop"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"layers": "f", "num_experts": 1, "top_k": 1, "canvas_len": 1, "num_heads": 1, "num_kv_heads": 1},
+        {"layers": "sf", "num_experts": 3, "top_k": 3, "canvas_len": 2, "window": 2, "vocab_size": 10},
+    ],
+    ids=["one of everything", "smallest window, all experts"],
+)
+def test_the_smallest_shapes_pass_the_gate(tmp_path, shape, form):
+    from dgrt_export import export
+
+    folder = models.build_checkpoint(models.ModelSpec("extreme", **shape), tmp_path / "c")
+    assert export(folder, tmp_path / "e", moe=form).manifest["parity"]["max_abs_error"] < tolerance("kv").absolute

@@ -20,9 +20,7 @@ class Denoise(Wrapper):
             normed = self.norm(x, layer.input_layernorm)
             k, v = self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
             q = self.queries(layer.self_attn, facts, normed, tables[facts.type])
-            attended = ops.canvas_attention(
-                q, k, v, past[2 * i], past[2 * i + 1], config.num_heads, facts.num_kv_heads
-            )
+            attended = ops.canvas_attention(q, k, v, past[2 * i], past[2 * i + 1], config.num_heads, facts.num_kv_heads)
             x = self.after_attention(layer, x, attended, layer.layer_scalar)
         return self.norm(x, decoder.norm).unsqueeze(0)
 

@@ -19,6 +19,8 @@ Table = tuple[Tensor, Tensor]
 class Wrapper(nn.Module):
     """Base of the two graphs: holds the target under the checkpoint's own names and our description of it."""
 
+    model: Any  # the target's tree; its attributes are known to transformers only
+
     def __init__(self, target: nn.Module, config: ModelConfig):
         super().__init__()
         self.model = target.model

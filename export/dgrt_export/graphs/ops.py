@@ -47,9 +47,7 @@ def rotary_table(
 
 
 @rotary_table.register_fake
-def _(
-    positions: Tensor, head_dim: int, theta: float, rotated_pairs: int, factor: float
-) -> tuple[Tensor, Tensor]:
+def _(positions: Tensor, head_dim: int, theta: float, rotated_pairs: int, factor: float) -> tuple[Tensor, Tensor]:
     shape = (*positions.shape, head_dim // 2)
     return positions.new_empty(shape, dtype=torch.float32), positions.new_empty(shape, dtype=torch.float32)
 
@@ -69,8 +67,12 @@ def _(x: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int, num_kv_heads: int, mask: Tensor | None) -> Tensor:
     """Scale-free grouped attention over token-major [1, *, heads * head_dim]."""
-    heads = [t.view(1, t.shape[1], n, -1).transpose(1, 2) for t, n in ((q, num_heads), (k, num_kv_heads), (v, num_kv_heads))]
-    out = F.scaled_dot_product_attention(*heads, attn_mask=mask, scale=1.0, enable_gqa=True)
+
+    def split(t: Tensor, heads: int) -> Tensor:
+        return t.view(1, t.shape[1], heads, -1).transpose(1, 2)
+
+    query, key, value = split(q, num_heads), split(k, num_kv_heads), split(v, num_kv_heads)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0, enable_gqa=True)
     return out.transpose(1, 2).reshape(q.shape)
 
 
@@ -78,7 +80,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int, num_kv_heads: int, 
 def causal_attention(
     q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, num_heads: int, num_kv_heads: int, window: int
 ) -> Tensor:
-    """Each query sees itself and the tokens before it; with window > 0 only the last `window` of these, itself included.
+    """Each query sees itself and the tokens before it; with window > 0 only the last `window`, itself included.
 
     q [1, S, H * head_dim], k and v [1, S, K], past [1, P, K]: the P tokens right before the first query.
     """
@@ -107,9 +109,7 @@ def canvas_attention(
 
 
 @canvas_attention.register_fake
-def _(
-    q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, num_heads: int, num_kv_heads: int
-) -> Tensor:
+def _(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, num_heads: int, num_kv_heads: int) -> Tensor:
     return torch.empty_like(q)
 
 
@@ -136,7 +136,7 @@ def _(
 
 @torch.library.custom_op("dgrt::experts", mutates_args=())
 def experts(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """Sum over the k experts of each row: weight * down[e] @ (gelu_tanh(gate) * up). gate_up [E, 2I, D], down [E, D, I]."""
+    """Sum over each row's k experts of weight * down[e] @ (gelu_tanh(gate) * up). gate_up [E, 2I, D], down [E, D, I]"""
     out = torch.zeros_like(x)
     for expert in range(gate_up.shape[0]):
         row, slot = (index == expert).nonzero(as_tuple=True)

@@ -48,7 +48,7 @@ class _EncoderLayer(nn.Module):
 
 
 def build_target(reference: Any) -> nn.Module:
-    """The module tree `model.decoder...` and `model.encoder.language_model.layers.N.layer_scalar` on the meta device."""
+    """`model.decoder...` and `model.encoder.language_model.layers.N.layer_scalar` on the meta device."""
     from transformers.models.diffusion_gemma.modeling_diffusion_gemma import DiffusionGemmaDecoderModel
 
     with torch.device("meta"):

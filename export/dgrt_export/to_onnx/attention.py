@@ -1,4 +1,4 @@
-"""Attention in standard ONNX: `Attention` (opset 23) on token-major [1, T, heads * head_dim], scale 1, grouped heads."""
+"""Standard ONNX `Attention` (opset 23) on token-major [1, T, heads * head_dim]: scale 1, grouped heads."""
 
 from __future__ import annotations
 

@@ -43,11 +43,15 @@ class GraphBuilder:
         self._taken.add(name)
         return name
 
-    def node(self, op: str, inputs: Sequence[str], hint: str = "", outputs: int = 1, **attributes: Any) -> Any:
-        """Appends a standard node and returns its output name, or the list of names when `outputs` > 1."""
+    def node(self, op: str, inputs: Sequence[str], hint: str = "", **attributes: Any) -> str:
+        """Appends a standard node with one output and returns the output's name."""
+        return self.nodes(op, inputs, 1, hint, **attributes)[0]
+
+    def nodes(self, op: str, inputs: Sequence[str], outputs: int, hint: str = "", **attributes: Any) -> list[str]:
+        """Appends a standard node with several outputs and returns their names."""
         names = [self.fresh(hint or op.lower()) for _ in range(outputs)]
         self._nodes.append(helper.make_node(op, list(inputs), names, name=names[0], **attributes))
-        return names[0] if outputs == 1 else names
+        return names
 
     def constant(self, value: np.ndarray | Sequence[int] | int | float, hint: str = "const") -> str:
         """A Constant; equal ones are emitted once. Python ints become int64, floats float32."""

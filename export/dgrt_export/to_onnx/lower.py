@@ -5,6 +5,7 @@ A node that has no handler is an error: nothing is approximated and nothing is d
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,9 +13,8 @@ import numpy as np
 import onnx
 import torch
 from torch.export.graph_signature import InputKind
-from torch.fx import Node
+from torch.fx import Node as FxNode
 
-from .. import contract
 from ..checkpoint import TensorEntry
 from ..config import Rope
 from ..errors import Unsupported, mismatch
@@ -23,6 +23,7 @@ from ..graphs.trace import TracedGraph
 from . import attention, moe
 from .builder import GraphBuilder
 
+Node = Any  # torch.fx.Node: the static type of its arguments is a union of everything
 Handler = Callable[["Lowering", Node], Any]
 _HANDLERS: dict[Any, Handler] = {}
 
@@ -58,9 +59,7 @@ class Lowering:
 
     def run(self) -> onnx.ModelProto:
         program, signature = self.traced.program, self.traced.program.graph_signature
-        parameters = {
-            spec.arg.name: spec.target for spec in signature.input_specs if spec.kind != InputKind.USER_INPUT
-        }
+        parameters = {spec.arg.name: spec.target for spec in signature.input_specs if spec.kind != InputKind.USER_INPUT}
         inputs = iter(self.traced.inputs)
         results: list[Node] = []
         for node in program.graph.nodes:
@@ -109,7 +108,7 @@ def _linear(low: Lowering, node: Node) -> str:
 @_lowers(aten.mul.Tensor, aten.add.Tensor)
 def _elementwise(low: Lowering, node: Node) -> str:
     left, right = node.args
-    other = low.value(right) if isinstance(right, Node) else low.build.constant(float(right))
+    other = low.value(right) if isinstance(right, FxNode) else low.build.constant(float(right))
     op = "Mul" if node.target == aten.mul.Tensor else "Add"
     return low.build.node(op, [low.value(left), other], node.name)
 
@@ -132,7 +131,7 @@ def _squeeze(low: Lowering, node: Node) -> str:
     return low.build.node(op, [low.value(x), low.build.constant([axis])], node.name)
 
 
-@_lowers(__import__("operator").getitem)
+@_lowers(operator.getitem)
 def _item(low: Lowering, node: Node) -> str:
     return low.value(node.args[0])[node.args[1]]
 
@@ -185,6 +184,7 @@ def _route(low: Lowering, node: Node) -> list[str]:
 @_lowers(dgrt.experts.default)
 def _experts(low: Lowering, node: Node) -> str:
     x, index, weight, gate_up, down = node.args
-    shape = moe.Shape(*gate_up.meta["val"].shape, top_k=index.meta["val"].shape[1])
+    num_experts, width, hidden = gate_up.meta["val"].shape
+    shape = moe.Shape(num_experts, width, hidden, index.meta["val"].shape[1])
     names = (low.weight_name(gate_up), low.weight_name(down))
     return moe.experts(low.build, low.form, shape, (low.value(x), low.value(index), low.value(weight)), names)

@@ -35,24 +35,23 @@ class Shape:
         return self.gate_up // 2
 
 
-_MAX_UNROLLED_PARAMETERS = 1 << 30  # of all experts together
-_MAX_UNROLLED_EXPERTS = 1024  # over all layers
+_MAX_DENSE_WASTE = 1 << 16  # multiplications per row spent on experts that were not chosen
+_MAX_UNROLLED_PARAMETERS = 1 << 30  # of all experts together: each is prepacked, a private copy
+_MAX_UNROLLED_EXPERTS = 1024  # over all layers: two nodes each
 
 
 def choose(config: ModelConfig) -> Form:
-    """The form that is fastest on the CPU at this size."""
+    """The fastest form on the CPU whose memory is bearable at this size."""
     experts = config.num_experts * len(config.layers)
     size = 3 * config.moe_intermediate_size * config.hidden_size
-    if config.num_experts * size <= 1 << 20:
+    if (config.num_experts - config.top_k_experts) * size <= _MAX_DENSE_WASTE:
         return "dense"
     if experts <= _MAX_UNROLLED_EXPERTS and experts * size <= _MAX_UNROLLED_PARAMETERS:
         return "unrolled"
     return "loop"
 
 
-def route(
-    build: GraphBuilder, x: str, weights: list[str], width: int, epsilon: float, top_k: int
-) -> list[str]:
+def route(build: GraphBuilder, x: str, weights: list[str], width: int, epsilon: float, top_k: int) -> list[str]:
     """[index, weight], both [S, k], from the raw residual x [S, D]; `weights`: scale, proj, per_expert_scale."""
     scale, proj, per_expert_scale = weights
     ones = build.constant(np.ones(width, np.float32), "ones")
@@ -60,22 +59,20 @@ def route(
     scaled = build.node("Mul", [build.node("Mul", [normed, scale]), build.constant(width**-0.5)])
     scores = build.node("Gemm", [scaled, proj], "router.scores", transB=1)
     chances = build.node("Softmax", [scores], axis=-1)
-    best, index = build.node("TopK", [chances, build.constant([top_k])], "router.best", outputs=2, axis=-1)
+    best, index = build.nodes("TopK", [chances, build.constant([top_k])], 2, "router.best", axis=-1)
     total = build.node("ReduceSum", [best, build.constant([-1])], keepdims=1)
     share = build.node("Div", [best, total])
     return [index, build.node("Mul", [share, build.node("Gather", [per_expert_scale, index], axis=0)], "router.weight")]
 
 
-def experts(
-    build: GraphBuilder, form: Form, shape: Shape, rows: tuple[str, str, str], names: tuple[str, str]
-) -> str:
+def experts(build: GraphBuilder, form: Form, shape: Shape, rows: tuple[str, str, str], names: tuple[str, str]) -> str:
     """[S, D] sum of the chosen experts. `rows`: x, index, weight; `names`: checkpoint names of gate_up and down."""
     return {"dense": _dense, "unrolled": _unrolled, "loop": _loop}[form](build, shape, rows, names)
 
 
 def _gated(build: GraphBuilder, gate_up: str, axis: int) -> str:
     """gelu_tanh(gate) * up, the two halves stacked along `axis`."""
-    gate, up = build.node("Split", [gate_up], outputs=2, axis=axis, num_outputs=2)
+    gate, up = build.nodes("Split", [gate_up], 2, axis=axis, num_outputs=2)
     return build.node("Mul", [build.node("Gelu", [gate], approximate="tanh"), up])
 
 
@@ -111,7 +108,7 @@ class _Sorted:
 def _sort(build: GraphBuilder, shape: Shape, x: str, index: str) -> _Sorted:
     flat = build.node("Reshape", [index, build.constant([-1])])
     size = build.node("Shape", [flat])
-    _, order = build.node("TopK", [flat, size], "expert_order", outputs=2, axis=0, largest=0)
+    _, order = build.nodes("TopK", [flat, size], 2, "expert_order", axis=0, largest=0)
     token = build.node("Div", [order, build.constant(shape.top_k)])
     one = helper.make_tensor("v", TensorProto.INT64, [1], [1])
     ones = build.node("ConstantOfShape", [size], value=one)
@@ -123,11 +120,11 @@ def _sort(build: GraphBuilder, shape: Shape, x: str, index: str) -> _Sorted:
 def _unrolled(build: GraphBuilder, shape: Shape, rows: tuple[str, str, str], names: tuple[str, str]) -> str:
     x, index, weight = rows
     pairs = _sort(build, shape, x, index)
-    parts = build.node("Split", [pairs.rows, pairs.counts], "expert_rows", outputs=shape.num_experts, axis=0)
+    parts = build.nodes("Split", [pairs.rows, pairs.counts], shape.num_experts, "expert_rows", axis=0)
     hidden = [build.node("Gemm", [p, build.weight(names[0], e)], transB=1) for e, p in enumerate(parts)]
     # The activation runs once over all rows: two nodes per expert instead of five.
     active = _gated(build, build.node("Concat", hidden, axis=0), 1)
-    parts = build.node("Split", [active, pairs.counts], "expert_hidden", outputs=shape.num_experts, axis=0)
+    parts = build.nodes("Split", [active, pairs.counts], shape.num_experts, "expert_hidden", axis=0)
     results = [build.node("Gemm", [p, build.weight(names[1], e)], transB=1) for e, p in enumerate(parts)]
     sorted_result = build.node("Concat", results, "expert_results", axis=0)
     # Undo the sort by a gather: each row then sums its k results in slot order, whatever the threads did.

@@ -1,0 +1,31 @@
+"""Run by `make wheel-check` in a fresh environment that holds the built wheel and its base dependencies only."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import zipfile
+from pathlib import Path
+
+import dgrt
+from dgrt import _native
+from dgrt.ort import wheel_library
+
+
+def main(wheelhouse: Path) -> None:
+    (wheel,) = wheelhouse.glob("dgrt-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    native = (".h", ".cmake", ".pc", ".cc", ".pyc")
+    unwanted = [name for name in names if name.endswith(native) or name.startswith(("tests", "csrc"))]
+    assert not unwanted, unwanted
+    for part in ("dgrt/libdgrt.so", "dgrt/_native.pyi", "dgrt/py.typed", "dgrt_export/contract.py", "LICENSE"):
+        assert any(name.endswith(part) for name in names), part
+    assert "site-packages" in _native.__file__ and not {"torch", "onnx", "transformers"} & set(sys.modules)
+    library = ctypes.CDLL(str(Path(_native.__file__).parent / "libdgrt.so"))
+    library.dgrt_version.restype = ctypes.c_char_p
+    assert library.dgrt_version().decode() == dgrt.__version__ and wheel_library() is not None
+    print(f"{wheel.name}: {len(names)} files, {wheel.stat().st_size / 1e6:.1f} MB, works")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
