@@ -91,7 +91,7 @@ lint: $(VENV)/built
 	$(BIN)/python -m pytest -q tests/boundary/test_layering.py tests/boundary/test_stub.py
 
 bench: $(ENGINE)/manifest.json
-	$(BIN)/python benchmarks/run.py --scenario benchmarks/scenarios/mini.json
+	$(BIN)/python benchmarks/run.py --scenario mini
 
 install-check: test-cpp
 	rm -rf build/install build/outside

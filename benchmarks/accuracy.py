@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from dgrt_train.tasks import edit, json_record, sudoku
+from dgrt_train.tasks.case import HELD_OUT_SEED, Case
 from environment import environment
 
 import dgrt
-from dgrt_train.tasks import edit, json_record, sudoku
-from dgrt_train.tasks.case import HELD_OUT_SEED, Case
 
 TASKS: dict[str, tuple[Callable[[int, int], Case], Callable[[Case, str], bool]]] = {
     "sudoku_4x4": (lambda seed, i: sudoku.generate(seed, i, "4x4"), sudoku.check),
@@ -85,8 +85,8 @@ def main() -> None:
         rows.append(row)
         low, high = row["interval_95"]
         print(
-            f"{task:11} {100 * row['rate']:6.2f} %  [{100 * low:.1f}, {100 * high:.1f}]  {row['correct']}/{row['cases']}"
-            f"  {row['steps_per_canvas']:.1f} steps/canvas  {row['ms_per_case']:.1f} ms/case",
+            f"{task:11} {100 * row['rate']:6.2f} %  [{100 * low:.1f}, {100 * high:.1f}]  "
+            f"{row['correct']}/{row['cases']}  {row['steps_per_canvas']:.1f} steps/canvas  {row['ms_per_case']:.1f} ms/case",
             flush=True,
         )
     if args.out:

@@ -38,7 +38,8 @@ def run_worker(script: str, work: dict) -> dict:
     env = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(work["threads"])}
     try:
         done = subprocess.run(
-            [sys.executable, str(HERE / "e2e" / script), file.name], env=env, capture_output=True, text=True, check=False
+            [sys.executable, str(HERE / "e2e" / script), file.name],
+            env=env, capture_output=True, text=True, check=False,
         )
     finally:
         os.unlink(file.name)
@@ -136,7 +137,7 @@ def main() -> None:
     parser.add_argument("--scenario", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds of both sides (default 3)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--cache", type=Path, default=HERE.parent / ".cache" / "benchmarks", help="engines, checkpoints")
+    parser.add_argument("--cache", type=Path, default=HERE.parent / ".cache" / "benchmarks", help="work folder")
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)

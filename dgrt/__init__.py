@@ -1,6 +1,7 @@
 """dgrt: runs DiffusionGemma from an exported engine package, natively.
 
-The public names of the package, and nothing else. Importing it loads neither torch nor onnx nor transformers.
+The public names of the package, and nothing else. Each is imported when it is first used, so that the command line
+starts at once; nothing here ever loads torch, onnx or transformers.
 
 Example:
     >>> import dgrt
@@ -8,22 +9,26 @@ Example:
     ...     print(rt.generate("Why is the sky blue?", seed=1).text)
 """
 
-from dgrt._version import __version__
-from dgrt.errors import (
-    Cancelled,
-    ContractMismatch,
-    DeviceError,
-    DgrtError,
-    InternalError,
-    InvalidArgument,
-    OutOfMemory,
-    Unsupported,
-)
-from dgrt.info import EngineInfo, LayerInfo, MemoryPlan
-from dgrt.options import GenerateOptions
-from dgrt.result import Event, GenerateResult, Stats, StepTrace
-from dgrt.runtime import Runtime
-from dgrt.stream import EventStream
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dgrt._version import __version__
+    from dgrt.errors import (
+        Cancelled,
+        ContractMismatch,
+        DeviceError,
+        DgrtError,
+        InternalError,
+        InvalidArgument,
+        OutOfMemory,
+        Unsupported,
+    )
+    from dgrt.info import EngineInfo, LayerInfo, MemoryPlan
+    from dgrt.options import GenerateOptions
+    from dgrt.result import Event, GenerateResult, Stats, StepTrace
+    from dgrt.runtime import Runtime
+    from dgrt.stream import EventStream
 
 __all__ = [
     "Cancelled",
@@ -46,3 +51,32 @@ __all__ = [
     "Unsupported",
     "__version__",
 ]
+
+_MODULES = ("_version", "errors", "info", "options", "result", "runtime", "stream")
+_HOMES = {
+    "EngineInfo": "info",
+    "Event": "result",
+    "EventStream": "stream",
+    "GenerateOptions": "options",
+    "GenerateResult": "result",
+    "LayerInfo": "info",
+    "MemoryPlan": "info",
+    "Runtime": "runtime",
+    "Stats": "result",
+    "StepTrace": "result",
+    "__version__": "_version",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"dgrt.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module 'dgrt' has no attribute '{name}'")
+    value = getattr(import_module(f"dgrt.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

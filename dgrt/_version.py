@@ -3,11 +3,11 @@
 `dgrt.h` is the one place that defines it. Knows nothing else of the package.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 try:
     from dgrt._native import __version__
 except ImportError:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         __version__ = version("dgrt")
     except PackageNotFoundError:

@@ -134,7 +134,7 @@ def engine_folder(path: str | os.PathLike[str]) -> Path:
         InvalidArgument: If there is no folder, or it holds a checkpoint.
 
     Example:
-        >>> engine_folder("no/such/engine")
+        >>> engine_folder("no/such/engine")  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
         ...
         dgrt.errors.InvalidArgument: no engine at 'no/such/engine': no such folder

@@ -82,11 +82,12 @@ class _Worker:
     def __init__(self, generation: Generation) -> None:
         self.queue: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._generation = generation
+        self._native_done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dgrt-generate", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
         _LIVE.add(self)
+        self._thread.start()
 
     def next(self) -> tuple[str, Any]:
         """Waits for the next entry; in turns, so that an interrupt is seen whichever thread its signal reached."""
@@ -97,7 +98,13 @@ class _Worker:
                 continue
 
     def stop(self) -> None:
+        """Cancels and waits. May be interrupted and called again."""
         self._generation.session.cancel()
+        if self._thread.ident is None:  # interrupted before it began
+            return
+        # Not join() alone: one that Ctrl-C breaks into marks a running thread as ended (CPython 3.11, bpo-45274).
+        while not self._native_done.wait(_POLL_S):
+            continue
         self._thread.join()
 
     def _run(self) -> None:
@@ -113,6 +120,8 @@ class _Worker:
             self.queue.put(("done", "cancelled"))
         except BaseException as error:  # whatever it is belongs to the caller's thread
             self.queue.put(("error", error))
+        finally:
+            self._native_done.set()
 
 
 def _events(generation: Generation, worker: _Worker) -> Generator[Event, None, None]:
@@ -122,8 +131,8 @@ def _events(generation: Generation, worker: _Worker) -> Generator[Event, None, N
     detokenizer = Detokenizer(tokenizer, stop_ids) if tokenizer is not None else None
     trace: list[StepTrace] | None = [] if options.trace else None
     canvas_index = 0
-    worker.start()
     try:
+        worker.start()
         while True:
             kind, value = worker.next()
             if kind == "step":

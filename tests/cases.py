@@ -59,6 +59,10 @@ HEAD_SOFTCAP = 30.0
 # Draws for the distribution test: cells with fewer than MIN_EXPECTED expected draws are pooled.
 HEAD_DRAWS = 200_000
 MIN_EXPECTED = 50.0
+# Probability that counts as none: all such tokens of a test's vocabulary together have less than 1e-9, the distance
+# that its uniforms keep from 0 and 1.
+NO_MASS = 1e-13
+NUM_SHARP_ROWS = 24
 ACCEPT_LENGTHS = [1, 2, 96, 256]
 ACCEPT_ROUNDS = 300  # random vectors per length and scale
 ACCEPT_SCALES = [1e-4, 1e-2, 1.0]  # entropies far below, around and far above the bound
@@ -79,6 +83,17 @@ MULTI_CANVAS_COUNT = 3
 # then judged). Noise is 1e-6 of a probability and a canvas of a model that has learned little makes 5,000 decisions
 # that feed back into each other: 1 in 32 was seen. A trained model stops after a few clear steps.
 MAX_NOISY_TRAJECTORIES = 0.05
+
+# --- surfaces ---------------------------------------------------------------------------------------------------------
+
+# A short generation, for tests about what a user types and not about what the model says: mini's canvas is cut, and
+# few steps leave it unsettled.
+QUICK_OPTIONS = {"max_denoising_steps": 4, "max_new_tokens": 40}
+QUICK = ["--max-denoising-steps", "4", "--max-new-tokens", "40", "--threads", "1"]
+# A generation that lasts for seconds (never confident, no stop ids), for tests that interrupt it.
+LONG_OPTIONS = {"max_denoising_steps": 40, "confidence_threshold": 1e-30, "stop_ids": ()}
+LONG = ["--max-denoising-steps", "40", "--confidence-threshold", "1e-30", "--stop-ids", "none", "--threads", "1"]
+PROCESS_TIMEOUT_S = 120  # far above what any process of a test takes on a loaded machine; a hang ends here
 
 # --- text ------------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What both sides of an end-to-end comparison run: a checkpoint and a list of token-id prompts, from a scenario file."""
+"""What both sides of an end-to-end comparison run: a checkpoint and token-id prompts, from a scenario file."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ namespace dgrt {
 //   entropy[l]= -sum_v p ln p                                    (nats)
 //   sampled[l]= the token that uniform[l] selects: vocabulary tiles of kVocabTile ids; tile t is the first whose
 //               running sum of weights exceeds uniform * total; inside it the first token whose running sum exceeds
-//               what remains (the last token of positive weight if rounding runs past the end). Sums are in
+//               what remains (the heaviest one there if rounding runs past the end). Sums are in
 //               double over float weights relative to the row's maximum; where there is an allowed set, tiles are
 //               counted along the set. How the additions are grouped (runs of ids inside a tile) moves a border between
 //               two tokens by 1e-6 of the total at most

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -86,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as done:  # --help and --version
         return done.code if isinstance(done.code, int) else EXIT_ERROR
     except KeyboardInterrupt:
+        if argv is None:  # the process is ending: another Ctrl-C must not break into that
+            _ignore_interrupts()
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `dgrt generate ... | head`
@@ -132,6 +135,15 @@ def _run(argv: Sequence[str]) -> int:
 
 def _verb_module(verb: str) -> ModuleType:
     return importlib.import_module(f"dgrt.cli.{verb}")
+
+
+def _ignore_interrupts() -> None:
+    while True:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            return
+        except KeyboardInterrupt:  # one that was waiting to be delivered
+            continue
 
 
 def _missing(verb: str, error: ImportError) -> str:

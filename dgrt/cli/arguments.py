@@ -37,7 +37,9 @@ def add_generation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-new-tokens", type=integer, metavar="N", help="most tokens (default: until a stop id or the context ends)"
     )
-    group.add_argument("--stop-ids", type=token_ids, metavar="IDS", help="stop ids, such as 1,106 (default: engine's)")
+    group.add_argument(
+        "--stop-ids", type=stop_ids, metavar="IDS", help="stop ids, such as 1,106, or 'none' (default: the engine's)"
+    )
     group.add_argument("--guarantee", default="exact", help=f"promise of speculation: {', '.join(GUARANTEES)}")
     group.add_argument("--drafter", default="none", help=f"who proposes canvases: {', '.join(DRAFTERS)}")
     group = parser.add_argument_group("sampler (defaults: the engine's)")
@@ -102,6 +104,16 @@ def token_ids(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(f"'{word}' is not a token id" if word else "no token ids given")
         ids.append(int(word))
     return ids
+
+
+def stop_ids(text: str) -> list[int]:
+    """Parses token ids, or "none" for no ids at all.
+
+    Example:
+        >>> stop_ids("none")
+        []
+    """
+    return [] if text == "none" else token_ids(text)
 
 
 def size(text: str) -> int:

@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dgrt.cli.arguments import add_engine, add_generation, add_runtime, generate_options, integer, runtime_keywords
 
 if TYPE_CHECKING:
@@ -134,11 +132,15 @@ def _read_prompts(args: argparse.Namespace) -> list[str]:
 
 
 def _random_prompts(info: EngineInfo, seed: int) -> list[Prompt]:
+    import numpy as np
+
     generator = np.random.default_rng(seed)
     return [generator.integers(0, info.vocab_size, RANDOM_PROMPT_LEN, dtype=np.int32) for _ in PROMPTS]
 
 
 def _report(args: argparse.Namespace, runtime: Runtime, results: list[GenerateResult]) -> dict[str, Any]:
+    import numpy as np
+
     from dgrt import __version__
     from dgrt.cli.checks import cpu_model
 

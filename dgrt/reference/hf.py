@@ -143,7 +143,9 @@ def step_logits(
     ids = torch.as_tensor(canvas, dtype=torch.long)[None]
     with injected_soft(model, soft):
         logits = model(decoder_input_ids=ids, past_key_values=cache).logits
-    schedule = LinearTemperatureScheduleLogitsProcessor(settings.t_min, settings.t_max, settings.max_denoising_steps)
+    schedule: Any = LinearTemperatureScheduleLogitsProcessor(
+        settings.t_min, settings.t_max, settings.max_denoising_steps
+    )
     processed: torch.Tensor = schedule(ids, logits, cur_step=torch.tensor(step, dtype=torch.int32))[0]
     return processed
 

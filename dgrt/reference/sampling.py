@@ -112,7 +112,7 @@ def sample(weights: NDArray[np.floating], uniform: NDArray[np.float64]) -> NDArr
     """Returns the token that each uniform selects: first a tile of the vocabulary, then a token inside it.
 
     The tile is the first whose running sum exceeds `uniform * total`; the token the first whose running sum inside the
-    tile exceeds what remains, or the tile's last token of positive weight if rounding runs past the end.
+    tile exceeds what remains, or the tile's heaviest token if rounding runs past the end.
 
     Args:
         weights: [L, V], not negative, not all zero, need not sum to 1.
@@ -137,7 +137,7 @@ def sample(weights: NDArray[np.floating], uniform: NDArray[np.float64]) -> NDArr
 
 def _first_above(running: NDArray[np.float64], target: float, weights: NDArray[np.float64]) -> int:
     above = np.flatnonzero(running > target)
-    return int(above[0]) if above.size else int(np.flatnonzero(weights > 0)[-1])
+    return int(above[0]) if above.size else int(np.argmax(weights))
 
 
 def accept_by_entropy(entropies: NDArray[np.floating], entropy_bound: float) -> NDArray[np.bool_]:

@@ -109,7 +109,7 @@ def check_parity(
         for name, path in files.items():
             onnx.save(lower(trace(name, target, cut.config), tensors, form), path)
     try:
-        worst = min((_compare(cut, tensors, files, seed) for seed in _SEEDS[:1]), key=lambda w: w.error)
+        worst = _compare(cut, tensors, files, _SEEDS[0])
         if worst.error > worst.allowed:
             worst = min((worst, _compare(cut, tensors, files, _SEEDS[1])), key=lambda w: w.error / w.allowed)
     finally:

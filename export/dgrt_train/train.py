@@ -28,7 +28,7 @@ from .pool import load_pool
 
 # One step runs the first bucket and then one of the others, in this order.
 ONE_CANVAS = Bucket("one-canvas", 128, 1, (0, 0), 16, {
-    "9x9": 0.36, "9x9-few": 0.04, "6x6": 0.13, "4x4": 0.05, "json": 0.20, "edit-short": 0.22})
+    "9x9": 0.22, "9x9-few": 0.04, "6x6": 0.20, "4x4": 0.10, "json": 0.22, "edit-short": 0.22})
 TWO_CANVASES = Bucket("two-canvases", 256, 2, (0, 1), 4, {"edit-medium": 1.0})
 THREE_CANVASES = Bucket("three-canvases", 320, 3, (0, 1, 2), 3, {"edit-long": 1.0})
 CAUSAL = Bucket("causal", 128, 2, (), 8, {

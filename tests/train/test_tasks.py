@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from dgrt_train.tasks import HELD_OUT_SEED, TRAIN_SEED, edit, json_record, sudoku
 from dgrt_train.tasks.sudoku_solver import count_solutions
 

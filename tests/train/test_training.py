@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from dgrt_train.config import ModelConfig
 from dgrt_train.hf_format import load_text_tensors, text_tensors
 from dgrt_train.model import DiffusionGemmaMini
 from dgrt_train.parity import check_parity
+from safetensors.torch import load_file
 
 TRAIN = [sys.executable, "-m", "dgrt_train.train", "--no-compile", "--threads", "1", "--minutes", "5"]
 
@@ -45,7 +44,8 @@ def small_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_resumed_run_gives_the_weights_of_an_undisturbed_one(small_pool: Path, tmp_path: Path) -> None:
     """Two steps at once equal one step, checkpoint, one step: data, noise and optimiser continue exactly."""
     weights = []
-    for name, parts in (("whole", [["--max-steps", "2"]]), ("parts", [["--max-steps", "1"], ["--max-steps", "1", "--resume"]])):
+    one_step = ["--max-steps", "1"]
+    for name, parts in (("whole", [["--max-steps", "2"]]), ("parts", [one_step, [*one_step, "--resume"]])):
         out = tmp_path / name
         out.mkdir()
         (out / "sudoku_pool.json").write_bytes(small_pool.read_bytes())

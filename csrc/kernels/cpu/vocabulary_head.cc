@@ -236,19 +236,31 @@ class VocabularyHead {
         target -= weight;
         continue;
       }
-      int64_t chosen = 0;  // last run of positive weight if rounding runs past the end
+      double heaviest = -1;  // chosen if rounding runs past the end: never a run without mass
+      int64_t chosen = 0;
+      double part = 1;
       for (int64_t run = 0; run < kTileRuns; ++run) {
         const double run_weight = stats.factor * stats.runs[run * kRowLanes];
-        if (run_weight > 0) chosen = run;
-        if (run_weight > target) break;
+        if (run_weight > target) {
+          chosen = run;
+          part = target / run_weight;
+          break;
+        }
         target -= run_weight;
+        if (run_weight > heaviest) {
+          heaviest = run_weight;
+          chosen = run;
+        }
       }
-      return SampleInRun(tile * kVocabTile + chosen * kRunIds, index, target);
+      return SampleInRun(tile * kVocabTile + chosen * kRunIds, index, part);
     }
     return IdAt(scratch_.arg[index]);  // rounding at the very end, or sums that are not numbers
   }
 
-  int32_t SampleInRun(int64_t begin, int64_t index, double target) {
+  // The token at `part` (in [0, 1]) of the weight of one run. Its weights are computed again, so the part is taken of
+  // their own sum: the sum of the first pass differs by rounding, and what is left over must not reach for a token
+  // that has no mass.
+  int32_t SampleInRun(int64_t begin, int64_t index, double part) {
     alignas(64) float weights[kRunIds] = {};
     alignas(64) float max[kRowLanes], unused_sum[kRowLanes];
     alignas(64) double unused_weighted[kRowLanes];
@@ -261,13 +273,14 @@ class VocabularyHead {
     }
     kernels_.cap(weights, kRunIds / kRowLanes, params_.softcap, params_.temperature);
     kernels_.weigh(weights, kRunIds / kRowLanes, max, unused_sum, unused_weighted);
-    int64_t chosen = 0;
+    double total = 0;
+    for (int64_t i = 0; i < num_ids; ++i) total += weights[i];
+    double target = part * total;
     for (int64_t i = 0; i < num_ids; ++i) {
-      if (weights[i] > 0) chosen = i;
-      if (weights[i] > target) break;
+      if (weights[i] > target) return IdAt(begin + i);
       target -= weights[i];
     }
-    return IdAt(begin + chosen);
+    return IdAt(begin + (std::max_element(weights, weights + num_ids) - weights));
   }
 
   void FinishPinned(int64_t row) {

@@ -4,8 +4,8 @@ Each module offers `generate(seed, index) -> Case` and `check(case, text) -> boo
 A case depends only on (seed, index), so a stream can be resumed or split anywhere.
 This package uses the standard library only; benchmarks import it without torch.
 """
-from .case import Case, TRAIN_SEED, HELD_OUT_SEED
 from . import edit, json_record, sudoku
+from .case import HELD_OUT_SEED, TRAIN_SEED, Case
 
 TASKS = {"sudoku": sudoku, "json_record": json_record, "edit": edit}
 

@@ -1,0 +1,97 @@
+"""`dgrt inspect`, `dgrt bench` and `dgrt doctor` on a real engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cases import QUICK
+
+import dgrt
+from dgrt.cli.bench import measure
+
+
+def test_inspect_shows_facts_memory_and_files(run: Any, mini_engine: Path, mini: dgrt.Runtime) -> None:
+    code, out, err = run("inspect", mini_engine)
+    assert (code, err) == (0, "")
+    assert all(f"{one} " in out or f"{one}\n" in out for one in ("Memory", "Package", "Files", "parity", "KV"))
+    assert f"{mini.info.context_len:,} tokens" in out
+    assert all(name in out for name in mini.info.files)
+    assert "weights not hashed" in out
+
+
+def test_inspect_json_agrees_with_python(run: Any, mini_engine: Path, mini: dgrt.Runtime) -> None:
+    code, out, _ = run("inspect", mini_engine, "--json", "--threads", "1")
+    report, plan = json.loads(out), mini.memory()
+    assert code == 0
+    assert report["canvas_len"] == mini.info.canvas_len
+    assert report["memory"] == {
+        "weight_bytes": plan.weight_bytes,
+        "kv_bytes_full_context": plan.kv_bytes_full_context,
+        "workspace_bytes": plan.workspace_bytes,
+        "total_bytes": plan.total_bytes,
+    }
+    assert all(count > 0 for count in report["memory"].values())
+    assert report["has_tokenizer"] and not report["weights_verified"]
+    assert report["parity"]["max_abs_error"] >= 0
+    assert {"generation", "layers", "precision", "profile", "files", "tools", "execution", "threads"} <= set(report)
+
+
+def test_inspect_verify_notices_a_changed_weight(run: Any, mini_engine: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(mini_engine, copy)
+    assert run("inspect", copy, "--verify")[0] == 0
+    weights = copy / dgrt.EngineInfo.from_json((copy / "manifest.json").read_text()).weight_files[0]
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.unlink()  # the exporter may have linked it to the checkpoint's own file
+    weights.write_bytes(content)
+    assert run("inspect", copy)[0] == 0
+    code, _, err = run("inspect", copy, "--verify")
+    assert code == 2 and weights.name in err
+
+
+def test_bench_json_has_a_summary_of_seeded_runs(run: Any, mini_engine: Path) -> None:
+    code, out, _ = run("bench", mini_engine, "--runs", "3", "--prompt", "Hi", "--json", "--seed", "5", *QUICK)
+    report = json.loads(out)
+    assert code == 0
+    assert [one["seed"] for one in report["runs"]] == [5, 6, 7]
+    for name, row in report["summary"].items():
+        assert 0 < row["median"] <= row["p95"], name
+        assert all(name in one for one in report["runs"])
+    assert {"engine", "cpu", "threads", "execution", "dgrt_version", "options", "warmup", "prompts"} <= set(report)
+
+
+def test_bench_prints_a_table(run: Any, mini_engine: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("one\n\ntwo\n")
+    code, out, _ = run("bench", mini_engine, "--runs", "2", "--warmup", "0", "--prompts-file", prompts, *QUICK)
+    assert code == 0
+    assert all(word in out for word in ("median", "p95", "ms per step", "tokens per second", "2 runs after 0 warm-up"))
+
+
+def test_bench_runs_on_an_engine_without_a_tokenizer(run: Any, token_engine: Path) -> None:
+    report = json.loads(run("bench", token_engine, "--runs", "1", "--warmup", "0", "--json", *QUICK)[1])
+    assert report["prompts"] == "random tokens"
+
+
+def test_an_empty_prompts_file_is_refused(run: Any, mini_engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.txt").write_text("\n\n")
+    code, _, err = run("bench", mini_engine, "--prompts-file", tmp_path / "none.txt")
+    assert code == 2 and "holds no prompts" in err
+
+
+def test_the_metrics_of_a_run_are_quotients_of_its_statistics(mini: dgrt.Runtime) -> None:
+    result = mini.generate("Hi", max_denoising_steps=4, max_new_tokens=40)
+    metrics, stats = measure(result), result.stats
+    assert metrics["denoise_ms_per_step"] == pytest.approx(stats.denoise_ms / stats.denoise_passes)
+    assert metrics["steps_per_canvas"] == pytest.approx(sum(stats.steps_per_canvas) / stats.canvases)
+
+
+def test_doctor_finds_everything_that_generation_needs(run: Any) -> None:
+    code, out, err = run("doctor")
+    assert (code, err) == (0, "")
+    assert "generation can run" in out and "MISSING" not in out
