@@ -86,7 +86,8 @@ def main() -> None:
         low, high = row["interval_95"]
         print(
             f"{task:11} {100 * row['rate']:6.2f} %  [{100 * low:.1f}, {100 * high:.1f}]  "
-            f"{row['correct']}/{row['cases']}  {row['steps_per_canvas']:.1f} steps/canvas  {row['ms_per_case']:.1f} ms/case",
+            f"{row['correct']}/{row['cases']}  {row['steps_per_canvas']:.1f} steps/canvas  "
+            f"{row['ms_per_case']:.1f} ms/case",
             flush=True,
         )
     if args.out:

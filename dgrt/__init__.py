@@ -5,8 +5,8 @@ starts at once; nothing here ever loads torch, onnx or transformers.
 
 Example:
     >>> import dgrt
-    >>> with dgrt.Runtime("engine") as rt:                       # doctest: +SKIP
-    ...     print(rt.generate("Why is the sky blue?", seed=1).text)
+    >>> with dgrt.Runtime("engine") as rt:
+    ...     text = rt.generate("Why is the sky blue?", seed=1, max_new_tokens=96).text
 """
 
 from importlib import import_module

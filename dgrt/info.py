@@ -115,7 +115,7 @@ class EngineInfo:
             ContractMismatch: If it is not JSON or a key is missing.
 
         Example:
-            >>> EngineInfo.from_json(open("engine/manifest.json").read()).canvas_len    # doctest: +SKIP
+            >>> EngineInfo.from_json(Path("engine/manifest.json").read_text()).canvas_len
             96
         """
         try:

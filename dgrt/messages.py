@@ -27,8 +27,8 @@ class ChatTemplate:
         tokenizer: Gives the named special tokens (`bos_token`, ...).
 
     Example:
-        >>> chat = ChatTemplate.from_folder(Path("engine"), tokenizer)              # doctest: +SKIP
-        >>> chat.render([{"role": "user", "content": "Hi"}])                        # doctest: +SKIP
+        >>> chat = ChatTemplate.from_folder(Path("engine"), rt.tokenizer)
+        >>> chat.render([{"role": "user", "content": "Hi"}])
         '<bos><|turn>user\\nHi<turn|>\\n<|turn>model\\n'
     """
 

@@ -30,8 +30,8 @@ class PromptEncoder:
         chat: The engine's chat template, or None.
 
     Example:
-        >>> PromptEncoder(info, tokenizer, chat).encode("Hi")       # doctest: +SKIP
-        array([  2, 105, 245, ...], dtype=int32)
+        >>> PromptEncoder(rt.info, rt.tokenizer, None).encode("Hi").dtype
+        dtype('int32')
     """
 
     def __init__(self, info: EngineInfo, tokenizer: Tokenizer | None, chat: ChatTemplate | None) -> None:

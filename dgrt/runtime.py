@@ -54,8 +54,8 @@ class Runtime:
         OutOfMemory: If `memory_limit` does not allow one session.
 
     Example:
-        >>> with dgrt.Runtime("engine", threads=2) as rt:           # doctest: +SKIP
-        ...     print(rt.generate("Why is the sky blue?").text)
+        >>> with dgrt.Runtime("engine", threads=2) as rt:
+        ...     text = rt.generate("Why is the sky blue?", max_new_tokens=96).text
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class Runtime:
             KeyboardInterrupt: On Ctrl-C, after the generation has been cancelled.
 
         Example:
-            >>> rt.generate("Name a colour.", max_new_tokens=96, seed=1).finish_reason      # doctest: +SKIP
-            'stop'
+            >>> rt.generate("Name a colour.", max_new_tokens=96, seed=1).finish_reason in ("stop", "length")
+            True
         """
         with self._start(prompt, make_options(options, keywords), want_drafts=False) as events:
             for event in events:
@@ -138,9 +138,9 @@ class Runtime:
             Unsupported: As for `generate`.
 
         Example:
-            >>> for event in rt.stream("Hello"):                    # doctest: +SKIP
-            ...     if event.kind == "commit":
-            ...         print(event.text, end="")
+            >>> pieces = [event.text for event in rt.stream("Hello", max_new_tokens=96) if event.kind == "commit"]
+            >>> "".join(pieces) == rt.generate("Hello", max_new_tokens=96).text
+            True
         """
         return self._start(prompt, make_options(options, keywords), want_drafts=drafts)
 
@@ -148,8 +148,8 @@ class Runtime:
         """Returns the token ids that `generate` would feed for this prompt, [n] int32.
 
         Example:
-            >>> rt.encode([{"role": "user", "content": "Hi"}]).size                        # doctest: +SKIP
-            19
+            >>> rt.encode([{"role": "user", "content": "Hi"}]).tolist() == rt.encode("Hi").tolist()
+            True
         """
         return self._encoder.encode(prompt, raw=raw)
 
@@ -187,8 +187,8 @@ class Runtime:
         """Returns the bytes this engine needs: weights, KV of one session at full context, workspace.
 
         Example:
-            >>> rt.memory().kv_bytes_full_context                   # doctest: +SKIP
-            20971520
+            >>> rt.memory().total_bytes > rt.memory().weight_bytes
+            True
         """
         plan = self._handle().memory()
         return MemoryPlan(

@@ -46,10 +46,11 @@ class EventStream(Iterator[Event]):
     `close`) if the loop may end early, so that the worker has stopped when the block ends.
 
     Example:
-        >>> with rt.stream("Hello") as events:                      # doctest: +SKIP
+        >>> with rt.stream("Hello", max_new_tokens=96) as events:
         ...     for event in events:
-        ...         if event.kind == "commit":
-        ...             print(event.text, end="")
+        ...         last = event
+        >>> last.kind
+        'done'
     """
 
     def __init__(self, generation: Generation) -> None:

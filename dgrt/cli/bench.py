@@ -102,8 +102,8 @@ def measure(result: GenerateResult) -> dict[str, float]:
     """Returns the metrics of one run, by the names of the report.
 
     Example:
-        >>> measure(rt.generate("Hi"))["tokens_per_second"]         # doctest: +SKIP
-        412.0
+        >>> measure(rt.generate("Hi", max_new_tokens=8))["tokens_per_second"] > 0
+        True
     """
     stats = result.stats
     steps = max(stats.denoise_passes, 1)

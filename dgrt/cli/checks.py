@@ -116,8 +116,8 @@ def ort_version(library: Path) -> str:
         AttributeError: If it is another library.
 
     Example:
-        >>> ort_version(wheel_library())                            # doctest: +SKIP
-        '1.32.0'
+        >>> ort_version(wheel_library())[:2]
+        '1.'
     """
 
     class ApiBase(ctypes.Structure):  # OrtApiBase of onnxruntime_c_api.h

@@ -18,12 +18,8 @@ PACKAGE = Path(dgrt.__file__).parent
 HEAVY = ["torch", "onnx", "transformers", "onnxruntime", "tokenizers", "jinja2", "rich"]
 PURE_MODULES = [
     "dgrt.errors",
-    "dgrt.info",
     "dgrt.options",
     "dgrt.ort",
-    "dgrt.tokenizer",
-    "dgrt.messages",
-    "dgrt.result",
     "dgrt.cli",
     "dgrt.cli.arguments",
     "dgrt.cli.checks",
