@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 native_import_error: ImportError | None = None
 
@@ -63,6 +63,23 @@ else:
             """A defect in dgrt."""
 
 
+def native_module() -> Any:
+    """Returns the native extension.
+
+    Raises:
+        Unsupported: If it cannot be loaded, with the reason.
+
+    Example:
+        >>> native_module().__name__
+        'dgrt._native'
+    """
+    if native_import_error is not None:
+        raise Unsupported(f"the native extension cannot be loaded ({native_import_error}); see 'dgrt doctor'")
+    from dgrt import _native
+
+    return _native
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns `"; did you mean 'x'?"` for the known name closest to `name`, or an empty string.
 
@@ -88,5 +105,6 @@ __all__ = [
     "OutOfMemory",
     "Unsupported",
     "native_import_error",
+    "native_module",
     "nearest",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgrt import errors
-from dgrt.errors import InvalidArgument, Unsupported
+from dgrt.errors import InvalidArgument, native_module
 from dgrt.info import EngineInfo, MemoryPlan, engine_folder
 from dgrt.messages import ChatTemplate
 from dgrt.options import (
@@ -70,7 +70,7 @@ class Runtime:
     ) -> None:
         reject_unknown("option", unknown, ("threads", "ort_library", "verify_weights", "memory_limit"))
         folder = engine_folder(path)
-        self._native: _native.Runtime | None = _native_module().Runtime(
+        self._native: _native.Runtime | None = native_module().Runtime(
             str(folder),
             threads=_positive("threads", threads, MAX_INT32),
             ort_library=os.fspath(ort_library) if ort_library is not None else find_ort_library(),
@@ -220,7 +220,7 @@ class Runtime:
 
     def _start(self, prompt: Prompt, options: GenerateOptions, *, want_drafts: bool) -> EventStream:
         options = options.resolved(self._info.generation)
-        session = _native_module().Session(
+        session = native_module().Session(
             self._handle(),
             max_new_tokens=-1 if options.max_new_tokens is None else options.max_new_tokens,
             seed=options.seed,
@@ -242,14 +242,6 @@ class Runtime:
                 want_drafts=want_drafts,
             )
         )
-
-
-def _native_module() -> Any:
-    if errors.native_import_error is not None:
-        raise Unsupported(f"the native extension cannot be loaded ({errors.native_import_error}); see 'dgrt doctor'")
-    from dgrt import _native
-
-    return _native
 
 
 def _positive(name: str, value: int | None, high: int) -> int:

@@ -77,12 +77,13 @@ NUM_PARITY_CANVASES = 2
 TRAJECTORY_TASKS = ("sudoku", "json_record", "edit")
 TRAJECTORY_BATCH = 8
 NUM_TRAJECTORIES = 104
-MULTI_CANVAS_BATCH = 8
+MULTI_CANVAS_BATCH = 8  # long edits
 MULTI_CANVAS_COUNT = 3
 # A trajectory may leave the oracle's where a decision is within arithmetic noise, and only there (every step of it is
 # then judged). Noise is 1e-6 of a probability and a canvas of a model that has learned little makes 5,000 decisions
 # that feed back into each other: 1 in 32 was seen. A trained model stops after a few clear steps.
 MAX_NOISY_TRAJECTORIES = 0.05
+MAX_NOISY_ROWS = 1  # of one batch
 
 # --- surfaces ---------------------------------------------------------------------------------------------------------
 

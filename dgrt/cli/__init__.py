@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dgrt._version import __version__
 from dgrt.errors import DgrtError, nearest
@@ -39,6 +40,9 @@ class CommandError(Exception):
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, with the nearest option where one is misspelled."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
     def error(self, message: str) -> NoReturn:
         """Raises CommandError instead of printing usage; `main` prints it."""
         raise CommandError(f"{message} (see '{self.prog} --help')")
@@ -60,7 +64,6 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         description="Run DiffusionGemma natively: export a checkpoint once, then generate, inspect and measure.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"dgrt {__version__}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
@@ -82,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["doctor", "--help"])                              # doctest: +SKIP
         0
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets a question mark
+            stream.reconfigure(errors="replace")
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except SystemExit as done:  # --help and --version

@@ -54,7 +54,6 @@ def add_parser(subparsers: Any) -> None:
         "Run i uses prompt i (round robin) and seed SEED + i.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_engine(parser)
     group = parser.add_argument_group("measurement")

@@ -20,13 +20,14 @@ from dgrt.ort import ENVIRONMENT_VARIABLE, wheel_library
 
 _MIN_PYTHON = (3, 11)
 _EXPORT_PACKAGES = ("torch", "onnx", "transformers", "safetensors")
+# What the kernels dispatch on, and what later precisions will use; for each, what its absence means.
 _CPU_FEATURES = {
-    "avx2": "no 256-bit vectors: fp32 arithmetic is several times slower",
-    "avx512f": "no 512-bit vectors: about half the fp32 arithmetic per core",
-    "avx512_bf16": "no bf16 dot products: bf16 weights are widened to fp32",
-    "avx512_vnni": "no int8 dot products: int8 weights bring less speed",
-    "amx_bf16": "no bf16 matrix tiles: bf16 cannot use the fastest units of newer CPUs",
-    "amx_int8": "no int8 matrix tiles: int8 cannot use the fastest units of newer CPUs",
+    "avx2": "no 256-bit vectors: plain kernels run instead, several times slower",
+    "avx512f": "no 512-bit vectors: avx2 kernels run instead, with about half the arithmetic per core",
+    "avx512_bf16": "bf16 dot products; this version computes in fp32, so nothing is lost",
+    "avx512_vnni": "int8 dot products; this version has no int8 engines, so nothing is lost",
+    "amx_bf16": "bf16 matrix tiles; this version computes in fp32, so nothing is lost",
+    "amx_int8": "int8 matrix tiles; this version has no int8 engines, so nothing is lost",
 }
 
 
@@ -178,8 +179,11 @@ def _memory() -> Check:
             amounts[key] = int(words[0]) * 1024
     if "MemTotal" not in amounts:
         return Check(name="memory", ok=True, detail="not reported by this system")
-    free = human_bytes(amounts.get("MemAvailable", 0))
-    return Check(name="memory", ok=True, detail=f"{human_bytes(amounts['MemTotal'])}, {free} available")
+    detail = f"{human_bytes(amounts['MemTotal'])}, {human_bytes(amounts.get('MemAvailable', 0))} available"
+    limit = "".join(_lines("/sys/fs/cgroup/memory.max")[:1])
+    if limit.isdecimal() and int(limit) < amounts["MemTotal"]:
+        detail += f", this container may use {human_bytes(int(limit))}"
+    return Check(name="memory", ok=True, detail=detail)
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -24,7 +24,6 @@ def add_parser(subparsers: Any) -> None:
         description="Check Python, the native extension, ONNX Runtime, export tools, CPU and memory.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

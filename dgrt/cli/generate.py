@@ -33,7 +33,6 @@ def add_parser(subparsers: Any) -> None:
         description="Generate text. The prompt becomes a user turn of the engine's chat template, unless --raw.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_engine(parser)
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the prompt; '-' or nothing: read stdin")

@@ -28,7 +28,6 @@ def add_parser(subparsers: Any) -> None:
         description="Show model facts, context length, memory plan, precision, parity result and files of an engine.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_engine(parser)
     parser.add_argument("--verify", action="store_true", help="hash the weight files too (reads them once)")

@@ -91,6 +91,13 @@ def test_the_metrics_of_a_run_are_quotients_of_its_statistics(mini: dgrt.Runtime
     assert metrics["steps_per_canvas"] == pytest.approx(sum(stats.steps_per_canvas) / stats.canvases)
 
 
+def test_a_terminal_without_unicode_gets_question_marks_and_no_error(spawn: Any) -> None:
+    code = r"from dgrt.cli import main; code = main(['--version']); print('\u2026'); raise SystemExit(code)"
+    process = spawn(code=code, env={"PYTHONIOENCODING": "ascii"})
+    out, err = process.communicate()
+    assert process.returncode == 0 and out.endswith(b"?\n") and err == b""
+
+
 def test_doctor_finds_everything_that_generation_needs(run: Any) -> None:
     code, out, err = run("doctor")
     assert (code, err) == (0, "")

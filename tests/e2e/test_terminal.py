@@ -126,6 +126,15 @@ def test_an_interrupted_animation_gives_the_terminal_back(
     assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1
 
 
+def test_no_prompt_at_a_terminal_is_an_error_and_does_not_wait(
+    spawn: Any, terminal: tuple[int, int], mini_engine: Path
+) -> None:
+    process = spawn("generate", mini_engine, stdin=terminal[1])
+    os.close(terminal[1])
+    _, err = process.communicate(timeout=PROCESS_TIMEOUT_S)
+    assert process.returncode == 2 and b"no prompt; give PROMPT" in err
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_while_generating_exits_with_130(spawn: Any, plain_engine: Path, times: int) -> None:
     process = spawn("generate", plain_engine, "Hi", *LONG)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
 import pytest
 from cases import (
+    MAX_NOISY_ROWS,
     MAX_NOISY_TRAJECTORIES,
     MULTI_CANVAS_BATCH,
     MULTI_CANVAS_COUNT,
@@ -45,17 +47,25 @@ def task_batches(runtime: Any, num_prompts: int, batch: int) -> list[np.ndarray]
     return [next(sources[n % len(sources)]) for n in range(num_prompts // batch)]
 
 
-def differing(
-    pair: Any, prompts: np.ndarray, keys: list[NoiseKey], max_new_tokens: int, *, stops: bool = True
-) -> list[int]:
-    """Rows on which the two differ; each of them has been judged step by step. `stops`: whether stop ids count."""
-    no_stop = {} if stops else {"eos_token_id": None}
-    oracle = hf.generate_batch(pair.model, prompts, keys, max_new_tokens=max_new_tokens, **no_stop)
+def long_edits(runtime: Any, batch: int) -> np.ndarray:
+    """[B, S] prompts of one length whose answers span several canvases."""
+    from dgrt_train.tasks import HELD_OUT_SEED, edit
+
+    waiting: dict[int, list[np.ndarray]] = defaultdict(list)
+    for index in count():
+        ids = runtime.encode(edit.generate(HELD_OUT_SEED, index, "long").prompt)
+        waiting[len(ids)].append(ids)
+        if len(waiting[len(ids)]) == batch:
+            return np.stack(waiting[len(ids)])
+    raise AssertionError("count() ended")
+
+
+def differing(pair: Any, prompts: np.ndarray, keys: list[NoiseKey], max_new_tokens: int) -> list[int]:
+    """Rows on which the two differ; each of them has been judged step by step."""
+    oracle = hf.generate_batch(pair.model, prompts, keys, max_new_tokens=max_new_tokens)
     rows = []
     for row, (prompt, key, wanted) in enumerate(zip(prompts, keys, oracle, strict=True)):
         more: dict[str, Any] = {"seed": key.seed, "request": key.request, "max_new_tokens": max_new_tokens}
-        if not stops:
-            more["stop_ids"] = ()
         if not np.array_equal(pair.runtime.generate(prompt, **more).tokens, wanted):
             judge(pair.model, pair.runtime.generate(prompt, trace=True, **more))
             rows.append(row)
@@ -73,10 +83,12 @@ def test_mini_emits_the_tokens_of_transformers_for_a_hundred_prompts(mini: Any) 
 
 
 def test_several_canvases_in_a_row_are_those_of_transformers(mini: Any) -> None:
-    prompts = task_batches(mini.runtime, MULTI_CANVAS_BATCH, MULTI_CANVAS_BATCH)[0]
+    """Answers that go on, not text past its end: there the model was never trained, and rounding noise grows."""
+    prompts = long_edits(mini.runtime, MULTI_CANVAS_BATCH)
     keys = [NoiseKey(seed=2**40 + row) for row in range(len(prompts))]
-    rows = differing(mini, prompts, keys, MULTI_CANVAS_COUNT * mini.info.canvas_len, stops=False)
-    assert len(rows) <= 1
+    rows = differing(mini, prompts, keys, MULTI_CANVAS_COUNT * mini.info.canvas_len)
+    print(f"prompt length {prompts.shape[1]}: {len(rows)} of {len(prompts)} within noise")
+    assert len(rows) <= MAX_NOISY_ROWS
 
 
 @pytest.mark.parametrize("name", ["plain", "bf16_sharded", "many_experts"])
@@ -87,7 +99,7 @@ def test_random_models_emit_the_tokens_of_transformers(pairs: Any, name: str) ->
         prompts = np.random.default_rng(length).integers(8, pair.info.vocab_size, (TRAJECTORY_BATCH, length))
         keys = [NoiseKey(seed=row, request=length) for row in range(TRAJECTORY_BATCH)]
         rows = differing(pair, prompts, keys, 2 * pair.info.canvas_len)
-        assert len(rows) <= 1, f"prompt {length}: rows {rows}"
+        assert len(rows) <= MAX_NOISY_ROWS, f"prompt {length}: rows {rows}"
 
 
 @pytest.mark.parametrize("name", ["plain", "per_layer_spelling", "only_full"])

@@ -48,6 +48,7 @@ def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--verson"], "unrecognized argument --verson"),
         (["generate"], "ENGINE"),
         (["generate", "e", "p", "--sed", "1"], "did you mean '--seed'"),
+        (["generate", "e", "p", "--max-new", "1"], "did you mean '--max-new-tokens'"),
         (["generate", "e", "p", "extra"], "unrecognized argument 'extra'"),
         (["generate", "e", "p", "--seed", "x"], "'x' is not an integer"),
         (["generate", "e", "p", "--seed", "-1"], "seed must be between"),

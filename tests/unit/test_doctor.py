@@ -78,6 +78,15 @@ def test_each_missing_cpu_feature_says_what_it_costs(monkeypatch: pytest.MonkeyP
         assert not found[name].ok and found[name].hint
 
 
+def test_the_memory_limit_of_a_container_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/proc/meminfo": ["MemTotal: 4194304 kB", "MemAvailable: 2097152 kB"]}
+    for limit, told in (("1073741824", True), ("max", False), (str(2**50), False)):
+        files["/sys/fs/cgroup/memory.max"] = [limit]
+        monkeypatch.setattr(checks, "_lines", lambda path: files.get(path, []))
+        detail = by_name()["memory"].detail
+        assert detail.startswith("4.0 GiB, 2.0 GiB available") and ("1.0 GiB" in detail) == told
+
+
 def test_a_system_without_proc_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_lines", lambda path: [])
     found = by_name()
