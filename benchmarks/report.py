@@ -60,7 +60,20 @@ def accuracy_table() -> str:
     return "\n".join([*lines, "", source_line(report)])
 
 
-TABLES = {"speed": speed_table, "accuracy": accuracy_table}
+def export_table() -> str:
+    report = json.loads((RESULTS / "export-rss.json").read_text())
+    return "\n".join([
+        "| synthetic bf16 checkpoint, released widths | weights | peak RSS of the export | limit | parity, max abs error |",
+        "|---|---|---|---|---|",
+        f"| {report['checkpoint_bytes'] / 1e9:.2f} GB, {report['layers']} layers | {report['weights']} | "
+        f"{report['peak_rss_bytes'] / 1e9:.2f} GB | {report['limit_bytes'] / 1e9:.0f} GB | "
+        f"{report['parity']['max_abs_error']:.1e} |",
+        "",
+        f"`{report['command']}`",
+    ])
+
+
+TABLES = {"speed": speed_table, "accuracy": accuracy_table, "export": export_table}
 DOCUMENTS = ("README.md", "dgrt/models/mini/README.md")
 
 
