@@ -91,8 +91,12 @@ def main() -> None:
             flush=True,
         )
     if args.out:
-        report = {"engine": runtime.info["source"]["name"], "seed": args.seed, "rows": rows, **environment()}
         args.out.parent.mkdir(parents=True, exist_ok=True)
+        before = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
+        kept = [row for row in before if row["task"] not in args.tasks]  # tasks that were not measured now
+        order = list(TASKS)
+        rows = sorted(kept + rows, key=lambda row: order.index(row["task"]))
+        report = {"engine": runtime.info.name, "seed": args.seed, "rows": rows, **environment()}
         args.out.write_text(json.dumps(report, indent=1) + "\n")
 
 

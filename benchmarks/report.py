@@ -63,7 +63,7 @@ def accuracy_table() -> str:
 def export_table() -> str:
     report = json.loads((RESULTS / "export-rss.json").read_text())
     return "\n".join([
-        "| synthetic bf16 checkpoint, released widths | weights | peak RSS of the export | limit | parity, max abs error |",
+        "| synthetic bf16 checkpoint, released widths | weights | peak RSS of the export | limit | parity error |",
         "|---|---|---|---|---|",
         f"| {report['checkpoint_bytes'] / 1e9:.2f} GB, {report['layers']} layers | {report['weights']} | "
         f"{report['peak_rss_bytes'] / 1e9:.2f} GB | {report['limit_bytes'] / 1e9:.0f} GB | "
