@@ -48,9 +48,10 @@ Loss in nats per answer byte, at noise levels t = u ^ p (p = 0.6 up to about ste
 
 {curve}
 
-The recipe is in `export/dgrt_train/README.md`. These weights come from several resumed runs whose settings changed on the
-way (causal loss weight 0.3 to 1.0 and p at about step 250, task mix twice, cooldown at the end), so one undisturbed run
-of the documented command follows the same recipe but does not give the same weights.
+The recipe is in `export/dgrt_train/README.md`. These weights come from
+several resumed runs whose settings changed on the way (causal loss weight 0.3 to 1.0 and p at about step 250,
+task mix twice, cooldown at the end), so one undisturbed run of the documented command follows the same recipe
+but does not give the same weights.
 """
 
 _TASKS = ("9x9", "6x6", "4x4", "json", "edit-short", "edit-medium", "edit-long")
