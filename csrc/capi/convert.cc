@@ -80,7 +80,9 @@ dgrt_stats ToStats(const Session& session) {
 dgrt_callbacks ReadCallbacks(const dgrt_callbacks* callbacks) {
   dgrt_callbacks none{};
   none.struct_size = sizeof(none);
-  return ReadSized(callbacks, none, "dgrt_callbacks");
+  const auto read = ReadSized(callbacks, none, "dgrt_callbacks");
+  RequireZero(read.reserved, "dgrt_callbacks.reserved");
+  return read;
 }
 
 void CallbackSink::OnStep(const StepView& from) {

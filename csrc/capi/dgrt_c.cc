@@ -13,6 +13,7 @@ using dgrt::RuntimeOptions;
 using dgrt::capi::Guarded;
 using dgrt::capi::ReadSized;
 using dgrt::capi::RequireNotNull;
+using dgrt::capi::RequireZero;
 using dgrt::capi::RuntimeState;
 using dgrt::capi::TokenSpan;
 using dgrt::capi::WriteSized;
@@ -27,10 +28,6 @@ dgrt_runtime_options DefaultRuntimeOptions() {
   options.memory_limit_bytes = defaults.memory_limit_bytes;
   options.verify_weights = defaults.verify_weights ? 1 : 0;
   return options;
-}
-
-void RequireZero(int32_t reserved, const char* name) {
-  if (reserved != 0) throw dgrt::Unsupported(Message(name, ": expected 0, found ", reserved));
 }
 
 RuntimeOptions ReadRuntimeOptions(const dgrt_runtime_options* given) {

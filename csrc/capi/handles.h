@@ -24,6 +24,10 @@ void RequireNotNull(const T* pointer, const char* name) {
   if (pointer == nullptr) throw InvalidArgument(Message(name, ": the pointer is NULL"));
 }
 
+inline void RequireZero(int32_t reserved, const char* name) {
+  if (reserved != 0) throw Unsupported(Message(name, ": expected 0, found ", reserved));
+}
+
 // NULL is fine for no tokens.
 std::span<const int32_t> TokenSpan(const int32_t* tokens, size_t num_tokens, const char* name);
 

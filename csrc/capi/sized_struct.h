@@ -13,9 +13,11 @@ namespace dgrt::capi {
 
 // Every struct of dgrt.h is a multiple of this, now and later, so that no field is ever cut in two.
 inline constexpr size_t kStructGrain = 8;
+// Larger than any of them will be. An uninitialised size must not make the library touch what lies behind the struct.
+inline constexpr size_t kLargestStruct = 4096;
 
 inline void CheckStructSize(size_t size, std::string_view name) {
-  if (size < kStructGrain || size % kStructGrain != 0) {
+  if (size < kStructGrain || size > kLargestStruct || size % kStructGrain != 0) {
     throw InvalidArgument(Message(name, ".struct_size: expected sizeof(", name, ") or that of another version, found ",
                                   size));
   }

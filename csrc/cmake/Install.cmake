@@ -20,5 +20,7 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/dgrtConfigVersion.cmake C
 install(FILES ${PROJECT_BINARY_DIR}/dgrtConfig.cmake ${PROJECT_BINARY_DIR}/dgrtConfigVersion.cmake
   DESTINATION ${_dgrt_cmake_dir})
 
+# The file says where it is relative to itself, so that an installed tree can be moved.
+file(RELATIVE_PATH DGRT_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 configure_file(${CMAKE_CURRENT_LIST_DIR}/dgrt.pc.in ${PROJECT_BINARY_DIR}/dgrt.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/dgrt.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

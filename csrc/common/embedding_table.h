@@ -8,6 +8,8 @@ namespace dgrt {
 
 enum class DType : int32_t { kFloat32 = 0, kBFloat16 = 1 };
 
+constexpr int64_t BytesOf(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+
 struct EmbeddingTable {
   const void* rows = nullptr;  // [vocab_size, hidden_size]; may be unaligned: a view into a safetensors file
   DType dtype = DType::kFloat32;

@@ -1,6 +1,6 @@
-// A reference that is safe to drop in a child of fork(). Threads do not survive fork(), so the last reference to an
-// object that joins threads must not be dropped there: the object is left to the operating system instead.
-// Used by the handles of capi/ and python/; both keep it in front of whatever else refers to the object.
+// Threads do not survive fork(): what owns threads remembers the process that made it. In a child of fork() it must not
+// be run, and its last reference must not be dropped (that would join threads that do not exist): the object is left to
+// the operating system instead.
 #pragma once
 
 #include <memory>
@@ -10,6 +10,17 @@
 
 namespace dgrt {
 
+// The process that an object was made in; copies remember the same one.
+class HomeProcess {
+ public:
+  bool IsHere() const { return ::getpid() == id_; }
+
+ private:
+  int id_ = ::getpid();
+};
+
+// A reference that is safe to drop in a child of fork(). Used by the handles of capi/ and python/; both keep it in front
+// of whatever else refers to the object.
 template <typename T>
 class HomeProcessRef {
  public:
@@ -17,7 +28,7 @@ class HomeProcessRef {
   HomeProcessRef(const HomeProcessRef&) = default;
   HomeProcessRef& operator=(const HomeProcessRef&) = delete;
   ~HomeProcessRef() {
-    if (::getpid() != process_id_) new std::shared_ptr<T>(std::move(object_));
+    if (!home_.IsHere()) new std::shared_ptr<T>(std::move(object_));
   }
 
   const std::shared_ptr<T>& get() const { return object_; }
@@ -26,7 +37,7 @@ class HomeProcessRef {
 
  private:
   std::shared_ptr<T> object_;
-  int process_id_ = ::getpid();
+  HomeProcess home_;
 };
 
 }  // namespace dgrt

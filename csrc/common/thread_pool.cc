@@ -2,6 +2,7 @@
 // chunk is left and then waits for those inside. So a worker that the system has put aside delays nobody.
 #include "common/thread_pool.h"
 
+#include <system_error>
 #include <utility>
 
 #include "common/check.h"
@@ -34,10 +35,19 @@ bool SpinUntil(Condition condition) {
 ThreadPool::ThreadPool(int num_threads) {
   DGRT_CHECK(num_threads >= 1);
   workers_.reserve(static_cast<size_t>(num_threads - 1));
-  for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this] { WorkerLoop(); });
+  try {
+    for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this] { WorkerLoop(); });
+  } catch (const std::system_error& error) {
+    const size_t started = workers_.size() + 1;
+    Stop();
+    throw OutOfMemory(Message("thread pool: expected ", num_threads, " threads, found room for ", started, ": ",
+                              error.what()));
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { Stop(); }
+
+void ThreadPool::Stop() noexcept {
   {
     std::lock_guard lock(mutex_);
     shutdown_ = true;

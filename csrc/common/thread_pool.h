@@ -17,7 +17,7 @@ namespace dgrt {
 
 class ThreadPool {
  public:
-  // `num_threads` counts the caller; at least 1.
+  // `num_threads` counts the caller; at least 1. Throws OutOfMemory if the system refuses a thread.
   explicit ThreadPool(int num_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -40,6 +40,7 @@ class ThreadPool {
 
   void Run(int64_t num_chunks, void* context, ChunkFunction function);
   void WorkerLoop();
+  void Stop() noexcept;
   void TakeChunks() noexcept;
 
   std::mutex callers_;               // one ParallelFor at a time

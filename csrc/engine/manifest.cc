@@ -143,12 +143,16 @@ ModelFacts ReadModel(const JsonObject& model) {
 
 GenerationDefaults ReadGeneration(const JsonObject& generation, const ModelFacts& model) {
   GenerationDefaults defaults;
-  defaults.max_denoising_steps = static_cast<int32_t>(generation.Integer("max_denoising_steps", 1, kMaxSteps));
-  defaults.entropy_bound = generation.Number("entropy_bound", 0.0f, kMaxNats);
-  defaults.t_min = generation.Number("t_min", 0.0f, kMaxTemperature);
-  defaults.t_max = generation.Number("t_max", 0.0f, kMaxTemperature);
-  defaults.stability_threshold = static_cast<int32_t>(generation.Integer("stability_threshold", 0, kMaxSteps));
-  defaults.confidence_threshold = generation.Number("confidence_threshold", 0.0f, kMaxNats);
+  SamplerOptions& sampler = defaults.sampler;
+  sampler.max_denoising_steps = static_cast<int32_t>(generation.Integer("max_denoising_steps", 1, kMaxSteps));
+  sampler.entropy_bound = generation.Number("entropy_bound", 0.0f, kMaxNats);
+  sampler.t_min = generation.Number("t_min", 0.0f, kMaxTemperature);
+  sampler.t_max = generation.Number("t_max", 0.0f, kMaxTemperature);
+  sampler.stability_threshold = static_cast<int32_t>(generation.Integer("stability_threshold", 0, kMaxSteps));
+  sampler.confidence_threshold = generation.Number("confidence_threshold", 0.0f, kMaxNats);
+  if (const std::string broken = BrokenSampler(sampler); !broken.empty()) {
+    throw ContractMismatch(Message("manifest.json: generation.", broken));
+  }
   const json& stop_ids = generation.Array("stop_ids");
   for (size_t i = 0; i < stop_ids.size(); ++i) {
     defaults.stop_ids.push_back(static_cast<int32_t>(JsonObject::IntegerValue(
@@ -169,8 +173,7 @@ EmbeddingLocation ReadEmbedding(const JsonObject& embedding, const ModelFacts& m
   } else {
     JsonObject::Fail("embedding.dtype", "\"float32\" or \"bfloat16\"", embedding.At("dtype"));
   }
-  const int64_t element_bytes = location.dtype == DType::kFloat32 ? 4 : 2;
-  const int64_t expected = model.vocab_size * model.hidden_size * element_bytes;
+  const int64_t expected = model.vocab_size * model.hidden_size * BytesOf(location.dtype);
   location.bytes = embedding.Integer("bytes", 0, INT64_MAX);
   if (location.bytes != expected) {
     JsonObject::Fail("embedding.bytes",

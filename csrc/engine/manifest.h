@@ -7,18 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "common/sampler_options.h"
 #include "engine/engine.h"
 
 namespace dgrt {
 
 // From generation_config.json of the checkpoint.
 struct GenerationDefaults {
-  int32_t max_denoising_steps = 0;
-  float entropy_bound = 0;         // nats
-  float t_min = 0;
-  float t_max = 0;
-  int32_t stability_threshold = 0;
-  float confidence_threshold = 0;  // nats
+  SamplerOptions sampler;
   std::vector<int32_t> stop_ids;
 };
 

@@ -3,8 +3,6 @@
 
 #include <string>
 
-#include <unistd.h>
-
 #include <onnxruntime_cxx_api.h>
 #include <onnxruntime_session_options_config_keys.h>
 
@@ -71,7 +69,7 @@ class OrtEngine : public Engine {
 
   ~OrtEngine() override {
     // In a child of fork() the sessions' threads do not exist and could not be joined.
-    if (::getpid() != process_id_) {
+    if (!home_.IsHere()) {
       prefill_.release();
       denoise_.release();
     }
@@ -90,7 +88,7 @@ class OrtEngine : public Engine {
 
   std::unique_ptr<Executor> CreateExecutor() override {
     return TranslateOrtErrors<DeviceError>("new executor", [&]() -> std::unique_ptr<Executor> {
-      return std::make_unique<OrtExecutor>(OrtGraphs{&prefill_, &denoise_, &model_});
+      return std::make_unique<OrtExecutor>(OrtGraphs{&prefill_, &denoise_, &model_, home_});
     });
   }
 
@@ -104,7 +102,7 @@ class OrtEngine : public Engine {
   MappedFile embedding_file_;
   Ort::Session prefill_, denoise_;
   std::string description_;
-  int process_id_ = ::getpid();
+  HomeProcess home_;
 };
 
 }  // namespace

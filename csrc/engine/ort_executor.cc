@@ -6,8 +6,6 @@
 #include <array>
 #include <numeric>
 
-#include <unistd.h>
-
 #include "engine/contract.h"
 #include "engine/ort_error.h"
 
@@ -33,9 +31,9 @@ bool SameRows(const KvLayerView& a, const KvLayerView& b) {
   return a.k == b.k && a.v == b.v && a.first == b.first && a.width == b.width;
 }
 
-// Threads do not survive fork(): a pass in the child would wait for them for ever.
-void CheckProcess(int process_id) {
-  if (::getpid() != process_id) {
+// A pass in a child of fork() would wait for ever for threads that do not exist there.
+void RequireHome(const HomeProcess& home) {
+  if (!home.IsHere()) {
     throw InvalidArgument("the engine was opened before fork(): open it in the child process instead");
   }
 }
@@ -52,8 +50,7 @@ OrtExecutor::OrtExecutor(const OrtGraphs& graphs)
       past_k_(LayerNames(contract::kPastK, graphs.model->layers.size())),
       past_v_(LayerNames(contract::kPastV, graphs.model->layers.size())),
       new_k_(LayerNames(contract::kNewK, graphs.model->layers.size())),
-      new_v_(LayerNames(contract::kNewV, graphs.model->layers.size())),
-      process_id_(::getpid()) {
+      new_v_(LayerNames(contract::kNewV, graphs.model->layers.size())) {
   const std::array<int64_t, 2> row_shape = {1, graphs.model->canvas_len};
   denoise_binding_.BindInput(contract::kCanvas, TensorView<int64_t>(memory_, canvas_ids_.data(), row_shape));
   denoise_binding_.BindInput(contract::kPositions, TensorView<int64_t>(memory_, canvas_positions_.data(), row_shape));
@@ -77,17 +74,17 @@ void OrtExecutor::BindPast(Ort::IoBinding& binding, int64_t kv_len, std::span<co
 }
 
 void OrtExecutor::Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) {
-  CheckProcess(process_id_);
+  RequireHome(graphs_.home);
   CheckViews(kv_len, kv);
   DGRT_CHECK(!tokens.empty());
-  std::vector<int64_t> ids(tokens.begin(), tokens.end());
-  std::vector<int64_t> positions(tokens.size());
-  std::iota(positions.begin(), positions.end(), kv_len);
+  prefill_ids_.assign(tokens.begin(), tokens.end());
+  prefill_positions_.resize(tokens.size());
+  std::iota(prefill_positions_.begin(), prefill_positions_.end(), kv_len);
   const auto num_tokens = static_cast<int64_t>(tokens.size());
   TranslateOrtErrors<DeviceError>("prefill pass", [&] {
     const std::array<int64_t, 2> row_shape = {1, num_tokens};
-    prefill_binding_.BindInput(contract::kTokens, TensorView<int64_t>(memory_, ids.data(), row_shape));
-    prefill_binding_.BindInput(contract::kPositions, TensorView<int64_t>(memory_, positions.data(), row_shape));
+    prefill_binding_.BindInput(contract::kTokens, TensorView<int64_t>(memory_, prefill_ids_.data(), row_shape));
+    prefill_binding_.BindInput(contract::kPositions, TensorView<int64_t>(memory_, prefill_positions_.data(), row_shape));
     BindPast(prefill_binding_, kv_len, kv);
     for (size_t i = 0; i < kv.size(); ++i) {
       const std::array<int64_t, 3> shape = {1, num_tokens, kv[i].width};
@@ -120,7 +117,7 @@ void OrtExecutor::BindDenoise(int64_t kv_len, std::span<const KvLayerView> kv, c
 
 void OrtExecutor::Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv,
                           const float* soft, float* hidden) {
-  CheckProcess(process_id_);
+  RequireHome(graphs_.home);
   CheckViews(kv_len, kv);
   DGRT_CHECK(canvas.size() == canvas_ids_.size());
   std::copy(canvas.begin(), canvas.end(), canvas_ids_.begin());

@@ -9,6 +9,7 @@
 
 #include <onnxruntime_cxx_api.h>
 
+#include "common/home_process.h"
 #include "engine/engine.h"
 
 namespace dgrt {
@@ -18,6 +19,7 @@ struct OrtGraphs {
   Ort::Session* prefill = nullptr;
   Ort::Session* denoise = nullptr;
   const ModelFacts* model = nullptr;
+  HomeProcess home;  // of the sessions and their threads
 };
 
 class OrtExecutor : public Executor {
@@ -47,10 +49,10 @@ class OrtExecutor : public Executor {
   Ort::RunOptions run_options_;
   Ort::IoBinding prefill_binding_;
   Ort::IoBinding denoise_binding_;
-  std::vector<int64_t> canvas_ids_, canvas_positions_;  // [L], bound to the denoise graph
+  std::vector<int64_t> prefill_ids_, prefill_positions_;  // [S], as large as the largest prefill so far
+  std::vector<int64_t> canvas_ids_, canvas_positions_;    // [L], bound to the denoise graph
   Bound bound_;
   std::vector<std::string> past_k_, past_v_, new_k_, new_v_;  // names per layer
-  int process_id_;
 };
 
 }  // namespace dgrt

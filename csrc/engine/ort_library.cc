@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Oldest function table whose operators and calls the exported graphs and ort_engine.cc need.
+// The function table that the headers of this build describe; any newer library serves it too.
 constexpr uint32_t kApiVersion = ORT_API_VERSION;
 constexpr char kVariable[] = "DGRT_ORT_LIBRARY";
 

@@ -11,12 +11,12 @@ namespace dgrt {
 
 class ThreadPool;  // common/thread_pool.h
 
-size_t VocabularyHeadWorkspaceBytes(int64_t canvas_len, int64_t hidden_size, int64_t vocab_size, int num_threads);
+size_t VocabularyHeadWorkspaceBytes(int64_t canvas_len, int64_t hidden_size, int64_t vocab_size);
 void LaunchVocabularyHead(const VocabularyHeadParams& params, ThreadPool& pool);
 
 // Entropy-bound acceptance (Ben-Hamu et al., arXiv 2505.24857): positions in ascending (entropy, position) order are
 // accepted while the sum of the entropies before them is <= bound (nats). The first is always accepted.
-// Pinned positions (constraints may be null) are accepted and take no part in the sum: their entropy is 0.
+// A pinned position has entropy 0: it comes first and adds nothing to the sum.
 void AcceptByEntropy(std::span<const float> entropy, float entropy_bound, std::span<uint8_t> accepted);
 
 }  // namespace dgrt

@@ -37,14 +37,22 @@ void Reservation::Publish(int64_t num_rows) noexcept {
   if (cache_ != nullptr) std::exchange(cache_, nullptr)->Publish(num_rows);
 }
 
+int64_t KvBytes(std::span<const KvLayerShape> layers, int64_t kv_len, int64_t num_rows) {
+  int64_t bytes = 0;
+  for (const KvLayerShape& layer : layers) {
+    bytes += 2 * (PageUp((kv_len + num_rows) * layer.row_bytes()) - PageDown(layer.first(kv_len) * layer.row_bytes()));
+  }
+  return bytes;
+}
+
 KvCache::KvCache(std::vector<KvLayerShape> layers, int64_t max_rows, int64_t memory_limit_bytes)
-    : views_(layers.size()), max_rows_(max_rows), limit_bytes_(memory_limit_bytes) {
+    : shapes_(std::move(layers)), views_(shapes_.size()), max_rows_(max_rows), limit_bytes_(memory_limit_bytes) {
   DGRT_CHECK(max_rows > 0 && memory_limit_bytes >= 0);
-  layers_.reserve(layers.size());
-  for (const KvLayerShape& shape : layers) {
+  layers_.reserve(shapes_.size());
+  for (const KvLayerShape& shape : shapes_) {
     DGRT_CHECK(shape.width > 0 && shape.sliding_window >= 0);
     Layer& layer = layers_.emplace_back();
-    layer.shape = shape;
+    layer.shape = &shape;
     layer.reserved_bytes = PageUp(max_rows * layer.row_bytes());
     for (Buffer& buffer : layer.buffers) {
       void* base = mmap(nullptr, static_cast<size_t>(layer.reserved_bytes), PROT_NONE,
@@ -70,16 +78,8 @@ void KvCache::Unmap() noexcept {
   }
 }
 
-int64_t KvCache::BytesFor(int64_t kv_len, int64_t num_rows) const {
-  int64_t bytes = 0;
-  for (const Layer& layer : layers_) {
-    bytes += 2 * (PageUp((kv_len + num_rows) * layer.row_bytes()) - PageDown(layer.first(kv_len) * layer.row_bytes()));
-  }
-  return bytes;
-}
-
 void KvCache::RequireFits(int64_t kv_len, int64_t num_rows) const {
-  const int64_t needed = BytesFor(kv_len, num_rows);
+  const int64_t needed = KvBytes(shapes_, kv_len, num_rows);
   if (limit_bytes_ == 0 || needed <= limit_bytes_) return;
   throw OutOfMemory(Message("KV memory: ", kv_len + num_rows, " tokens need ", needed, " bytes, the limit leaves ",
                             limit_bytes_, " (in use: ", current_bytes_, ")"));
@@ -96,7 +96,7 @@ Reservation KvCache::Reserve(int64_t num_rows) {
       if (Commit(&buffer, PageUp((kv_len_ + num_rows) * layer.row_bytes()))) continue;
       const int64_t in_use = current_bytes_;
       TrimTo(kv_len_);
-      throw OutOfMemory(Message("KV memory: ", kv_len_ + num_rows, " tokens need ", BytesFor(kv_len_, num_rows),
+      throw OutOfMemory(Message("KV memory: ", kv_len_ + num_rows, " tokens need ", KvBytes(shapes_, kv_len_, num_rows),
                                 " bytes; the system refused after ", in_use));
     }
   }
@@ -109,7 +109,7 @@ std::span<const KvLayerView> KvCache::Views() {
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     views_[i] = {reinterpret_cast<float*>(layer.buffers[0].base), reinterpret_cast<float*>(layer.buffers[1].base),
-                 layer.first(kv_len_), layer.shape.width};
+                 layer.first(kv_len_), layer.shape->width};
   }
   return views_;
 }

@@ -23,7 +23,13 @@ constexpr int64_t FirstVisibleToken(int64_t kv_len, int64_t sliding_window) {
 struct KvLayerShape {
   int64_t width = 0;           // num_kv_heads * head_dim
   int64_t sliding_window = 0;  // W, or 0: full layer
+
+  int64_t row_bytes() const { return width * static_cast<int64_t>(sizeof(float)); }  // of K, and of V
+  int64_t first(int64_t kv_len) const { return sliding_window > 0 ? FirstVisibleToken(kv_len, sliding_window) : 0; }
 };
+
+// Committed bytes of all layers while `num_rows` are reserved after kv_len published ones.
+int64_t KvBytes(std::span<const KvLayerShape> layers, int64_t kv_len, int64_t num_rows);
 
 class KvCache;
 
@@ -70,9 +76,6 @@ class KvCache {
   // Forgets all rows and gives their memory back. No reservation may be held.
   void Clear();
 
-  // Committed bytes while `num_rows` are reserved after kv_len published ones.
-  int64_t BytesFor(int64_t kv_len, int64_t num_rows) const;
-
   KvSnapshot Snapshot() const;
 
  private:
@@ -83,13 +86,11 @@ class KvCache {
     int64_t begin = 0, end = 0;
   };
   struct Layer {
-    KvLayerShape shape;
+    const KvLayerShape* shape = nullptr;
     int64_t reserved_bytes = 0;  // address space per buffer
     Buffer buffers[2];           // K, V
-    int64_t row_bytes() const { return shape.width * static_cast<int64_t>(sizeof(float)); }
-    int64_t first(int64_t kv_len) const {
-      return shape.sliding_window > 0 ? FirstVisibleToken(kv_len, shape.sliding_window) : 0;
-    }
+    int64_t row_bytes() const { return shape->row_bytes(); }
+    int64_t first(int64_t kv_len) const { return shape->first(kv_len); }
   };
 
   bool Commit(Buffer* buffer, int64_t end);
@@ -99,7 +100,8 @@ class KvCache {
   void Release() noexcept;
   void Unmap() noexcept;
 
-  std::vector<Layer> layers_;
+  const std::vector<KvLayerShape> shapes_;
+  std::vector<Layer> layers_;  // one per shape
   std::vector<KvLayerView> views_;
   int64_t max_rows_ = 0;
   int64_t limit_bytes_ = 0;

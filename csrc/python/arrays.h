@@ -20,9 +20,10 @@ std::string Describe(const pybind11::array& array);
 template <typename T>
 std::span<const T> View(const pybind11::array& array, int rank, const char* name, const char* shape) {
   const bool fits = pybind11::isinstance<pybind11::array_t<T>>(array) && array.ndim() == rank &&
-                    (array.flags() & pybind11::array::c_style) != 0;
+                    (array.flags() & pybind11::array::c_style) != 0 &&
+                    reinterpret_cast<uintptr_t>(array.data()) % alignof(T) == 0;
   if (!fits) {
-    throw InvalidArgument(Message(name, ": expected a C-contiguous array ",
+    throw InvalidArgument(Message(name, ": expected a C-contiguous, aligned array ",
                                   std::string(pybind11::str(pybind11::dtype::of<T>())), " ", shape, ", found ",
                                   Describe(array)));
   }

@@ -116,7 +116,7 @@ py::tuple VocabularyHead(const py::array& hidden, const py::array& table, float 
     const py::gil_scoped_release release;
     ThreadPool pool(threads);
     AlignedBuffer<std::byte> workspace(
-        VocabularyHeadWorkspaceBytes(params.canvas_len, hidden_size, params.table.vocab_size, threads));
+        VocabularyHeadWorkspaceBytes(params.canvas_len, hidden_size, params.table.vocab_size));
     params.workspace = workspace.data();
     LaunchVocabularyHead(params, pool);
   }

@@ -91,13 +91,7 @@ int64_t KvLen(SessionObject& self) {
 
 const char* FinishReasonText(SessionObject& self) {
   const auto use = self.use.Enter();
-  switch (self.session.finish_reason()) {
-    case FinishReason::kNone: return "";
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kCancelled: return "cancelled";
-  }
-  throw InternalError("unknown finish reason");
+  return FinishReasonName(self.session.finish_reason());
 }
 
 py::dict StatsDict(SessionObject& self) {

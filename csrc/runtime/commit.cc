@@ -1,4 +1,4 @@
-// Stage 7, commit: the only irreversible act on a sequence. Called by generate.cc with a finished canvas. Everything
+// Stage 4, commit: the only irreversible act on a sequence. Called by generate.cc with a finished canvas. Everything
 // that can fail (engine pass, sink) comes before the first change; what follows cannot throw.
 #include <algorithm>
 

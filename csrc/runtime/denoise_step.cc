@@ -66,7 +66,7 @@ void DenoiseStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
   std::swap(canvas.argmax, canvas.previous_argmax);
   RunHead(state, plan, step);
   AcceptByEntropy(canvas.entropy, state.options.sampler.entropy_bound, canvas.accepted);
-  Renoise(state.noise_key(plan.index, step), state.model.vocab_size, canvas.accepted, canvas.sampled,
+  Renoise(state.noise_key(plan.index, step), state.model.vocab_size, {}, canvas.accepted, canvas.sampled,
           canvas.next_tokens);
 }
 

@@ -5,21 +5,6 @@
 #include "runtime/runtime_impl.h"
 
 namespace dgrt {
-namespace {
-
-GenerateOptions DefaultsOf(const GenerationDefaults& from) {
-  GenerateOptions out;
-  out.sampler.max_denoising_steps = from.max_denoising_steps;
-  out.sampler.entropy_bound = from.entropy_bound;
-  out.sampler.t_min = from.t_min;
-  out.sampler.t_max = from.t_max;
-  out.sampler.stability_threshold = from.stability_threshold;
-  out.sampler.confidence_threshold = from.confidence_threshold;
-  out.stop_ids = from.stop_ids;
-  return out;
-}
-
-}  // namespace
 
 std::shared_ptr<Runtime> Runtime::Open(const std::string& package_dir, const RuntimeOptions& options) {
   const RuntimeOptions resolved = ResolveOptions(options);
@@ -30,7 +15,8 @@ std::shared_ptr<Runtime> Runtime::Open(const std::string& package_dir, const Run
 
   auto impl = std::make_unique<Impl>();
   impl->options = resolved;
-  impl->defaults = DefaultsOf(manifest.generation);
+  impl->defaults.sampler = manifest.generation.sampler;
+  impl->defaults.stop_ids = manifest.generation.stop_ids;
   impl->manifest_json = manifest.json;
   impl->weight_bytes = manifest.weight_bytes;
   impl->engine = OpenOrtEngine(manifest, engine_options);

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "common/sampler_options.h"
+
 namespace dgrt {
 
 struct RuntimeOptions {
@@ -13,15 +15,6 @@ struct RuntimeOptions {
   std::string ort_library;           // path of libonnxruntime; empty: DGRT_ORT_LIBRARY, then the default search
   bool verify_weights = false;       // also hash the weight files at load (reads them once)
   int64_t memory_limit_bytes = 0;    // KV + workspace of one session; 0: none
-};
-
-struct SamplerOptions {
-  int32_t max_denoising_steps = 48;  // N
-  float entropy_bound = 0.1f;        // nats
-  float t_min = 0.4f;                // temperature of the schedule at n = 0
-  float t_max = 0.8f;                // temperature at n = N
-  int32_t stability_threshold = 1;   // steps the argmax canvas must stay unchanged; 0: stability is not asked for
-  float confidence_threshold = 0.005f;  // mean entropy below which a stable canvas stops, nats
 };
 
 struct GenerateOptions {

@@ -18,6 +18,16 @@ constexpr int64_t NumPrefillChunks(int64_t num_tokens) {
   return (num_tokens + kPrefillChunkTokens - 1) / kPrefillChunkTokens;
 }
 
+// Calls visit(kv_len, num_rows) for each reservation of KV rows from an empty cache to the first canvas: the chunks of the
+// prompt, then the canvas. In sliding layers a chunk may need more than the canvas does.
+template <typename Visit>
+constexpr void ForEachReservation(int64_t prompt_len, int64_t canvas_len, Visit visit) {
+  for (int64_t begin = 0; begin < prompt_len; begin = PrefillChunkEnd(begin, prompt_len)) {
+    visit(begin, PrefillChunkEnd(begin, prompt_len) - begin);
+  }
+  visit(prompt_len, canvas_len);
+}
+
 // Canvas positions are kv_len .. kv_len + canvas_len - 1, all below context_len.
 constexpr bool CanvasFits(int64_t kv_len, int64_t canvas_len, int64_t context_len) {
   return kv_len + canvas_len <= context_len;

@@ -1,4 +1,4 @@
-// Stage 2, prefill: runs the prompt through the engine in chunks and writes its KV rows. Called by Session::Prefill.
+// Stage 1, prefill: runs the prompt through the engine in chunks and writes its KV rows. Called by Session::Prefill.
 // Chunks are published one by one so that sliding layers hold a window and not the whole prompt; a failure in the
 // middle therefore clears the cache.
 #include "common/check.h"
@@ -18,12 +18,7 @@ void CheckPrompt(const SessionState& state, std::span<const int32_t> prompt) {
                                   model.context_len - model.canvas_len, " (context ", model.context_len, ", canvas ",
                                   model.canvas_len, ")"));
   }
-  for (size_t i = 0; i < prompt.size(); ++i) {
-    if (prompt[i] < 0 || prompt[i] >= model.vocab_size) {
-      throw InvalidArgument(
-          Message("prompt[", i, "]: expected a token id in [0, ", model.vocab_size, "), found ", prompt[i]));
-    }
-  }
+  RequireTokens("prompt", prompt, model.vocab_size);
 }
 
 void RunChunk(SessionState& state, std::span<const int32_t> chunk) {
@@ -52,7 +47,9 @@ void ReserveOutput(SessionState& state, int64_t prompt_len) {
 void PrefillPrompt(SessionState& state, std::span<const int32_t> prompt) {
   CheckPrompt(state, prompt);
   const int64_t prompt_len = static_cast<int64_t>(prompt.size());
-  state.kv.RequireFits(prompt_len, state.model.canvas_len);  // before minutes of work
+  // Before minutes of work: everything that the first canvas needs.
+  ForEachReservation(prompt_len, state.model.canvas_len,
+                     [&](int64_t kv_len, int64_t num_rows) { state.kv.RequireFits(kv_len, num_rows); });
   ReserveOutput(state, prompt_len);
   try {
     for (int64_t begin = 0; begin < prompt_len; begin = PrefillChunkEnd(begin, prompt_len)) {

@@ -1,4 +1,4 @@
-// Stage 5, refine: the loop of denoise steps on one canvas and its stop rule. Called by generate.cc. Writes the canvas
+// Stage 3, refine: the loop of denoise steps on one canvas and its stop rule. Called by generate.cc. Writes the canvas
 // only: tokens and KV length are not its business.
 #include <algorithm>
 
@@ -13,7 +13,7 @@ void StartCanvas(SessionState& state, const CanvasPlan& plan) {
   if (state.has_start_canvas) {
     std::copy(state.start_canvas.begin(), state.start_canvas.end(), canvas.tokens.begin());
   } else {
-    DrawInitialCanvas(state.noise_key(plan.index, 0), state.model.vocab_size, canvas.tokens);
+    DrawInitialCanvas(state.noise_key(plan.index, 0), state.model.vocab_size, {}, canvas.tokens);
   }
   std::copy(canvas.tokens.begin(), canvas.tokens.end(), canvas.argmax.begin());
   std::fill(canvas.soft.begin(), canvas.soft.end(), 0.0f);

@@ -34,27 +34,6 @@ template <typename Value>
   throw InvalidArgument(Message(option, ": expected ", expected, ", found ", found));
 }
 
-void CheckSampler(const SamplerOptions& sampler) {
-  // Negated comparisons, so that NaN is rejected too.
-  if (sampler.max_denoising_steps <= 0) Reject("max_denoising_steps", "at least 1", sampler.max_denoising_steps);
-  if (!(sampler.entropy_bound > 0)) Reject("entropy_bound", "a number above 0", sampler.entropy_bound);
-  if (!(sampler.t_min >= 0) || !std::isfinite(sampler.t_min)) Reject("t_min", "a number from 0", sampler.t_min);
-  if (!(sampler.t_max > sampler.t_min) || !std::isfinite(sampler.t_max)) {
-    throw InvalidArgument(Message("t_max: expected a number above t_min (", sampler.t_min, "), found ", sampler.t_max));
-  }
-  if (sampler.stability_threshold < 0) Reject("stability_threshold", "at least 0", sampler.stability_threshold);
-  if (!(sampler.confidence_threshold > 0)) {
-    Reject("confidence_threshold", "a number above 0", sampler.confidence_threshold);
-  }
-}
-
-void CheckTokens(const char* what, std::span<const int32_t> tokens, int64_t vocab_size) {
-  for (const int32_t token : tokens) {
-    if (token >= 0 && token < vocab_size) continue;
-    throw InvalidArgument(Message(what, ": expected token ids in [0, ", vocab_size, "), found ", token));
-  }
-}
-
 // What is left of the limit for KV rows; 0: no limit.
 int64_t KvLimit(int64_t memory_limit_bytes, int64_t workspace_bytes) {
   if (memory_limit_bytes == 0) return 0;
@@ -73,13 +52,20 @@ RuntimeOptions ResolveOptions(const RuntimeOptions& options) {
   return out;
 }
 
+void RequireTokens(const char* what, std::span<const int32_t> tokens, int64_t vocab_size) {
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] >= 0 && tokens[i] < vocab_size) continue;
+    throw InvalidArgument(Message(what, "[", i, "]: expected a token id in [0, ", vocab_size, "), found ", tokens[i]));
+  }
+}
+
 void CheckOptions(const GenerateOptions& options, const ModelFacts& model) {
   if (options.max_new_tokens < 1 && options.max_new_tokens != -1) {
     Reject("max_new_tokens", "at least 1, or -1 for no limit", options.max_new_tokens);
   }
   if (options.request >= kMaxRequest) Reject("request", "a number below 2^24", options.request);
-  CheckSampler(options.sampler);
-  CheckTokens("stop_ids", options.stop_ids, model.vocab_size);
+  if (const std::string broken = BrokenSampler(options.sampler); !broken.empty()) throw InvalidArgument(broken);
+  RequireTokens("stop_ids", options.stop_ids, model.vocab_size);
 }
 
 std::vector<KvLayerShape> KvShapes(const ModelFacts& model) {
@@ -90,15 +76,15 @@ std::vector<KvLayerShape> KvShapes(const ModelFacts& model) {
   return shapes;
 }
 
-int64_t WorkspaceBytes(const ModelFacts& model, int num_threads) {
+int64_t WorkspaceBytes(const ModelFacts& model) {
   const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4;  // five token rows, accepted, entropy, uniform, start canvas
   const int64_t rows = 3 * model.canvas_len * model.hidden_size * static_cast<int64_t>(sizeof(float));
   return per_position * model.canvas_len + rows +
-         static_cast<int64_t>(VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size,
-                                                           num_threads));
+         static_cast<int64_t>(
+             VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size));
 }
 
-Canvas::Canvas(const ModelFacts& model, int num_threads) {
+Canvas::Canvas(const ModelFacts& model) {
   const size_t positions = static_cast<size_t>(model.canvas_len);
   const size_t floats = positions * static_cast<size_t>(model.hidden_size);
   for (std::vector<int32_t>* row : {&tokens, &next_tokens, &argmax, &previous_argmax, &sampled}) {
@@ -109,7 +95,7 @@ Canvas::Canvas(const ModelFacts& model, int num_threads) {
   uniform.assign(positions, 0);
   for (AlignedBuffer<float>* buffer : {&soft, &next_soft, &hidden}) *buffer = AlignedBuffer<float>(floats);
   head_workspace = AlignedBuffer<unsigned char>(
-      VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size, num_threads));
+      VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size));
 }
 
 SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, ThreadPool& threads,
@@ -120,9 +106,8 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Threa
       pool(threads),
       options(wanted),
       executor(engine.CreateExecutor()),
-      canvas(model, threads.num_threads()),
-      kv(KvShapes(model), model.context_len + model.canvas_len,
-         KvLimit(memory_limit_bytes, WorkspaceBytes(model, threads.num_threads()))),
+      kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(model))),
+      canvas(model),
       start_canvas(static_cast<size_t>(model.canvas_len)) {}
 
 // --- Runtime ---
@@ -151,9 +136,12 @@ MemoryPlan Runtime::memory() const {
   const ModelFacts& facts = model();
   MemoryPlan plan;
   plan.weight_bytes = impl_->weight_bytes;
-  plan.workspace_bytes = WorkspaceBytes(facts, threads());
-  const KvCache cache(KvShapes(facts), facts.context_len, 0);  // addresses only: asks for no memory
-  plan.kv_bytes_full_context = cache.BytesFor(facts.context_len - facts.canvas_len, facts.canvas_len);
+  plan.workspace_bytes = WorkspaceBytes(facts);
+  const std::vector<KvLayerShape> shapes = KvShapes(facts);
+  // The longest prompt: nothing holds more, whichever of its reservations is the largest.
+  ForEachReservation(facts.context_len - facts.canvas_len, facts.canvas_len, [&](int64_t kv_len, int64_t num_rows) {
+    plan.kv_bytes_full_context = std::max(plan.kv_bytes_full_context, KvBytes(shapes, kv_len, num_rows));
+  });
   return plan;
 }
 
@@ -191,7 +179,7 @@ void Session::SetCanvas(std::span<const int32_t> canvas) {
   if (static_cast<int64_t>(canvas.size()) != state.model.canvas_len) {
     throw InvalidArgument(Message("canvas: expected ", state.model.canvas_len, " tokens, found ", canvas.size()));
   }
-  CheckTokens("canvas", canvas, state.model.vocab_size);
+  RequireTokens("canvas", canvas, state.model.vocab_size);
   std::copy(canvas.begin(), canvas.end(), state.start_canvas.begin());
   state.has_start_canvas = true;
 }

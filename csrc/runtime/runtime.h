@@ -2,7 +2,6 @@
 //   Runtime: a loaded engine package; any thread. Session: one sequence; one thread at a time, Cancel from any.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -18,13 +17,19 @@ namespace dgrt {
 
 enum class FinishReason : int32_t { kNone = 0, kStop = 1, kLength = 2, kCancelled = 3 };
 
+// "", "stop", "length" or "cancelled".
+constexpr const char* FinishReasonName(FinishReason reason) {
+  constexpr const char* kNames[] = {"", "stop", "length", "cancelled"};
+  return kNames[static_cast<int32_t>(reason)];
+}
+
 struct MemoryPlan {
   int64_t weight_bytes = 0;          // weight files of the package
   int64_t kv_bytes_full_context = 0; // one session at context_len
   int64_t workspace_bytes = 0;       // one session: hidden, soft, head scratch
 };
 
-class Runtime : public std::enable_shared_from_this<Runtime> {
+class Runtime {
  public:
   // Opens an engine package folder. Throws ContractMismatch, InvalidArgument, Unsupported, OutOfMemory.
   static std::shared_ptr<Runtime> Open(const std::string& package_dir, const RuntimeOptions& options);

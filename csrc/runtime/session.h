@@ -21,7 +21,7 @@ namespace dgrt {
 // The canvas in work and the scratch of its denoise steps. All memory is taken when the session is made.
 // Written by refine.cc and denoise_step.cc; commit.cc only reads.
 struct Canvas {
-  explicit Canvas(const ModelFacts& model, int num_threads);
+  explicit Canvas(const ModelFacts& model);
 
   std::vector<int32_t> tokens;           // [L] input of the step
   std::vector<int32_t> next_tokens;      // [L] output of the step; swapped with tokens between steps
@@ -37,7 +37,6 @@ struct Canvas {
   AlignedBuffer<unsigned char> head_workspace;
   int32_t num_steps = 0;                 // steps done
   int32_t num_equal = 0;                 // steps right before the last one with the same argmax canvas
-
 };
 
 struct SessionState {
@@ -50,8 +49,8 @@ struct SessionState {
   ThreadPool& pool;
   const GenerateOptions options;
   const std::unique_ptr<Executor> executor;
+  KvCache kv;  // before the canvas: a memory limit that is too low is found before memory is taken
   Canvas canvas;
-  KvCache kv;
 
   int64_t prompt_len = 0;             // 0: not prefilled
   std::vector<int32_t> tokens;        // committed, emitted
@@ -70,8 +69,11 @@ struct SessionState {
 // Throws InvalidArgument, naming the option, what is expected and what was found.
 void CheckOptions(const GenerateOptions& options, const ModelFacts& model);
 
+// Throws InvalidArgument, naming the first token that is not in [0, vocab_size).
+void RequireTokens(const char* what, std::span<const int32_t> tokens, int64_t vocab_size);
+
 // Bytes of one session beside its KV rows.
-int64_t WorkspaceBytes(const ModelFacts& model, int num_threads);
+int64_t WorkspaceBytes(const ModelFacts& model);
 
 // The layers of a model as the KV cache wants them.
 std::vector<KvLayerShape> KvShapes(const ModelFacts& model);

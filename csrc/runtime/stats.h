@@ -15,7 +15,7 @@ struct Stats {
   int64_t accepted_drafts = 0;  // drafted positions that were committed unchanged
   int64_t row_tokens = 0;       // token rows over all passes
   int64_t canvases = 0;         // finished canvases
-  std::vector<int32_t> steps_per_canvas;  // refine.cc
+  std::vector<int32_t> steps_per_canvas;  // commit.cc
   int64_t prompt_tokens = 0;
   int64_t tokens = 0;           // emitted tokens: up to and including the first stop id
   double prefill_ms = 0;        // engine time of prefill

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "lowered_limit.h"
 #include "test.h"
 
 namespace dgrt {
@@ -118,12 +119,26 @@ TEST(AReservationBeyondTheLimitChangesNothingAndStatesTheNumbers) {
   CHECK_EQ(cache.kv_len(), 40);
 }
 
+TEST(AReservationThatTheSystemRefusesChangesNothing) {
+  KvCache cache(kLayers, 100000, 0);
+  cache.Reserve(20).Publish(20);
+  const int64_t before = cache.current_bytes();
+  {
+    test::LoweredLimit no_more_memory(RLIMIT_DATA, 64 << 20);
+    CHECK_THROWS(OutOfMemory, "the system refused after", (void)cache.Reserve(50000));
+    CHECK_EQ(cache.current_bytes(), before);
+    CheckInvariants(cache);
+  }
+  cache.Reserve(50000).Publish(50000);
+  CheckInvariants(cache);
+}
+
 TEST(SlidingLayersHoldNoMoreThanWindowAndReservation) {
   KvCache cache({{1024, 16}}, 100000, 0);  // a row is a page
   for (int i = 0; i < 100; ++i) cache.Reserve(32).Publish(32);
   CHECK_EQ(cache.current_bytes(), 2 * 15 * 4096);
   CHECK_EQ(cache.peak_bytes(), 2 * (15 + 32) * 4096);
-  CHECK_EQ(cache.BytesFor(3200, 32), cache.peak_bytes());
+  CHECK_EQ(KvBytes(std::vector<KvLayerShape>{{1024, 16}}, 3200, 32), cache.peak_bytes());
 }
 
 TEST(ALongContextCostsAddressesOnly) {

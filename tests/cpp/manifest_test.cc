@@ -101,8 +101,8 @@ TEST(AGoodManifestIsReadInFull) {
   CHECK(manifest.model.layers[1].type == LayerType::kFull);
   CHECK_EQ(manifest.model.layers[1].kv_width(), 4);
   CHECK_EQ(manifest.model.bos_token_id, -1);
-  CHECK_EQ(manifest.generation.max_denoising_steps, 48);
-  CHECK_NEAR(manifest.generation.entropy_bound, 0.1, 1e-7);
+  CHECK_EQ(manifest.generation.sampler.max_denoising_steps, 48);
+  CHECK_NEAR(manifest.generation.sampler.entropy_bound, 0.1, 1e-7);
   CHECK_EQ(manifest.generation.stop_ids.size(), 2u);
   CHECK_EQ(manifest.embedding.offset, 10);
   CHECK(manifest.embedding.dtype == DType::kFloat32);
@@ -172,6 +172,9 @@ TEST(AbsurdFactsAreRefused) {
   CheckRefused("layers[0].type", [](json& m) { m["model"]["layers"][0]["type"] = "round"; });
   CheckRefused("stop_ids[1]", [](json& m) { m["generation"]["stop_ids"][1] = 8; });
   CheckRefused("max_denoising_steps", [](json& m) { m["generation"]["max_denoising_steps"] = 0; });
+  // What every session would refuse is refused with the package.
+  CheckRefused("generation.entropy_bound: expected a number above 0", [](json& m) { m["generation"]["entropy_bound"] = 0; });
+  CheckRefused("generation.t_max: expected a number above t_min", [](json& m) { m["generation"]["t_max"] = 0.4; });
   CheckRefused("KV memory", [](json& m) {
     m["model"]["context_len"] = int64_t{1} << 32;
     m["model"]["num_heads"] = 1 << 14;

@@ -1,6 +1,7 @@
 // common/philox.h and runtime/noise.h: the numbers themselves and the addressing of draws.
 #include "common/philox.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <set>
 #include <vector>
@@ -50,7 +51,7 @@ TEST(UniformsLieInTheUnitIntervalWithTheRightMoments) {
 
 TEST(InitialCanvasUsesItsOwnStreamAndStepZero) {
   std::vector<int32_t> canvas(17);
-  DrawInitialCanvas({9, 1, 2, 40}, 111, canvas);
+  DrawInitialCanvas({9, 1, 2, 40}, 111, {}, canvas);
   for (uint32_t i = 0; i < canvas.size(); ++i) {
     CHECK_EQ(canvas[i], static_cast<int32_t>(NoiseInteger({9, 1, 2, 0}, NoiseStream::kInitialCanvas, i, 111)));
     CHECK(canvas[i] >= 0 && canvas[i] < 111);
@@ -62,7 +63,7 @@ TEST(RenoiseKeepsAcceptedTokensAndRedrawsTheOthers) {
   const std::vector<uint8_t> accepted = {1, 0, 1};
   std::vector<int32_t> canvas(3);
   const NoiseKey key{9, 0, 0, 3};
-  Renoise(key, 111, accepted, sampled, canvas);
+  Renoise(key, 111, {}, accepted, sampled, canvas);
   CHECK_EQ(canvas[0], 5);
   CHECK_EQ(canvas[1], static_cast<int32_t>(NoiseInteger(key, NoiseStream::kRenoise, 1, 111)));
   CHECK_EQ(canvas[2], 7);
@@ -76,6 +77,28 @@ TEST(DrawsRespectPinnedTokensAndAllowedSets) {
     CHECK_EQ(DrawToken({1, 0, 0, 0}, NoiseStream::kRenoise, i, 111, {42, {}}), 42);
   }
   CHECK(seen == std::set<int32_t>(allowed.begin(), allowed.end()));
+}
+
+TEST(NoiseOfACanvasKeepsToTheConstraintsOfEachPosition) {
+  const std::vector<int32_t> allowed = {3, 50, 110};
+  const std::vector<PositionConstraint> constraints = {{}, {42, {}}, {-1, allowed}};
+  const std::vector<uint8_t> none = {0, 0, 0};
+  const std::vector<int32_t> sampled = {7, 8, 9};
+  std::set<int32_t> free_tokens;
+  for (uint32_t step = 0; step < 200; ++step) {
+    const NoiseKey key{1, 0, step, step};
+    std::vector<int32_t> first(3), again(3), unconstrained(3);
+    DrawInitialCanvas(key, 111, constraints, first);
+    Renoise(key, 111, constraints, none, sampled, again);
+    Renoise(key, 111, {}, none, sampled, unconstrained);
+    for (const auto& canvas : {first, again}) {
+      CHECK_EQ(canvas[1], 42);
+      CHECK(std::find(allowed.begin(), allowed.end(), canvas[2]) != allowed.end());
+    }
+    CHECK_EQ(again[0], unconstrained[0]);  // the neighbours' constraints change nothing
+    free_tokens.insert(again[0]);
+  }
+  CHECK(free_tokens.size() > 50);
 }
 
 }  // namespace dgrt

@@ -1,6 +1,9 @@
 // runtime/plan.h: positions, chunks, temperatures. Mostly compile-time facts.
 #include "runtime/plan.h"
 
+#include <utility>
+#include <vector>
+
 #include "test.h"
 
 namespace dgrt {
@@ -11,6 +14,14 @@ TEST(PromptsAreCutAtFixedPlaces) {
   static_assert(PrefillChunkEnd(0, kPrefillChunkTokens + 1) == kPrefillChunkTokens);
   static_assert(PrefillChunkEnd(kPrefillChunkTokens, kPrefillChunkTokens + 1) == kPrefillChunkTokens + 1);
   static_assert(NumPrefillChunks(1) == 1 && NumPrefillChunks(kPrefillChunkTokens + 1) == 2);
+}
+
+TEST(ReservationsAreThePromptsChunksAndThenTheCanvas) {
+  std::vector<std::pair<int64_t, int64_t>> seen;
+  ForEachReservation(kPrefillChunkTokens + 3, 8, [&](int64_t kv_len, int64_t num_rows) { seen.push_back({kv_len, num_rows}); });
+  const std::vector<std::pair<int64_t, int64_t>> expected = {
+      {0, kPrefillChunkTokens}, {kPrefillChunkTokens, 3}, {kPrefillChunkTokens + 3, 8}};
+  CHECK(seen == expected);
 }
 
 TEST(ACanvasNeedsAllItsPositions) {

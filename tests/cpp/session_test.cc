@@ -287,6 +287,7 @@ TEST(UnusableOptionsAreRefused) {
   refused("t_max: expected a number above t_min", [](auto& o) { o.sampler.t_max = o.sampler.t_min; });
   refused("t_max", [nan](auto& o) { o.sampler.t_max = nan; });
   refused("t_min", [](auto& o) { o.sampler.t_min = -0.1f; });
+  refused("t_min: expected a temperature of at least", [](auto& o) { o.sampler.t_min = 0, o.sampler.t_max = 1e-37f; });
   refused("stability_threshold", [](auto& o) { o.sampler.stability_threshold = -1; });
   refused("confidence_threshold", [nan](auto& o) { o.sampler.confidence_threshold = nan; });
   refused("request: expected a number below 2^24, found 16777216", [](auto& o) { o.request = kMaxRequest; });
@@ -308,6 +309,33 @@ TEST(ARuntimeTellsWhatItWillNeed) {
   RuntimeOptions bad;
   bad.threads = -1;
   CHECK_THROWS(InvalidArgument, "threads", Runtime::FromEngine(std::make_unique<FakeEngine>(f.script, f.log), {}, bad));
+}
+
+TEST(TheMemoryPlanHoldsForTheLongestPrompt) {
+  SessionFixture f;
+  f.script->context_len = 2000;
+  f.script->prompt_len = 1992;
+  f.prompt = Counting(5, 1992);
+  const auto runtime = f.Open();
+  Session session(runtime, f.options);
+  Generate(session, f.prompt, nullptr);
+  CHECK_EQ(session.stats().peak_kv_bytes, runtime->memory().kv_bytes_full_context);
+}
+
+TEST(AMemoryLimitThatAPromptsChunkWouldExceedIsFoundBeforeAnyPass) {
+  SessionFixture f;
+  f.script->context_len = 4000;
+  f.script->prompt_len = 3000;
+  f.prompt = Counting(5, 3000);
+  Session unlimited(f.Open(), f.options);
+  unlimited.Prefill(f.prompt);
+  const int64_t needed = f.Open()->memory().workspace_bytes + unlimited.stats().peak_kv_bytes;
+  f.log->num_calls = 0;
+  Session limited(f.Open(1, needed - 1), f.options);
+  CHECK_THROWS(OutOfMemory, "the limit leaves", limited.Prefill(f.prompt));
+  CHECK_EQ(f.log->num_calls, 0);
+  Session enough(f.Open(1, needed), f.options);
+  enough.Prefill(f.prompt);
 }
 
 }  // namespace dgrt

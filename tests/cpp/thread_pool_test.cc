@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "common/env.h"
+#include "lowered_limit.h"
 #include "test.h"
 
 namespace dgrt {
@@ -48,6 +49,19 @@ TEST(SeveralCallersTakeTurns) {
   for (std::thread& caller : callers) caller.join();
   CHECK_EQ(sum.load(), 4 * 100 * 45);
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they reserve address space of their own
+TEST(APoolThatCannotHaveItsThreadsIsRefusedAndLeavesNone) {
+  {
+    test::LoweredLimit few_stacks(RLIMIT_AS, 64 << 20);
+    CHECK_THROWS(OutOfMemory, "expected 1024 threads, found room for", ThreadPool(1024));
+  }
+  std::atomic<int> runs{0};
+  ThreadPool pool(3);
+  pool.ParallelFor(8, [&](int64_t) { ++runs; });
+  CHECK_EQ(runs.load(), 8);
+}
+#endif
 
 TEST(AnIdlePoolSleepsAndWakesAgain) {
   ThreadPool pool(3);

@@ -60,7 +60,7 @@ struct Fixture {
   HeadOutput Run(int threads, const PositionConstraint* constraints = nullptr, bool want_soft = true) const {
     HeadOutput out{std::vector<int32_t>(Size(c.len), -7), std::vector<int32_t>(Size(c.len), -7),
                    std::vector<float>(Size(c.len), -7), std::vector<float>(want_soft ? Size(c.len * c.dim) : 0, -7)};
-    AlignedBuffer<unsigned char> workspace(VocabularyHeadWorkspaceBytes(c.len, c.dim, c.vocab, threads));
+    AlignedBuffer<unsigned char> workspace(VocabularyHeadWorkspaceBytes(c.len, c.dim, c.vocab));
     std::memset(workspace.data(), 0xff, workspace.bytes());  // NaN everywhere: nothing may be read before it is written
     VocabularyHeadParams params;
     params.hidden = hidden.data();
@@ -375,6 +375,11 @@ TEST(TheSoftcapIsAccurateToAFewUnitsInTheLastPlace) {
       CHECK_NEAR(numbers[i] / std::tanh(static_cast<double>(before[i])), 1.0, 5e-7);
     }
   }
+}
+
+TEST(TheWorkspaceIsFarFromAMatrixOfAllScores) {
+  constexpr int64_t kCanvas = 256, kHidden = 2816, kVocab = 262144;  // the released model
+  CHECK(VocabularyHeadWorkspaceBytes(kCanvas, kHidden, kVocab) * 4 < kCanvas * kVocab * sizeof(float));
 }
 
 }  // namespace dgrt

@@ -70,7 +70,7 @@ class VocabularyHead {
         kernels_(SelectTileKernels()),
         panels_(NumPanels(params.table.hidden_size)),
         block_floats_(panels_ * kPanelWidth * kRowLanes),
-        row_bytes_(params.table.hidden_size * (params.table.dtype == DType::kFloat32 ? 4 : 2)) {
+        row_bytes_(params.table.hidden_size * BytesOf(params.table.dtype)) {
     Carve(params.workspace, params.canvas_len, params.table.hidden_size, params.table.vocab_size, &scratch_);
   }
 
@@ -307,7 +307,7 @@ class VocabularyHead {
 
 }  // namespace
 
-size_t VocabularyHeadWorkspaceBytes(int64_t canvas_len, int64_t hidden_size, int64_t vocab_size, int /*num_threads*/) {
+size_t VocabularyHeadWorkspaceBytes(int64_t canvas_len, int64_t hidden_size, int64_t vocab_size) {
   Scratch scratch;
   return Carve(nullptr, canvas_len, hidden_size, vocab_size, &scratch);
 }
