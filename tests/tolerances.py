@@ -62,6 +62,9 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ),
     ("kernel", "fp32"): Tolerance(1e-5, 1e-5, "one operation, fp32, other summation order"),
     ("kernel", "bf16"): Tolerance(4e-2, 4e-2, "one operation on bf16 values: 8 bits of mantissa"),
+    ("gradient_sum", "fp32"): Tolerance(
+        1e-5, 1e-5, "three equal gradients added in another order, in units of the largest entry"
+    ),
     ("layer", "bf16"): Tolerance(1e-2, 1e-2, "a normed layer in bf16 storage with fp32 arithmetic"),
 }
 

@@ -1,8 +1,8 @@
 """Batches of fixed shape: cases to left-padded contexts and noised canvases.
 
 A bucket fixes every tensor shape, so each layer compiles once per bucket. The
-task of row i of batch b depends on (bucket, b, i) only: with the batch counters
-in the checkpoint a resumed run continues the stream exactly.
+task of row i of batch b depends on (bucket, b, i) only: with the step as the batch
+number a resumed run continues the stream exactly.
 """
 from dataclasses import dataclass
 

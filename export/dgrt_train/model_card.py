@@ -44,18 +44,23 @@ Exact answers on held-out cases (another seed than training), through the native
 
 ## Training
 
-Loss in nats per answer byte, at noise levels t = u ^ p (p = 0.6 up to about step 250, 0.8 after).
+One run of `python -m dgrt_train.train --out RUN` on two CPU cores, {minutes:.0f} minutes; the recipe is in
+`export/dgrt_train/README.md`. Loss in nats per answer byte, averaged over noise levels t = u ^ 0.8.
 
 {curve}
-
-The recipe is in `export/dgrt_train/README.md`. These weights come from
-several resumed runs whose settings changed on the way (causal loss weight 0.3 to 1.0 and p at about step 250,
-task mix twice, cooldown at the end), so one undisturbed run of the documented command follows the same recipe
-but does not give the same weights.
 """
 
 _TASKS = ("9x9", "6x6", "4x4", "json", "edit-short", "edit-medium", "edit-long")
 _ROWS = 12
+
+
+def training_minutes(points: list[dict]) -> float:
+    """Time that the steps took, the pauses between a stop and `--resume` left out."""
+    total, last = 0.0, 0
+    for p in points:
+        total += max(0, p["step"] - last) * p["seconds_per_step"]  # steps that were repeated count once
+        last = p["step"]
+    return total / 60
 
 
 def model_card(run: Path, step: int) -> str:
@@ -66,7 +71,7 @@ def model_card(run: Path, step: int) -> str:
     path = run / "curve.jsonl"
     points = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     if not points:
-        return CARD.format(step=step, curve="No curve was recorded.")
+        raise FileNotFoundError(f"{path}: expected the curve of the run that made the weights")
     # Evenly spaced in time, always with the last point.
     picked = sorted({round(i * (len(points) - 1) / (_ROWS - 1)) for i in range(_ROWS)})
     head = f"| step | {' | '.join(_TASKS)} |"
@@ -74,4 +79,5 @@ def model_card(run: Path, step: int) -> str:
         f"| {p['step']} | " + " | ".join(f"{p[key]:.3f}" if (key := f"denoise/{t}") in p else "" for t in _TASKS) + " |"
         for p in (points[i] for i in picked)
     ]
-    return CARD.format(step=step, curve="\n".join([head, "|---" * (len(_TASKS) + 1) + "|", *rows]))
+    table = "\n".join([head, "|---" * (len(_TASKS) + 1) + "|", *rows])
+    return CARD.format(step=step, minutes=training_minutes(points), curve=table)

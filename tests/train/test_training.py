@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from compare import assert_close
 from dgrt_train.config import ModelConfig
 from dgrt_train.hf_format import load_text_tensors, text_tensors
 from dgrt_train.model import DiffusionGemmaMini
 from dgrt_train.parity import check_parity
 from safetensors.torch import load_file
+from tolerances import tolerance
 
-TRAIN = [sys.executable, "-m", "dgrt_train.train", "--no-compile", "--threads", "1", "--minutes", "5"]
+TRAIN = [sys.executable, "-m", "dgrt_train.train", "--no-compile"]
 
 
 def test_forward_passes_equal_the_reference() -> None:
@@ -41,16 +44,37 @@ def small_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_resumed_run_gives_the_weights_of_an_undisturbed_one(small_pool: Path, tmp_path: Path) -> None:
-    """Two steps at once equal one step, checkpoint, one step: data, noise and optimiser continue exactly."""
-    weights = []
-    one_step = ["--max-steps", "1"]
-    for name, parts in (("whole", [["--max-steps", "2"]]), ("parts", [one_step, [*one_step, "--resume"]])):
-        out = tmp_path / name
-        out.mkdir()
+@pytest.fixture(scope="module")
+def train(small_pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict]:
+    """Runs the trainer once for each list of arguments, in one folder; returns the last checkpoint."""
+
+    def run(*parts: list[str]) -> dict:
+        out = tmp_path_factory.mktemp("run")
         (out / "sudoku_pool.json").write_bytes(small_pool.read_bytes())
         for part in parts:
             subprocess.run([*TRAIN, "--out", str(out), *part], check=True, timeout=300)
-        weights.append(torch.load(out / "checkpoint.pt")["model"])
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=0, msg=name)
+        return torch.load(out / "checkpoint.pt")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def two_steps(train: Callable[..., dict]) -> dict:
+    return train(["--max-steps", "2"])
+
+
+def test_a_resumed_run_gives_the_weights_of_an_undisturbed_one(train: Callable[..., dict], two_steps: dict) -> None:
+    """Two steps at once equal one step, checkpoint, one step: data, noise and optimiser continue exactly."""
+    parts = train(["--max-steps", "1"], ["--max-steps", "1", "--resume"])
+    assert parts["step"] == two_steps["step"] == 2
+    for name, tensor in two_steps["model"].items():
+        torch.testing.assert_close(tensor, parts["model"][name], rtol=0, atol=0, msg=name)
+
+
+def test_the_number_of_workers_changes_rounding_only(train: Callable[..., dict]) -> None:
+    """The momentum after one step is the summed gradient of all batches, whoever computed them."""
+    momentum = [train(["--max-steps", "1", "--workers", n])["optimiser"]["momentum"] for n in ("1", "2")]
+    for one, two in zip(*momentum, strict=True):
+        scale = one.abs().max()
+        assert scale > 0
+        assert_close(two / scale, one / scale, tolerance("gradient_sum"))
