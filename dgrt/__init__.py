@@ -1,7 +1,7 @@
 """dgrt: runs DiffusionGemma from an exported engine package, natively.
 
-The public names of the package, and nothing else. Each is imported when it is first used, so that the command line
-starts at once; nothing here ever loads torch, onnx or transformers.
+The public names of the package, and nothing else. All but the exceptions are imported when they are first used, so that
+the command line starts at once; nothing here ever loads torch, onnx or transformers.
 
 Example:
     >>> import dgrt
@@ -12,18 +12,19 @@ Example:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dgrt.errors import (
+    Cancelled,
+    ContractMismatch,
+    DeviceError,
+    DgrtError,
+    InternalError,
+    InvalidArgument,
+    OutOfMemory,
+    Unsupported,
+)
+
 if TYPE_CHECKING:
     from dgrt._version import __version__
-    from dgrt.errors import (
-        Cancelled,
-        ContractMismatch,
-        DeviceError,
-        DgrtError,
-        InternalError,
-        InvalidArgument,
-        OutOfMemory,
-        Unsupported,
-    )
     from dgrt.info import EngineInfo, LayerInfo, MemoryPlan
     from dgrt.options import GenerateOptions
     from dgrt.result import Event, GenerateResult, Stats, StepTrace
@@ -52,7 +53,7 @@ __all__ = [
     "__version__",
 ]
 
-_MODULES = ("_version", "errors", "info", "options", "result", "runtime", "stream")
+_MODULES = ("_version", "info", "options", "result", "runtime", "stream")
 _HOMES = {
     "EngineInfo": "info",
     "Event": "result",
@@ -71,9 +72,9 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"dgrt.{name}")
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'dgrt' has no attribute '{name}'")
-    value = getattr(import_module(f"dgrt.{_HOMES.get(name, 'errors')}"), name)
+    value = getattr(import_module(f"dgrt.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

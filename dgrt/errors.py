@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 native_import_error: ImportError | None = None
 
-if TYPE_CHECKING:
+try:
     from dgrt._native import (
         Cancelled,
         ContractMismatch,
@@ -23,20 +23,9 @@ if TYPE_CHECKING:
         OutOfMemory,
         Unsupported,
     )
-else:
-    try:
-        from dgrt._native import (
-            Cancelled,
-            ContractMismatch,
-            DeviceError,
-            DgrtError,
-            InternalError,
-            InvalidArgument,
-            OutOfMemory,
-            Unsupported,
-        )
-    except ImportError as _error:
-        native_import_error = _error
+except ImportError as _error:
+    native_import_error = _error
+    if not TYPE_CHECKING:
 
         class DgrtError(Exception):
             """Base of every error that dgrt raises on purpose."""
@@ -95,7 +84,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
-__all__ = [
+__all__ = [  # for mypy: these names are meant to be imported from here
     "Cancelled",
     "ContractMismatch",
     "DeviceError",
@@ -104,7 +93,4 @@ __all__ = [
     "InvalidArgument",
     "OutOfMemory",
     "Unsupported",
-    "native_import_error",
-    "native_module",
-    "nearest",
 ]

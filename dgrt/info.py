@@ -34,9 +34,14 @@ class MemoryPlan:
     workspace_bytes: int
 
     @property
+    def session_bytes(self) -> int:
+        """KV and workspace of one session at full context: what `memory_limit` bounds."""
+        return self.kv_bytes_full_context + self.workspace_bytes
+
+    @property
     def total_bytes(self) -> int:
         """Weights plus one session at full context."""
-        return self.weight_bytes + self.kv_bytes_full_context + self.workspace_bytes
+        return self.weight_bytes + self.session_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,19 +117,20 @@ class EngineInfo:
             text: Content of `manifest.json`.
 
         Raises:
-            ContractMismatch: If it is not JSON or a key is missing.
+            ContractMismatch: If it is not JSON, a key is missing, or a value is of another kind.
 
         Example:
             >>> EngineInfo.from_json(Path("engine/manifest.json").read_text()).canvas_len
             96
         """
         try:
-            manifest = json.loads(text)
-            return _from_manifest(manifest)
-        except json.JSONDecodeError as error:
+            return _from_manifest(json.loads(text))
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ContractMismatch(f"manifest.json is not JSON: {error}") from None
         except KeyError as error:
             raise ContractMismatch(f"manifest.json has no key {error}") from None
+        except (TypeError, AttributeError) as error:
+            raise ContractMismatch(f"manifest.json: expected what 'dgrt export' writes, found: {error}") from None
 
 
 def engine_folder(path: str | os.PathLike[str]) -> Path:
@@ -153,7 +159,7 @@ def engine_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def _from_manifest(manifest: Mapping[str, Any]) -> EngineInfo:
-    source, model = manifest["source"], manifest["model"]
+    source, model = _object(manifest, "source"), _object(manifest, "model")
     return EngineInfo(
         name=source["name"],
         architecture=source["architecture"],
@@ -175,14 +181,21 @@ def _from_manifest(manifest: Mapping[str, Any]) -> EngineInfo:
             LayerInfo(type=one["type"], head_dim=one["head_dim"], num_kv_heads=one["num_kv_heads"])
             for one in model["layers"]
         ),
-        generation=manifest["generation"],
-        tools=manifest.get("tools", {}),
+        generation=_object(manifest, "generation"),
+        tools=_object(manifest, "tools", optional=True),
         vision=source.get("vision", "none"),
-        parity=manifest.get("parity") or {},
-        files={name: entry["bytes"] for name, entry in manifest["files"].items()},
+        parity=_object(manifest, "parity", optional=True),
+        files={name: entry["bytes"] for name, entry in _object(manifest, "files").items()},
         weight_files=tuple(manifest["weight_files"]),
         manifest=manifest,
     )
+
+
+def _object(manifest: Mapping[str, Any], key: str, *, optional: bool = False) -> Mapping[str, Any]:
+    value = manifest[key] if not optional or manifest.get(key) is not None else {}
+    if not isinstance(value, dict):
+        raise ContractMismatch(f"manifest.json: {key}: expected an object, found {json.dumps(value)[:80]}")
+    return value
 
 
 def _token(value: int | None) -> int | None:

@@ -7,7 +7,7 @@ The template owns the format (turn markers, roles, bos); this file only gives it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,13 @@ class ChatTemplate:
         tokenizer: Gives the named special tokens (`bos_token`, ...).
 
     Example:
-        >>> chat = ChatTemplate.from_folder(Path("engine"), rt.tokenizer)
+        >>> chat = ChatTemplate.from_folder(rt.path, rt.info.files, rt.tokenizer)
         >>> chat.render([{"role": "user", "content": "Hi"}])
         '<bos><|turn>user\\nHi<turn|>\\n<|turn>model\\n'
     """
 
     def __init__(self, source: str, tokenizer: Tokenizer) -> None:
         try:
-            from jinja2 import TemplateSyntaxError
             from jinja2.ext import loopcontrols
             from jinja2.sandbox import ImmutableSandboxedEnvironment
         except ImportError:
@@ -45,20 +44,32 @@ class ChatTemplate:
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         try:
             self._template = environment.from_string(source)
-        except TemplateSyntaxError as error:
+        except Exception as error:  # syntax errors of Jinja, but also of the Python code that it makes
             raise ContractMismatch(f"{TEMPLATE_FILE}: {error}") from None
         names = ("bos_token", "eos_token", "unk_token", "pad_token")
         self._tokens = {name: tokenizer.token(name) or "" for name in names}
 
     @classmethod
-    def from_folder(cls, folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
-        """Reads the template of an engine package, from its file or its tokenizer config; None if it has none."""
-        path = folder / TEMPLATE_FILE
-        if path.is_file():
-            return cls(path.read_text(encoding="utf-8"), tokenizer)
+    def from_folder(cls, folder: Path, files: Container[str], tokenizer: Tokenizer) -> ChatTemplate | None:
+        """Reads the template of an engine package, from its file or its tokenizer config; None if it has none.
+
+        Args:
+            folder: The package.
+            files: The names that its manifest lists; no other file is opened.
+            tokenizer: The tokenizer of the package.
+
+        Raises:
+            ContractMismatch: If the template cannot be read.
+        """
+        if TEMPLATE_FILE in files:
+            try:
+                return cls((folder / TEMPLATE_FILE).read_text(encoding="utf-8"), tokenizer)
+            except (OSError, UnicodeDecodeError) as error:
+                raise ContractMismatch(f"cannot read {folder / TEMPLATE_FILE}: {error}") from None
         source = tokenizer.config.get("chat_template")
         if isinstance(source, list):  # several named templates
-            source = next((one["template"] for one in source if one.get("name") == "default"), None)
+            named = [one for one in source if isinstance(one, dict) and one.get("name") == "default"]
+            source = named[0].get("template") if named else None
         return cls(source, tokenizer) if isinstance(source, str) else None
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -68,7 +79,7 @@ class ChatTemplate:
             messages: Turns in order, each `{"role": ..., "content": ...}`.
 
         Raises:
-            InvalidArgument: If the messages are malformed or the template refuses them.
+            InvalidArgument: If the messages are malformed, or the template refuses them or fails on them.
         """
         from jinja2 import TemplateError
 
@@ -78,8 +89,10 @@ class ChatTemplate:
         try:
             text: str = self._template.render(messages=turns, add_generation_prompt=True, tools=None, **self._tokens)
             return text
-        except (TemplateError, TypeError) as error:
+        except TemplateError as error:
             raise InvalidArgument(f"the chat template refused the messages: {error}") from None
+        except Exception as error:  # a template is a program and can fail like one
+            raise InvalidArgument(f"the chat template failed: {type(error).__name__}: {error}") from None
 
 
 def _checked(index: int, message: Any) -> dict[str, Any]:

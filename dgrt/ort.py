@@ -1,4 +1,4 @@
-"""Finds the ONNX Runtime library of the installed `onnxruntime` wheel without importing that package.
+"""Finds the ONNX Runtime library, the one of the installed `onnxruntime` wheel without importing that package.
 
 Called by `Runtime` and by `dgrt doctor`. `DGRT_ORT_LIBRARY`, where set, wins and is read by the native side.
 """
@@ -9,8 +9,12 @@ import importlib.util
 import os
 from pathlib import Path
 
+from dgrt import errors
+
 ENVIRONMENT_VARIABLE = "DGRT_ORT_LIBRARY"
+API_VERSION = 29  # of the headers that the native side is built with; ONNX Runtime 1.N serves the versions 1..N
 _PATTERNS = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
+_NATIVE_NAMES = ("libonnxruntime.so.1", "libonnxruntime.so")
 
 
 def wheel_library() -> Path | None:
@@ -46,3 +50,20 @@ def find_ort_library() -> str:
         return ""
     library = wheel_library()
     return str(library) if library is not None else ""
+
+
+def library_candidates() -> list[str]:
+    """Returns what `Runtime` tries, in its order; the first that can be opened is taken (csrc/engine/ort_library.cc).
+
+    Example:
+        >>> library_candidates()[-1].rpartition("/")[2].startswith("libonnxruntime")
+        True
+    """
+    named = os.environ.get(ENVIRONMENT_VARIABLE) or find_ort_library()
+    if named:
+        return [named]
+    beside = []
+    if errors.native_import_error is None:
+        folder = Path(errors.native_module().__file__).resolve().parent
+        beside = [str(folder / name) for name in _NATIVE_NAMES]
+    return [*beside, *_NATIVE_NAMES]

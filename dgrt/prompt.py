@@ -47,7 +47,8 @@ class PromptEncoder:
             raw: Take text as it is; only a bos token is put in front where the model has one and the text has none.
 
         Raises:
-            InvalidArgument: For an empty prompt, an id outside the vocabulary, or text without a tokenizer.
+            InvalidArgument: For an empty prompt, an id outside the vocabulary, text without a tokenizer, or `raw` with
+                anything but text.
         """
         if isinstance(prompt, str):
             return self._encode_text(prompt, raw)
@@ -57,25 +58,27 @@ class PromptEncoder:
             )
         if len(prompt) == 0:
             raise InvalidArgument("the prompt is empty")
+        if raw:
+            raise InvalidArgument(
+                "raw=True is for plain text; messages always go through the chat template, token ids never do"
+            )
         if isinstance(prompt[0], Mapping):
-            return self._encode_messages(prompt, raw)  # type: ignore[arg-type]
+            return self._encode_messages(prompt)  # type: ignore[arg-type]
         return self._check_ids(prompt)
 
     def _encode_text(self, text: str, raw: bool) -> NDArray[np.int32]:
         if not text:
             raise InvalidArgument("the prompt is empty")
         if not raw and self._chat is not None:
-            return self._encode_messages([{"role": "user", "content": text}], raw)
+            return self._encode_messages([{"role": "user", "content": text}])
         ids = self._need_tokenizer().encode(text)
         bos = self._info.bos_token_id
         if bos is not None and ids[:1] != [bos]:
             ids = [bos, *ids]
         return np.asarray(ids, np.int32)
 
-    def _encode_messages(self, messages: Sequence[Message], raw: bool) -> NDArray[np.int32]:
+    def _encode_messages(self, messages: Sequence[Message]) -> NDArray[np.int32]:
         tokenizer = self._need_tokenizer()
-        if raw:
-            raise InvalidArgument("raw=True is for plain text; messages always go through the chat template")
         if self._chat is None:
             raise InvalidArgument("this engine has no chat template; give plain text or token ids instead of messages")
         return np.asarray(tokenizer.encode(self._chat.render(messages)), np.int32)

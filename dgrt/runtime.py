@@ -6,6 +6,7 @@ The refinement loop, sampling and KV memory are native (`csrc/runtime`). One `Ru
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
@@ -17,6 +18,7 @@ from dgrt import errors
 from dgrt.errors import InvalidArgument, native_module
 from dgrt.info import EngineInfo, MemoryPlan, engine_folder
 from dgrt.messages import ChatTemplate
+from dgrt.native_thread import on_native_thread
 from dgrt.options import (
     MAX_INT32,
     MAX_INT64,
@@ -51,7 +53,7 @@ class Runtime:
         InvalidArgument: If the path is not an engine or an argument is out of range.
         ContractMismatch: If the package is damaged or of another format version.
         Unsupported: If ONNX Runtime or the native extension is missing.
-        OutOfMemory: If `memory_limit` does not allow one session.
+        KeyboardInterrupt: On Ctrl-C, at once; files that are being hashed are read to their end in the background.
 
     Example:
         >>> with dgrt.Runtime("engine", threads=2) as rt:
@@ -70,17 +72,20 @@ class Runtime:
     ) -> None:
         reject_unknown("option", unknown, ("threads", "ort_library", "verify_weights", "memory_limit"))
         folder = engine_folder(path)
-        self._native: _native.Runtime | None = native_module().Runtime(
+        load = partial(
+            native_module().Runtime,
             str(folder),
             threads=_positive("threads", threads, MAX_INT32),
             ort_library=os.fspath(ort_library) if ort_library is not None else find_ort_library(),
             verify_weights=bool(verify_weights),
             memory_limit_bytes=_positive("memory_limit", memory_limit, MAX_INT64),
         )
+        self._native: _native.Runtime | None = on_native_thread(load)
         self._path = folder
         self._info = EngineInfo.from_json(self._native.manifest_json)
-        self._tokenizer = Tokenizer.from_folder(folder)
-        chat = ChatTemplate.from_folder(folder, self._tokenizer) if self._tokenizer is not None else None
+        files = self._info.files  # the native side has checked their sizes and hashes; nothing else is opened
+        self._tokenizer = Tokenizer.from_folder(folder, files)
+        chat = ChatTemplate.from_folder(folder, files, self._tokenizer) if self._tokenizer is not None else None
         self._encoder = PromptEncoder(self._info, self._tokenizer, chat)
 
     def generate(
@@ -100,6 +105,7 @@ class Runtime:
         Raises:
             InvalidArgument: For an unknown option, a value out of range, or a prompt that cannot be right.
             Unsupported: For a guarantee or drafter that this build does not have.
+            OutOfMemory: If `memory_limit` or the machine does not allow the session.
             KeyboardInterrupt: On Ctrl-C, after the generation has been cancelled.
 
         Example:

@@ -1,18 +1,14 @@
 """One generation on its own thread, seen as an iterator of events.
 
-`Runtime.generate` and `Runtime.stream` both consume this, so that they cannot differ. The native calls run on a worker
-thread with the GIL released; the caller's thread only waits on a queue, which is why Ctrl-C is answered at once: the
-session is cancelled, the worker joined, and the interrupt raised. Errors of the worker are raised in the caller.
+`Runtime.generate` and `Runtime.stream` both consume this, so that they cannot differ. The native calls run on a
+`NativeThread` with the GIL released. On Ctrl-C the session is cancelled, the thread joined, and the interrupt raised.
 """
 
 from __future__ import annotations
 
-import atexit
-import threading
-import weakref
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgrt.errors import Cancelled
+from dgrt.native_thread import NativeThread, Put
 from dgrt.options import GenerateOptions
 from dgrt.result import Event, FinishReason, GenerateResult, Stats, StepTrace
 from dgrt.tokenizer import Detokenizer, Tokenizer
@@ -55,7 +52,8 @@ class EventStream(Iterator[Event]):
 
     def __init__(self, generation: Generation) -> None:
         self._session = generation.session
-        self._events = _events(generation, _Worker(generation))
+        thread = NativeThread("dgrt-generate", partial(_generate, generation), generation.session.cancel)
+        self._events = _events(generation, thread)
 
     def __next__(self) -> Event:
         return next(self._events)
@@ -77,65 +75,33 @@ class EventStream(Iterator[Event]):
         self._events.close()
 
 
-class _Worker:
-    """Runs the native session to its end on a thread and queues what happens."""
-
-    def __init__(self, generation: Generation) -> None:
-        self.queue: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-        self._generation = generation
-        self._native_done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="dgrt-generate", daemon=True)
-
-    def start(self) -> None:
-        _LIVE.add(self)
-        self._thread.start()
-
-    def next(self) -> tuple[str, Any]:
-        """Waits for the next entry; in turns, so that an interrupt is seen whichever thread its signal reached."""
-        while True:
-            try:
-                return self.queue.get(timeout=_POLL_S)
-            except Empty:
-                continue
-
-    def stop(self) -> None:
-        """Cancels and waits. May be interrupted and called again."""
-        self._generation.session.cancel()
-        if self._thread.ident is None:  # interrupted before it began
-            return
-        # Not join() alone: one that Ctrl-C breaks into marks a running thread as ended (CPython 3.11, bpo-45274).
-        while not self._native_done.wait(_POLL_S):
-            continue
-        self._thread.join()
-
-    def _run(self) -> None:
-        session, options = self._generation.session, self._generation.options
-        watch = self._generation.want_drafts or options.trace
-        on_step = (lambda view: self.queue.put(("step", view))) if watch else None
-        try:
-            session.prefill(self._generation.prompt)
-            while not session.finish_reason:
-                self.queue.put(("commit", session.next_canvas(on_step, with_soft=options.trace)))
-            self.queue.put(("done", session.finish_reason))
-        except Cancelled:
-            self.queue.put(("done", "cancelled"))
-        except BaseException as error:  # whatever it is belongs to the caller's thread
-            self.queue.put(("error", error))
-        finally:
-            self._native_done.set()
+def _generate(generation: Generation, put: Put) -> None:
+    """Runs the native session to its end and queues what happens; on the native thread."""
+    session, options = generation.session, generation.options
+    watch = generation.want_drafts or options.trace
+    on_step = (lambda view: put("step", view)) if watch else None
+    try:
+        session.prefill(generation.prompt)
+        while not session.finish_reason:
+            tokens = session.next_canvas(on_step, with_soft=options.trace)
+            if tokens.size:  # none: cancelled, and the canvas was never committed
+                put("commit", tokens)
+        put("done", session.finish_reason)
+    except Cancelled:
+        put("done", "cancelled")
 
 
-def _events(generation: Generation, worker: _Worker) -> Generator[Event, None, None]:
-    """Translates the worker's queue into events; leaving it in any way stops the worker."""
+def _events(generation: Generation, thread: NativeThread) -> Generator[Event, None, None]:
+    """Translates the queue of the native thread into events; leaving it in any way stops the thread."""
     tokenizer, options = generation.tokenizer, generation.options
     stop_ids = options.stop_ids or ()
     detokenizer = Detokenizer(tokenizer, stop_ids) if tokenizer is not None else None
     trace: list[StepTrace] | None = [] if options.trace else None
     canvas_index = 0
     try:
-        worker.start()
+        thread.start()
         while True:
-            kind, value = worker.next()
+            kind, value = thread.next()
             if kind == "step":
                 if trace is not None:
                     trace.append(StepTrace(**value))
@@ -145,8 +111,6 @@ def _events(generation: Generation, worker: _Worker) -> Generator[Event, None, N
                 text = detokenizer.push(value) if detokenizer is not None else None
                 yield Event(kind="commit", canvas_index=canvas_index, tokens=value, text=text)
                 canvas_index += 1
-            elif kind == "error":
-                raise value
             else:
                 break
         rest = detokenizer.finish() if detokenizer is not None else ""
@@ -165,7 +129,7 @@ def _events(generation: Generation, worker: _Worker) -> Generator[Event, None, N
             ),
         )
     finally:
-        worker.stop()
+        thread.stop()
 
 
 def _draft(view: dict[str, Any], tokenizer: Tokenizer | None, stop_ids: tuple[int, ...]) -> Event:
@@ -183,14 +147,3 @@ def _draft(view: dict[str, Any], tokenizer: Tokenizer | None, stop_ids: tuple[in
         settled=view["accepted"],
         mean_entropy=float(np.mean(view["entropy"])),
     )
-
-
-_POLL_S = 0.1
-_LIVE: weakref.WeakSet[_Worker] = weakref.WeakSet()
-
-
-@atexit.register
-def _stop_all() -> None:
-    """A native call must not outlive the interpreter: its return would find no GIL to take."""
-    for worker in list(_LIVE):
-        worker.stop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class Tokenizer:
         config: Content of `tokenizer_config.json`.
 
     Example:
-        >>> tokenizer = Tokenizer.from_folder(Path("engine"))
+        >>> tokenizer = Tokenizer.from_folder(rt.path, rt.info.files)
         >>> tokenizer.decode(tokenizer.encode("Grüße"))
         'Grüße'
     """
@@ -40,26 +40,30 @@ class Tokenizer:
         self.config = config
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Tokenizer | None:
+    def from_folder(cls, folder: Path, files: Container[str]) -> Tokenizer | None:
         """Reads the tokenizer of an engine package; None if the package has none.
+
+        Args:
+            folder: The package.
+            files: The names that its manifest lists; no other file is opened.
 
         Raises:
             Unsupported: If the `tokenizers` package is not installed.
             ContractMismatch: If a file cannot be read.
         """
-        path = folder / TOKENIZER_FILE
-        if not path.is_file():
+        if TOKENIZER_FILE not in files:
             return None
         try:
             from tokenizers import Tokenizer as RawTokenizer
         except ImportError:
             raise Unsupported("text needs the package 'tokenizers': pip install tokenizers") from None
         try:
-            raw = RawTokenizer.from_file(str(path))
-            config_path = folder / CONFIG_FILE
-            config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.is_file() else {}
+            raw = RawTokenizer.from_file(str(folder / TOKENIZER_FILE))
+            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")) if CONFIG_FILE in files else {}
         except Exception as error:  # the tokenizers package raises plain Exception
             raise ContractMismatch(f"cannot read the tokenizer in {folder}: {error}") from None
+        if not isinstance(config, dict):
+            raise ContractMismatch(f"{folder / CONFIG_FILE}: expected a JSON object, found {type(config).__name__}")
         raw.no_padding()
         raw.no_truncation()
         return cls(raw, config)
@@ -80,11 +84,6 @@ class Tokenizer:
         if isinstance(value, dict):
             value = value.get("content")
         return value if isinstance(value, str) else None
-
-    def id_of(self, token: str) -> int | None:
-        """Returns the id of a token's exact text; None if the vocabulary does not hold it."""
-        found: int | None = self._raw.token_to_id(token)
-        return found
 
     def ends_inside_bytes(self, ids: Sequence[int]) -> int:
         """Returns how many of the last `ids` are byte tokens ("<0xE2>"), which only decode as a whole run."""

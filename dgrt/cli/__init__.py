@@ -1,8 +1,8 @@
 """The `dgrt` command: the parser, and the one place that turns errors into exit codes.
 
 Each verb is a file with `add_parser(subparsers)` and `run(args) -> int`. Parsers are cheap; a verb imports what it
-needs when it runs. Exit codes: 0 done, 1 the verb's own "no" (doctor), 2 an error, 130 Ctrl-C. `DGRT_DEBUG=1` shows
-tracebacks.
+needs when it runs. Exit codes: 0 done, 1 the verb's own "no" (doctor, export), 2 an error, 130 Ctrl-C. `DGRT_DEBUG=1`
+shows tracebacks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from dgrt._version import __version__
 from dgrt.errors import DgrtError, nearest
+from dgrt.native_thread import calls_are_running
 
 VERBS = ("generate", "inspect", "export", "bench", "doctor")
 EXIT_ERROR = 2
@@ -34,7 +35,11 @@ examples:
 
 
 class CommandError(Exception):
-    """A wrong use of the command line; its text is shown after "error:"."""
+    """What ends a verb; its text is shown after "error:", and `status` is the exit code."""
+
+    def __init__(self, text: str, status: int = EXIT_ERROR) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,10 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(sys.argv[1:] if argv is None else argv)
     except SystemExit as done:  # --help and --version
         return done.code if isinstance(done.code, int) else EXIT_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if argv is None:  # the process is ending: another Ctrl-C must not break into that
             _ignore_interrupts()
-        print("interrupted", file=sys.stderr)
+        print(", ".join(filter(None, ("interrupted", str(interrupt)))), file=sys.stderr)
+        if argv is None and calls_are_running():  # loading cannot be cancelled, and the interpreter would wait for it
+            os._exit(EXIT_INTERRUPTED)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `dgrt generate ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -104,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("DGRT_DEBUG") == "1":
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        return EXIT_ERROR
+        return error.status if isinstance(error, CommandError) else EXIT_ERROR
     except Exception as error:
         if os.environ.get("DGRT_DEBUG") == "1":
             raise

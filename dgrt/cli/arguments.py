@@ -30,12 +30,18 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ort-library", metavar="PATH", help="ONNX Runtime library (default: the installed wheel's)")
 
 
-def add_generation(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of one generation; their destinations are the fields of `GenerateOptions`."""
+def add_generation(parser: argparse.ArgumentParser, *, max_new_tokens: int | None = None) -> None:
+    """Adds the options of one generation; their destinations are the fields of `GenerateOptions`.
+
+    Args:
+        parser: Whose options.
+        max_new_tokens: Default of --max-new-tokens.
+    """
+    most = "until a stop id or the context ends" if max_new_tokens is None else str(max_new_tokens)
     group = parser.add_argument_group("generation")
     group.add_argument("--seed", type=integer, default=0, metavar="N", help="same seed, same tokens (default: 0)")
     group.add_argument(
-        "--max-new-tokens", type=integer, metavar="N", help="most tokens (default: until a stop id or the context ends)"
+        "--max-new-tokens", type=integer, default=max_new_tokens, metavar="N", help=f"most tokens (default: {most})"
     )
     group.add_argument(
         "--stop-ids", type=stop_ids, metavar="IDS", help="stop ids, such as 1,106, or 'none' (default: the engine's)"

@@ -65,8 +65,7 @@ def add_parser(subparsers: Any) -> None:
     )
     group.add_argument("--warmup", type=integer, default=1, metavar="N", help="runs before the clock (default: 1)")
     group.add_argument("--json", action="store_true", help="print one JSON object")
-    add_generation(parser)
-    parser.set_defaults(max_new_tokens=DEFAULT_MAX_NEW_TOKENS)
+    add_generation(parser, max_new_tokens=DEFAULT_MAX_NEW_TOKENS)
     add_runtime(parser)
 
 
@@ -74,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from dgrt import Runtime
     from dgrt.cli import CommandError
+    from dgrt.cli.display import progress_line
 
     if args.runs < 1 or args.warmup < 0:
         raise CommandError("--runs must be at least 1 and --warmup at least 0")
@@ -81,12 +81,18 @@ def run(args: argparse.Namespace) -> int:
     options = generate_options(args)
     with Runtime(args.engine, **runtime_keywords(args)) as runtime:
         prompts: list[Prompt] = list(texts) if runtime.tokenizer else _random_prompts(runtime.info, args.seed)
-        for index in range(args.warmup):
-            runtime.generate(prompts[index % len(prompts)], options, seed=options.seed + index)
-        results = [
-            runtime.generate(prompts[index % len(prompts)], options, seed=options.seed + index)
-            for index in range(args.runs)
-        ]
+
+        def generate(index: int) -> GenerateResult:
+            return runtime.generate(prompts[index % len(prompts)], options, seed=options.seed + index)
+
+        results = []
+        with progress_line() as show:
+            for index in range(args.warmup):
+                show(f"warm-up {index + 1} of {args.warmup}")
+                generate(index)
+            for index in range(args.runs):
+                show(f"run {index + 1} of {args.runs}")
+                results.append(generate(index))
         report = _report(args, runtime, results)
     if args.json:
         from dgrt.cli.display import print_json

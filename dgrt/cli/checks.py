@@ -8,15 +8,16 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from dgrt import errors
 from dgrt._version import __version__
 from dgrt.cli.display import human_bytes
-from dgrt.ort import ENVIRONMENT_VARIABLE, wheel_library
+from dgrt.ort import API_VERSION, ENVIRONMENT_VARIABLE, library_candidates
 
 _MIN_PYTHON = (3, 11)
 _EXPORT_PACKAGES = ("torch", "onnx", "transformers", "safetensors")
@@ -37,9 +38,9 @@ class Check:
 
     Attributes:
         name: What was looked at.
-        ok: Whether it is there.
+        ok: Whether it is there and will do.
         detail: What was found.
-        hint: What to do, or what its absence means; shown if it is missing.
+        hint: What to do, or what its absence means; shown if it is not ok.
         required: Whether generation cannot run without it.
     """
 
@@ -63,7 +64,7 @@ def all_checks() -> list[tuple[str, list[Check]]]:
             "Text",
             [_package("tokenizers", "text prompts"), _package("jinja2", "chat"), _package("rich", "tables, --show")],
         ),
-        ("Export", [_package(name, "dgrt export") for name in _EXPORT_PACKAGES]),
+        ("Export", _export_packages()),
         ("Machine", [_cpu(), *_cpu_features(), _memory()]),
     ]
 
@@ -97,19 +98,26 @@ def _native() -> Check:
 
 
 def _ort_library() -> Check:
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
-    path = Path(named) if named else wheel_library()
-    hint = f"pip install onnxruntime, or set {ENVIRONMENT_VARIABLE} to a libonnxruntime"
-    if path is None:
-        return Check(name="ONNX Runtime", ok=False, detail="not found", hint=hint, required=True)
-    try:
-        detail, ok = f"{ort_version(path)} ({path})", True
-    except (OSError, AttributeError, ValueError) as error:
-        detail, ok = f"{path}: {error}", False
-    return Check(name="ONNX Runtime", ok=ok, detail=detail, hint=hint, required=True)
+    """The library that the runtime would take, by the same rules: the first that can be opened decides."""
+    detail, ok = [], False
+    for path in library_candidates():
+        try:
+            found = ort_version(path)
+        except OSError as error:
+            detail.append(str(error))
+            continue
+        except (AttributeError, ValueError) as error:
+            detail.append(f"{path}: not ONNX Runtime ({error})")
+            break
+        minor = re.match(r"1\.([0-9]+)", found)
+        ok = minor is None or int(minor[1]) >= API_VERSION
+        detail = [f"{found} ({path})" if ok else f"{path}: expected 1.{API_VERSION} or newer, found {found}"]
+        break
+    hint = f"pip install 'onnxruntime>=1.{API_VERSION}', or set {ENVIRONMENT_VARIABLE} to a libonnxruntime"
+    return Check(name="ONNX Runtime", ok=ok, detail="; ".join(detail), hint=hint, required=True)
 
 
-def ort_version(library: Path) -> str:
+def ort_version(library: str | Path) -> str:
     """Returns the version an ONNX Runtime library reports about itself.
 
     Raises:
@@ -117,7 +125,7 @@ def ort_version(library: Path) -> str:
         AttributeError: If it is another library.
 
     Example:
-        >>> ort_version(wheel_library())[:2]
+        >>> ort_version(library_candidates()[0])[:2]
         '1.'
     """
 
@@ -138,11 +146,29 @@ def _ort_providers() -> Check:
     return Check(name="providers", ok=True, detail=", ".join(onnxruntime.get_available_providers()))
 
 
-def _package(name: str, purpose: str) -> Check:
+def _package(name: str, purpose: str, hint: str = "", pin: str | None = None) -> Check:
+    hint = hint or f"pip install {name}"
     try:
-        return Check(name=name, ok=True, detail=version(name))
+        found = version(name)
     except PackageNotFoundError:
-        return Check(name=name, ok=False, detail=f"needed for {purpose}", hint=f"pip install {name}")
+        return Check(name=name, ok=False, detail=f"needed for {purpose}", hint=hint)
+    ok = pin is None or pin == found.split("+")[0]  # "+cpu" is a build of the same version
+    return Check(name=name, ok=ok, detail=found if ok else f"expected {pin} for {purpose}, found {found}", hint=hint)
+
+
+def _export_packages() -> list[Check]:
+    pins = _export_pins()
+    return [_package(name, "dgrt export", "pip install 'dgrt[export]'", pins.get(name)) for name in _EXPORT_PACKAGES]
+
+
+def _export_pins() -> dict[str, str]:
+    """The exact versions that the `export` extra of the installed dgrt asks for; empty for a bare checkout."""
+    try:
+        wanted = requires("dgrt") or []
+    except PackageNotFoundError:
+        return {}
+    pins = (re.match(r"([\w.-]+)\s*==\s*([\w.]+)\s*;.*extra\s*==\s*.export\b", line) for line in wanted)
+    return {pin[1]: pin[2] for pin in pins if pin}
 
 
 def cpu_model() -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,6 +58,27 @@ def print_rows(rows: Iterable[tuple[str, str]], *, stderr: bool = False, indent:
         line.append(label.ljust(width), style="dim")
         line.append(f"  {value}")
         console.print(line, soft_wrap=True)
+
+
+@contextmanager
+def progress_line() -> Iterator[Callable[[str], None]]:
+    """Gives a function that says on stderr what is going on: one line that comes and goes at a terminal, else lines.
+
+    Example:
+        >>> with progress_line() as show:
+        ...     show("run 1 of 5")
+    """
+    terminal = sys.stderr.isatty()
+
+    def show(text: str) -> None:
+        sys.stderr.write(f"\r\x1b[K{text}" if terminal else f"{text}\n")
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        if terminal:
+            show("")
 
 
 def print_json(value: Any) -> None:

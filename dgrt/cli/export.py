@@ -1,4 +1,4 @@
-"""`dgrt export`: checkpoint folder to engine package. Parses, shows progress, turns errors into one line.
+"""`dgrt export`: checkpoint folder to engine package. Parses, shows progress, gives each failure its exit status.
 
 torch and onnx come in only when the verb runs. All work is in `dgrt_export`.
 """
@@ -6,18 +6,22 @@ torch and onnx come in only when the verb runs. All work is in `dgrt_export`.
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dgrt.cli.display import human_bytes, print_json
+
 if TYPE_CHECKING:
     from dgrt_export import ExportReport
 
-_EXIT_FAILED, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
-_BYTE_STAGES = ("weights", "hash")
+_EXIT_FAILED = 1
+_FIRST_STAGE, _BYTE_STAGES = "read config", ("weights", "hash")
+_PLAIN_PERIOD_S = 10.0  # between two lines of one stage, without a terminal
 _EPILOG = """\
 examples:
   dgrt export ./diffusiongemma-26B-A4B-it -o engines/26b
@@ -56,13 +60,15 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the verb and returns the exit status."""
+    """Runs the verb."""
+    from dgrt.cli import CommandError
+
     try:
         import dgrt_export
     except ImportError as error:
-        print(f"error: export: expected the export extra (pip install 'dgrt[export]'), found {error}", file=sys.stderr)
-        return _EXIT_USAGE
+        raise CommandError(_missing(error)) from error
     signal.signal(signal.SIGTERM, _raise_interrupt)  # a polite kill cleans up like Ctrl-C
+    before = _identity(args.output)
     try:
         with _progress() as progress:
             report = dgrt_export.export(
@@ -70,25 +76,36 @@ def run(args: argparse.Namespace) -> int:
                 progress=progress,
             )  # fmt: skip
     except dgrt_export.ParityError as error:
-        return _fail(error, _EXIT_FAILED)
+        raise CommandError(str(error), _EXIT_FAILED) from error
     except dgrt_export.ExportError as error:
-        return _fail(error, _EXIT_USAGE)
+        raise CommandError(str(error)) from error
     except ImportError as error:
-        return _fail(f"export: expected the export extra (pip install 'dgrt[export]'), found {error}", _EXIT_USAGE)
+        raise CommandError(_missing(error)) from error
     except OSError as error:
-        return _fail(error, _EXIT_FAILED)
+        raise CommandError(str(error), _EXIT_FAILED) from error
     except KeyboardInterrupt:
-        return _fail("interrupted, nothing written", _EXIT_INTERRUPTED)
+        written = _identity(args.output) != before
+        raise KeyboardInterrupt(f"but {args.output} is written" if written else "nothing written") from None
     if args.json:
-        print(json.dumps(report.to_json(), indent=2))
+        print_json(report.to_json())
     else:
         _summarise(report)
     return 0
 
 
-def _fail(error: object, status: int) -> int:
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
-    return status
+def _missing(error: ImportError) -> str:
+    return f"export: expected the export extra (pip install 'dgrt[export]'), found {error}"
+
+
+def _identity(engine: str) -> tuple[int, int] | None:
+    """What tells a package from the one that replaces it; None where there is none."""
+    from dgrt_export.contract import MANIFEST_FILE
+
+    try:
+        facts = os.stat(os.path.join(engine, MANIFEST_FILE))
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _raise_interrupt(signum: int, frame: object) -> None:
@@ -99,23 +116,15 @@ def _summarise(report: ExportReport) -> None:
     manifest, seconds = report.manifest, sum(report.seconds.values())
     parity = manifest["parity"]
     print(f"{report.output}")
-    print(f"  weights   {manifest['precision']}, {_size(report.weight_bytes)} {report.weights}")
+    print(f"  weights   {manifest['precision']}, {human_bytes(report.weight_bytes)} {report.weights}")
     print(f"  experts   {manifest['experts']}")
     print(f"  parity    max error {parity['max_abs_error']:.1e} in layers {parity['layers']} ({parity['reference']})")
     print(f"  time      {seconds:.1f} s")
 
 
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} GB"
-
-
 @contextmanager
 def _progress() -> Iterator[Any]:
-    """A progress callback on standard error: bars on a terminal, one line per finished stage elsewhere."""
+    """A progress callback on standard error: bars on a terminal, lines elsewhere."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -138,20 +147,28 @@ def _progress() -> Iterator[Any]:
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=max(total, 1), amount="")
-            amount = f"{_size(done)} / {_size(total)}" if stage in _BYTE_STAGES else ""
-            bars.update(tasks[stage], completed=done if total else 1, amount=amount)
+            bars.update(tasks[stage], completed=done if total else 1, amount=_amount(stage, done, total))
 
         yield show
 
 
 def _plain_progress() -> Any:
-    finished: set[str] = set()
+    """A line when a stage begins, and now and then while it lasts; for the first one when it has ended."""
+    current, printed = "", 0.0
 
     def show(stage: str, done: int, total: int) -> None:
-        if done >= total and stage not in finished:
-            finished.add(stage)
-            print(
-                f"{stage}: {_size(total)}" if stage in _BYTE_STAGES else f"{stage}: done", file=sys.stderr, flush=True
-            )
+        nonlocal current, printed
+        if stage == _FIRST_STAGE and done < total:  # an input that will not do is one line: the error
+            return
+        now = time.monotonic()
+        if stage != current or (done < total and now - printed >= _PLAIN_PERIOD_S):
+            current, printed = stage, now
+            print(": ".join(filter(None, (stage, _amount(stage, done, total)))), file=sys.stderr, flush=True)
 
     return show
+
+
+def _amount(stage: str, done: int, total: int) -> str:
+    if stage in _BYTE_STAGES:
+        return f"{human_bytes(done)} / {human_bytes(total)}"
+    return f"{done} / {total}" if total > 1 else ""

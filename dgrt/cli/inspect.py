@@ -16,6 +16,7 @@ _EPILOG = """\
 examples:
   dgrt inspect engine
   dgrt inspect engine --verify              also hash the weights
+  dgrt inspect engine --memory-limit 2G     does a sequence of the whole context fit?
   dgrt inspect engine --json | jq .memory
 """
 
@@ -37,14 +38,22 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    from dgrt import Runtime
-
-    with Runtime(args.engine, verify_weights=args.verify, **runtime_keywords(args)) as runtime:
+    with _open(args) as runtime:
         if args.json:
             _print_json(args, runtime)
         else:
             _print_text(args, runtime)
     return 0
+
+
+def _open(args: argparse.Namespace) -> Runtime:
+    from dgrt import Runtime
+    from dgrt.cli.display import progress_line
+
+    with progress_line() as show:
+        if args.verify:
+            show(f"hashing the files of {args.engine}")
+        return Runtime(args.engine, verify_weights=args.verify, **runtime_keywords(args))
 
 
 def _print_json(args: argparse.Namespace, runtime: Runtime) -> None:
@@ -58,6 +67,8 @@ def _print_json(args: argparse.Namespace, runtime: Runtime) -> None:
             "engine": args.engine,
             **facts,
             "memory": {**asdict(plan), "total_bytes": plan.total_bytes},
+            "memory_limit": args.memory_limit,
+            "fits_memory_limit": None if args.memory_limit is None else plan.session_bytes <= args.memory_limit,
             "execution": runtime.description,
             "threads": runtime.threads,
             "has_tokenizer": runtime.tokenizer is not None,
@@ -75,7 +86,7 @@ def _print_text(args: argparse.Namespace, runtime: Runtime) -> None:
     print_title("Generation defaults")
     print_rows([(key.replace("_", " "), _plain(value)) for key, value in info.generation.items()])
     print_title("Memory")
-    print_rows(_memory_rows(info, plan))
+    print_rows(_memory_rows(info, plan, args.memory_limit))
     print_title("Package")
     print_rows(_package_rows(info, runtime, verified=args.verify))
     print_title("Files")
@@ -98,15 +109,20 @@ def _model_rows(info: EngineInfo) -> list[tuple[str, str]]:
     ]
 
 
-def _memory_rows(info: EngineInfo, plan: MemoryPlan) -> list[tuple[str, str]]:
+def _memory_rows(info: EngineInfo, plan: MemoryPlan, limit: int | None) -> list[tuple[str, str]]:
     from dgrt.cli.display import human_bytes
 
-    return [
+    rows = [
         ("weights", human_bytes(plan.weight_bytes)),
         ("KV", f"{human_bytes(plan.kv_bytes_full_context)} for one sequence of {info.context_len:,} tokens"),
         ("workspace", human_bytes(plan.workspace_bytes)),
         ("together", human_bytes(plan.total_bytes)),
     ]
+    if limit is not None:
+        verdict = "enough" if plan.session_bytes <= limit else "too little"
+        needs = f"KV of the whole context and workspace, {human_bytes(plan.session_bytes)}"
+        rows.append(("limit", f"{human_bytes(limit)}: {verdict} for {needs}"))
+    return rows
 
 
 def _package_rows(info: EngineInfo, runtime: Runtime, *, verified: bool) -> list[tuple[str, str]]:

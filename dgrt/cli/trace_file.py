@@ -5,6 +5,7 @@ Used by `dgrt generate --trace`. Shapes: N steps, L canvas, D hidden.
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ _SCALARS = ("canvas_index", "step", "temperature", "kv_len", "stopped")
 
 
 def write_trace(path: Path, result: GenerateResult) -> None:
-    """Writes `path`.
+    """Writes `path`: beside it first and then by a rename, so that an interrupt leaves no broken file.
 
     Each field of `StepTrace` becomes an array with a leading step axis. `soft_out` is zero where a step has none;
     `has_soft_out` [N] says where it has. `tokens`, `prompt_tokens` and `seed` stand beside them.
@@ -42,5 +43,18 @@ def write_trace(path: Path, result: GenerateResult) -> None:
     columns["tokens"] = result.tokens
     columns["prompt_tokens"] = result.prompt_tokens
     columns["seed"] = np.array(result.options.seed, np.uint64)
+    if path.exists() and not path.is_file():  # /dev/null or a pipe: nothing to keep whole, and not ours to replace
+        _save(path, columns)
+        return
+    path = path.resolve()  # the rename would replace a symbolic link, not its target
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        _save(partial, columns)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _save(path: Path, columns: dict[str, Any]) -> None:
     with path.open("wb") as file:  # a file object, because numpy would append .npz to a bare name
         np.savez_compressed(file, **columns)

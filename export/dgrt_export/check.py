@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,10 +90,25 @@ def cut_entries(cut: Cut, entries: Mapping[str, TensorEntry], folder: Path) -> d
     return result
 
 
+def num_passes(config: ModelConfig) -> int:
+    """Model passes of the comparison, the reference's and the graphs'."""
+    chunks, pasts = _lengths(config)
+    return 2 * (len(chunks) + len(pasts))
+
+
 def check_parity(
-    folder: Path, config: ModelConfig, raw: dict[str, Any], entries: Mapping[str, TensorEntry], form: Form
-) -> dict[str, Any]:
+    folder: Path, config: ModelConfig, raw: dict[str, Any], entries: Mapping[str, TensorEntry], form: Form,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:  # fmt: skip
     """Runs the gate on the files in `folder` and returns the manifest's `parity` object.
+
+    Args:
+        folder: the package in the making.
+        config: the model, as the graphs were made from it.
+        raw: config.json, for transformers' own reading.
+        entries: the written tensors.
+        form: the form of the experts.
+        advance: called after each pass, `num_passes` times and again if a second draw of inputs is needed.
 
     Raises:
         ParityError: with the place and size of the worst difference.
@@ -109,9 +124,10 @@ def check_parity(
         for name, path in files.items():
             onnx.save(lower(trace(name, target, cut.config), tensors, form), path)
     try:
-        worst = _compare(cut, tensors, files, _SEEDS[0])
+        worst = _compare(cut, tensors, files, _SEEDS[0], advance)
         if worst.error > worst.allowed:
-            worst = min((worst, _compare(cut, tensors, files, _SEEDS[1])), key=lambda w: w.error / w.allowed)
+            again = _compare(cut, tensors, files, _SEEDS[1], advance)
+            worst = min((worst, again), key=lambda w: w.error / w.allowed)
     finally:
         if not cut.whole:
             for path in files.values():
@@ -135,40 +151,48 @@ class _Worst:
     place: str
 
 
-def _compare(cut: Cut, tensors: Mapping[str, TensorEntry], files: Mapping[str, Path], seed: int) -> _Worst:
+def _compare(
+    cut: Cut, tensors: Mapping[str, TensorEntry], files: Mapping[str, Path], seed: int, advance: Callable[[int], None]
+) -> _Worst:
     """Worst difference over chunked prefill and over denoise with no, a short and a long past."""
     config = cut.config
-    window, total = config.sliding_window, config.sliding_window + 9
+    chunks, pasts = _lengths(config)
     rng = np.random.default_rng(seed)
-    tokens = rng.integers(0, config.vocab_size, total)
-    chunks = _chunks(total)
+    tokens = rng.integers(0, config.vocab_size, sum(chunks))
     canvas = rng.integers(0, config.vocab_size, config.canvas_len)
     soft = rng.standard_normal((config.canvas_len, config.hidden_size), dtype=np.float32)
-    pasts = sorted({0, window // 2, total})
 
     reference = Reference(cut.raw, tensors)
-    expected_kv = reference.prefill(tokens, chunks)
-    expected_hidden = [reference.denoise(canvas, soft, expected_kv, past) for past in pasts]
+    expected_kv = reference.prefill(tokens, chunks, advance)
+    expected_hidden = []
+    for past in pasts:
+        expected_hidden.append(reference.denoise(canvas, soft, expected_kv, past))
+        advance(1)
     del reference  # its fp32 weights go before the sessions come
 
     session = _session(files[contract.PREFILL_GRAPH])
-    differences = list(_prefill_differences(session, config, tokens, chunks, expected_kv))
+    differences = list(_prefill_differences(session, config, tokens, chunks, expected_kv, advance))
     session = _session(files[contract.DENOISE_GRAPH])
     for past, expected in zip(pasts, expected_hidden, strict=True):
         feeds = {contract.CANVAS.name: canvas[None], contract.SOFT.name: soft[None],
                  contract.DENOISE_POSITIONS.name: np.arange(past, past + config.canvas_len)[None],
                  **_past_feeds(config, expected_kv, past)}  # fmt: skip
         hidden = session.run(None, feeds)[0][0]
+        advance(1)
         differences.append(_difference(hidden, expected, f"denoise hidden states with {past} past tokens"))
     return max(differences, key=lambda w: w.error / w.allowed)
 
 
-def _chunks(total: int) -> list[int]:
-    """Chunk lengths that start with a single token, so that borders fall on odd places."""
-    sizes = [1]
-    while (left := total - sum(sizes)) > 0:
-        sizes.append(min(left, _MAX_CHUNK, max(1, total // 2)))
-    return sizes
+def _lengths(config: ModelConfig) -> tuple[list[int], list[int]]:
+    """Chunk lengths of the prefill, and the past of each denoise pass: none, half a window, more than a window.
+
+    Chunks start with a single token, so that borders fall on odd places.
+    """
+    window, total = config.sliding_window, config.sliding_window + 9
+    chunks = [1]
+    while (left := total - sum(chunks)) > 0:
+        chunks.append(min(left, _MAX_CHUNK, max(1, total // 2)))
+    return chunks, sorted({0, window // 2, total})
 
 
 def _past_feeds(config: ModelConfig, kv: list[np.ndarray], past: int) -> dict[str, np.ndarray]:
@@ -187,6 +211,7 @@ def _prefill_differences(
     tokens: np.ndarray,
     chunks: list[int],
     kv: list[np.ndarray],
+    advance: Callable[[int], None],
 ) -> list[_Worst]:
     done = 0
     collected: list[list[np.ndarray]] = [[] for _ in kv]
@@ -201,6 +226,7 @@ def _prefill_differences(
         for rows, new in zip(collected, session.run(None, feeds), strict=True):
             rows.append(new[0])
         done += size
+        advance(1)
     kinds = ("keys", "values")
     return [
         _difference(np.concatenate(rows), kv[i], f"prefill {kinds[i % 2]} of layer {i // 2}")

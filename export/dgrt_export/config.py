@@ -8,6 +8,7 @@ Everything that shapes a graph comes from here; torch is not imported.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidCheckpoint(mismatch(f"{path.parent}", f"a file {path.name}", "none")) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidCheckpoint(mismatch(f"{path}", "readable JSON", error)) from None
     if not isinstance(content, dict):
         raise InvalidCheckpoint(mismatch(f"{path}", "a JSON object", type(content).__name__))
@@ -121,9 +122,19 @@ class _Reader:
             raise InvalidCheckpoint(mismatch(f"{self.where} {key}", f"an integer >= {at_least}", repr(value)))
         return value
 
+    def token(self, key: str, *, none: int, vocab_size: int) -> int:
+        """A token id of the vocabulary; null is `none`, the lowest value that a reader of the package takes."""
+        value = self.get(key)
+        if value is None:
+            return none
+        if not isinstance(value, int) or isinstance(value, bool) or not none <= value < vocab_size:
+            expected = f"null or a token id below vocab_size = {vocab_size}"
+            raise InvalidCheckpoint(mismatch(f"{self.where} {key}", expected, repr(value)))
+        return value
+
     def number(self, key: str) -> float:
         value = self.get(key)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
             raise InvalidCheckpoint(mismatch(f"{self.where} {key}", "a number > 0", repr(value)))
         return float(value)
 
@@ -142,6 +153,8 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         Unsupported: the architecture or an option is not one the graphs can express.
     """
     architectures = raw.get("architectures")
+    if not isinstance(architectures, list | None):
+        raise InvalidCheckpoint(mismatch("config.json architectures", "a list", repr(architectures)))
     if raw.get("model_type") != "diffusion_gemma" or (architectures and ARCHITECTURE not in architectures):
         found = architectures[0] if architectures else raw.get("model_type")
         raise Unsupported(mismatch("config.json architecture", ARCHITECTURE, found))
@@ -166,16 +179,17 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         if num_heads % layer.num_kv_heads:
             expected = f"a divisor of num_attention_heads = {num_heads}"
             raise InvalidCheckpoint(mismatch(f"config.json KV heads of layer {number}", expected, layer.num_kv_heads))
-    softcap, bos = text.get("final_logit_softcapping"), text.get("bos_token_id")
+    softcap, vocab_size = text.get("final_logit_softcapping"), text.count("vocab_size")
     return ModelConfig(
-        vocab_size=text.count("vocab_size"), hidden_size=text.count("hidden_size"),
+        vocab_size=vocab_size, hidden_size=text.count("hidden_size"),
         intermediate_size=text.count("intermediate_size"), num_heads=num_heads, num_experts=num_experts,
         top_k_experts=top_k, moe_intermediate_size=text.count("moe_intermediate_size"),
         rms_norm_eps=text.number("rms_norm_eps"),
         sliding_window=text.count("sliding_window", at_least=2),  # the reference's cache misbehaves at 1
         canvas_len=top.count("canvas_length"), context_len=text.count("max_position_embeddings"),
         final_logit_softcap=text.number("final_logit_softcapping") if softcap is not None else 0.0,
-        pad_token_id=text.get("pad_token_id") or 0, bos_token_id=-1 if bos is None else bos,
+        pad_token_id=text.token("pad_token_id", none=0, vocab_size=vocab_size),
+        bos_token_id=text.token("bos_token_id", none=-1, vocab_size=vocab_size),
         eos_token_ids=token_ids(raw.get("eos_token_id", text.get("eos_token_id")), "config.json eos_token_id"),
         layers=layers, ropes=_ropes(text, layers),
     )  # fmt: skip
@@ -189,12 +203,12 @@ def _layers(text: _Reader) -> tuple[Layer, ...]:
         names = ["full_attention" if (i + 1) % _FULL_PATTERN == 0 else "sliding_attention" for i in range(num_layers)]
     if not isinstance(names, list) or len(names) != num_layers:
         raise InvalidCheckpoint(mismatch("config.json layer_types", f"{num_layers} entries", names))
-    if unknown := [name for name in names if name not in _LAYER_TYPES]:
+    if unknown := [name for name in names if not isinstance(name, str) or name not in _LAYER_TYPES]:
         raise Unsupported(mismatch("config.json layer_types", " or ".join(_LAYER_TYPES), unknown[0]))
     types = [_LAYER_TYPES[name] for name in [*names[:-1], "full_attention"]]
 
     if "per_layer_config" in text.raw:
-        overrides = {int(index): over for index, over in (text.raw["per_layer_config"] or {}).items()}
+        overrides = _overrides(text.raw["per_layer_config"])
     else:
         full: dict[str, Any] = {"head_dim": text.raw.get("global_head_dim", _GLOBAL_HEAD_DIM)}
         if (kv_heads := text.raw.get("num_global_key_value_heads")) is not None:
@@ -222,9 +236,22 @@ def _layers(text: _Reader) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
+def _overrides(given: Any) -> dict[int, dict[str, Any]]:
+    """`per_layer_config`: an object of objects by layer number."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict) or not all(n.isdecimal() and isinstance(over, dict) for n, over in given.items()):
+        raise InvalidCheckpoint(
+            mismatch("config.json per_layer_config", "layer numbers with an object each", str(given)[:200])
+        )
+    return {int(number): over for number, over in given.items()}
+
+
 def _ropes(text: _Reader, layers: tuple[Layer, ...]) -> dict[LayerType, Rope]:
     """Rotary parameters of each layer type that occurs."""
     given = text.get("rope_parameters") or _ROPE_DEFAULTS
+    if not isinstance(given, dict):
+        raise InvalidCheckpoint(mismatch("config.json rope_parameters", "an object", str(given)[:200]))
     ropes: dict[LayerType, Rope] = {}
     for name, kind in _LAYER_TYPES.items():
         layer = next((layer for layer in layers if layer.type == kind), None)

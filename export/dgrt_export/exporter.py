@@ -45,7 +45,7 @@ class ExportReport:
 
 
 class _Progress:
-    """Reports stages to the caller and times them. Totals are bytes in `weights` and `hash`, else steps."""
+    """Reports stages to the caller and times them. Totals are bytes in `weights` and `hash`, else steps or passes."""
 
     def __init__(self, callback: ProgressCallback | None):
         self._callback = callback or (lambda stage, done, total: None)
@@ -144,10 +144,10 @@ def export(
         with steps.stage("weights", plan.total_bytes) as advance:
             how = plan.write(folder, advance)
             copy_text_files(source, folder)
-        with steps.stage("parity"):
-            from .check import check_parity
+        from .check import check_parity, num_passes
 
-            parity = check_parity(folder, config, raw, plan.entries, form)
+        with steps.stage("parity", num_passes(config)) as advance:
+            parity = check_parity(folder, config, raw, plan.entries, form, advance)
         with steps.stage("hash", sum(path.stat().st_size for path in folder.iterdir())) as advance:
             files = hash_files(folder, advance)
         manifest = build_manifest(config, tensors, plan, generation, files, parity, profile, form, _dgrt_version())

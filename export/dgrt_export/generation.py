@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,17 @@ def read_generation(folder: Path, config: ModelConfig) -> dict[str, Any]:
         if not isinstance(values[key], int) or isinstance(values[key], bool) or values[key] < lowest:
             raise InvalidCheckpoint(mismatch(f"{FILE} {key}", f"an integer >= {lowest}", repr(values[key])))
     for key in ("t_min", "t_max", "entropy_bound", "confidence_threshold"):
-        if not isinstance(values[key], (int, float)) or isinstance(values[key], bool) or values[key] < 0:
-            raise InvalidCheckpoint(mismatch(f"{FILE} {key}", "a number >= 0", repr(values[key])))
-        values[key] = float(values[key])
+        value, relation = values[key], ">=" if key == "t_min" else ">"
+        sound = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+        if not sound or (relation == ">" and value == 0):
+            raise InvalidCheckpoint(mismatch(f"{FILE} {key}", f"a number {relation} 0", repr(value)))
+        values[key] = float(value)
     if values["t_max"] <= values["t_min"]:
         raise InvalidCheckpoint(mismatch(f"{FILE} t_max", f"more than t_min = {values['t_min']}", values["t_max"]))
-    stop = token_ids(raw["eos_token_id"], f"{FILE} eos_token_id") if "eos_token_id" in raw else config.eos_token_ids
+    own = "eos_token_id" in raw
+    stop = token_ids(raw["eos_token_id"], f"{FILE} eos_token_id") if own else config.eos_token_ids
+    if outside := [token for token in stop if token >= config.vocab_size]:
+        where = f"{FILE if own else 'config.json'} eos_token_id"
+        raise InvalidCheckpoint(mismatch(where, f"token ids below vocab_size = {config.vocab_size}", outside[0]))
     values["stop_ids"] = list(stop)
     return values

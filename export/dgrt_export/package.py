@@ -32,9 +32,24 @@ def check_output(output: Path, checkpoint: Path, force: bool) -> None:
     entries = list(output.iterdir())
     if entries and not force:
         raise OutputError(mismatch(f"output {output}", "a new or empty folder (or --force)", f"{len(entries)} files"))
-    if inner := next((e for e in entries if e.is_dir() and not e.is_symlink()), None):
-        # A package is flat. A folder with folders in it is somebody's home or project, named by mistake.
+    if entries:
+        _check_replaceable(output)
+
+
+def _check_replaceable(output: Path) -> None:
+    """Refuses to replace anything but a package: a home, a project, a checkpoint may be named by mistake."""
+    if inner := next((e for e in output.iterdir() if e.is_dir() and not e.is_symlink()), None):
         raise OutputError(mismatch(f"output {output}", "a folder without sub-folders to replace", inner.name))
+    expected = f"a package to replace ({contract.MANIFEST_FILE} with format {contract.FORMAT!r})"
+    try:
+        manifest = json.loads((output / contract.MANIFEST_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OutputError(mismatch(f"output {output}", expected, f"no {contract.MANIFEST_FILE}")) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise OutputError(mismatch(f"output {output}", expected, error)) from None
+    found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+    if found != contract.FORMAT:
+        raise OutputError(mismatch(f"output {output}", expected, repr(found)))
 
 
 @contextmanager
@@ -48,7 +63,20 @@ def staged(output: Path, force: bool) -> Iterator[Path]:
         _publish(staging, output, force)
     finally:
         # After a successful exchange this is the previous package; after an error, our own unfinished one.
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove(staging)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder to its end, whatever interrupts that; the interrupt is raised afterwards."""
+    interrupt = None
+    while True:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 def write_manifest(staging: Path, manifest: dict[str, Any]) -> None:
@@ -67,6 +95,7 @@ def _publish(staging: Path, output: Path, force: bool) -> None:
     if output.exists() and any(output.iterdir()):
         if not force:  # it was free when the export began
             raise OutputError(mismatch(f"output {output}", "a new or empty folder (or --force)", "a newer package"))
+        _check_replaceable(output)  # again: the export took its time
         _exchange(staging, output)
     else:
         os.rename(staging, output)

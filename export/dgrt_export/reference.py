@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,8 @@ class Reference:
         self._encoder, self._decoder, self._config = encoder, decoder, config.text_config
 
     @torch.no_grad()
-    def prefill(self, tokens: np.ndarray, chunks: list[int]) -> list[np.ndarray]:
-        """KV rows of every layer, k.0, v.0, k.1, ..., each [T, K], with the prompt fed in `chunks`."""
+    def prefill(self, tokens: np.ndarray, chunks: list[int], advance: Callable[[int], None]) -> list[np.ndarray]:
+        """KV rows of every layer, k.0, v.0, k.1, ..., each [T, K], with the prompt fed in `chunks`, a pass each."""
         cache = self._cache()
         recorded: list[list[torch.Tensor]] = [[] for _ in range(2 * len(cache.layers))]
         for index, layer in enumerate(cache.layers):
@@ -61,6 +61,7 @@ class Reference:
                 position_ids=torch.arange(done, done + size)[None],
             )  # fmt: skip
             done += size
+            advance(1)
         return [torch.cat(states, 2)[0].transpose(0, 1).flatten(1).numpy() for states in recorded]
 
     @torch.no_grad()

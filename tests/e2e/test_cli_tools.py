@@ -43,7 +43,8 @@ def test_inspect_json_agrees_with_python(run: Any, mini_engine: Path, mini: dgrt
 def test_inspect_verify_notices_a_changed_weight(run: Any, mini_engine: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(mini_engine, copy)
-    assert run("inspect", copy, "--verify")[0] == 0
+    code, out, err = run("inspect", copy, "--verify")
+    assert code == 0 and "all files match" in out and err == f"hashing the files of {copy}\n"
     weights = copy / dgrt.EngineInfo.from_json((copy / "manifest.json").read_text()).weight_files[0]
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -54,10 +55,32 @@ def test_inspect_verify_notices_a_changed_weight(run: Any, mini_engine: Path, tm
     assert code == 2 and weights.name in err
 
 
+def test_inspect_tells_whether_a_memory_limit_is_enough(run: Any, mini_engine: Path, mini: dgrt.Runtime) -> None:
+    needed = mini.memory().session_bytes
+    for limit, fits, verdict in ((needed, True, "enough"), (needed - 1, False, "too little")):
+        arguments = ("inspect", mini_engine, "--threads", "1", "--memory-limit", str(limit))
+        assert f": {verdict} for KV of the whole context and workspace" in run(*arguments)[1]
+        report = json.loads(run(*arguments, "--json")[1])
+        assert (report["memory_limit"], report["fits_memory_limit"]) == (limit, fits)
+    assert json.loads(run("inspect", mini_engine, "--json")[1])["fits_memory_limit"] is None
+
+
+def test_files_that_the_manifest_does_not_list_are_not_opened(run: Any, mini_engine: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(mini_engine, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        del manifest["files"][name]
+        (copy / name).write_text("{")  # would fail if it were read
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    code, out, _ = run("inspect", copy)
+    assert code == 0 and "none: token ids only" in out
+
+
 def test_bench_json_has_a_summary_of_seeded_runs(run: Any, mini_engine: Path) -> None:
-    code, out, _ = run("bench", mini_engine, "--runs", "3", "--prompt", "Hi", "--json", "--seed", "5", *QUICK)
+    code, out, err = run("bench", mini_engine, "--runs", "3", "--prompt", "Hi", "--json", "--seed", "5", *QUICK)
     report = json.loads(out)
-    assert code == 0
+    assert code == 0 and err.splitlines() == ["warm-up 1 of 1", "run 1 of 3", "run 2 of 3", "run 3 of 3"]
     assert [one["seed"] for one in report["runs"]] == [5, 6, 7]
     for name, row in report["summary"].items():
         assert 0 < row["median"] <= row["p95"], name

@@ -121,7 +121,19 @@ def test_what_the_graphs_cannot_express_is_unsupported(path, value, words):
         (("text_config", "layer_types"), ["full_attention"]),
         (("text_config", "per_layer_config"), {"7": {"head_dim": 8}}),
         (("text_config", "rope_parameters"), {"rope_type": "default"}),
+        (("text_config", "rope_parameters"), ["default"]),
+        (("text_config", "rope_parameters", "full_attention"), "proportional"),
+        (("text_config", "per_layer_config"), [{"head_dim": 8}]),
+        (("text_config", "per_layer_config"), {"first": {"head_dim": 8}}),
+        (("text_config", "per_layer_config"), {"0": 8}),
+        (("text_config", "rms_norm_eps"), float("inf")),
         (("text_config", "eos_token_id"), "stop"),
+        (("text_config", "pad_token_id"), 301),
+        (("text_config", "pad_token_id"), -1),
+        (("text_config", "pad_token_id"), "<pad>"),
+        (("text_config", "bos_token_id"), 301),
+        (("text_config", "bos_token_id"), True),
+        (("architectures",), 5),
         (("canvas_length",), 0),
     ],
 )
@@ -131,8 +143,16 @@ def test_a_config_that_contradicts_itself_is_invalid(path, value):
     raw = models.config_json(models.spec("plain"))
     raw.pop("eos_token_id")
     _set(path, value)(raw)
-    with pytest.raises(InvalidCheckpoint, match=r"expected .* found "):
+    with pytest.raises(InvalidCheckpoint, match=r"^config\.json .*expected .* found "):
         parse(raw)
+
+
+def test_the_ends_of_the_vocabulary_and_no_tokens_at_all_are_fine():
+    raw = models.config_json(models.spec("plain"))
+    raw["text_config"].update(pad_token_id=300, bos_token_id=300)
+    assert (parse(raw).pad_token_id, parse(raw).bos_token_id) == (300, 300)
+    raw["text_config"].update(pad_token_id=None, bos_token_id=None)
+    assert (parse(raw).pad_token_id, parse(raw).bos_token_id) == (0, -1)
 
 
 def generation(folder: Path, **changes):
@@ -163,11 +183,25 @@ def test_generation_values_come_from_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [
-    {"t_min": 0.9}, {"max_denoising_steps": 0}, {"t_max": "hot"}, {"eos_token_id": [-1]}, {"sampler_config": 3},
-    {"sampler_config": {"_cls_name": "OtherSampler"}}, {"stability_threshold": 1.5},
-])  # fmt: skip
+    {"t_min": 0.9}, {"t_min": 0.8}, {"t_min": -0.1}, {"t_min": float("nan")}, {"t_max": float("inf")}, {"t_max": "hot"},
+    {"max_denoising_steps": 0}, {"eos_token_id": [-1]}, {"eos_token_id": [1, 301]}, {"sampler_config": 3},
+    {"sampler_config": {"_cls_name": "OtherSampler"}}, {"sampler_config": {"entropy_bound": 0}},
+    {"confidence_threshold": 0.0}, {"stability_threshold": 1.5},
+], ids=str)  # fmt: skip
 def test_impossible_generation_values_are_refused(tmp_path, changes):
     from dgrt_export import ExportError
 
-    with pytest.raises(ExportError, match=r"expected .* found "):
+    with pytest.raises(ExportError, match=r"^generation_config\.json .*expected .* found "):
         generation(tmp_path, **changes)
+
+
+def test_a_stop_id_of_config_json_outside_the_vocabulary_is_refused_where_it_counts(tmp_path):
+    from dgrt_export import InvalidCheckpoint
+    from dgrt_export.generation import read_generation
+
+    raw = models.config_json(models.spec("plain"))
+    raw["eos_token_id"] = [1, 301]
+    with pytest.raises(InvalidCheckpoint, match=r"config\.json eos_token_id: expected .* 301, found 301"):
+        read_generation(tmp_path, parse(raw))
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 1}')
+    assert read_generation(tmp_path, parse(raw))["stop_ids"] == [1]

@@ -199,17 +199,15 @@ def test_a_signal_leaves_nothing(small, number):
     source, output = small
     code = f"""
 import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "export")!r}]
-import argparse, importlib.util, time, torch, dgrt_export
+import time, torch
+from dgrt.cli import main
+from dgrt_export import weights
 torch.set_num_threads(1)
-spec = importlib.util.spec_from_file_location("verb", {str(ROOT / "dgrt" / "cli" / "export.py")!r})
-verb = importlib.util.module_from_spec(spec); spec.loader.exec_module(verb)
-from dgrt_export import exporter, weights
 write = weights.WeightPlan.write
 def slow(*args):
     write(*args); print("writing", flush=True); time.sleep(60)
 weights.WeightPlan.write = slow
-parser = argparse.ArgumentParser(); verb.add_parser(parser.add_subparsers())
-sys.exit(verb.run(parser.parse_args(["export", {str(source)!r}, "-o", {str(output)!r}])))
+sys.exit(main(["export", {str(source)!r}, "-o", {str(output)!r}]))
 """
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None and child.stdout.readline().strip() == "writing"
@@ -218,7 +216,7 @@ sys.exit(verb.run(parser.parse_args(["export", {str(source)!r}, "-o", {str(outpu
     started = time.monotonic()
     _, errors = child.communicate(timeout=30)
     assert child.returncode == 130 and time.monotonic() - started < 20
-    assert errors.strip().splitlines()[-1] == "error: interrupted, nothing written" and "Traceback" not in errors
+    assert errors.strip().splitlines()[-1] == "interrupted, nothing written" and "Traceback" not in errors
     assert leftovers(output) == []
 
 
@@ -301,14 +299,82 @@ def test_force_never_replaces_the_checkpoint_or_its_surroundings(small, place):
     assert (source / "model.safetensors").exists()
 
 
-def test_force_never_replaces_a_folder_that_is_no_package(small):
+@pytest.fixture
+def occupied(checkpoints, tmp_path):
+    """An output folder that holds another checkpoint and, given its text, a manifest."""
+
+    def make(manifest: str | None = None) -> Path:
+        output = models.copy_checkpoint(checkpoints("only_full"), tmp_path / "out" / "engine")
+        if manifest is not None:
+            (output / "manifest.json").write_text(manifest)
+        return output
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("manifest", "found"),
+    [
+        (None, "no manifest.json"), ("{", "Expecting property name"), ("[]", "'list'"), ("{}", "None"),
+        ('{"format": "web-app"}', "'web-app'"), ("[" * 100_000, "recursion"),
+    ],
+)  # fmt: skip
+def test_force_never_replaces_a_folder_that_is_no_package(checkpoints, occupied, manifest, found):
     from dgrt_export import OutputError
 
-    source, output = small
-    (output / "project").mkdir(parents=True)
+    output = occupied(manifest)
+    before = sorted(path.name for path in output.iterdir())
+    with pytest.raises(OutputError, match=f"expected a package to replace .*'dgrt-engine'.* found .*{found}"):
+        export(checkpoints("plain"), output, force=True)
+    assert sorted(path.name for path in output.iterdir()) == before and leftovers(output) == ["engine"]
+
+
+def test_force_never_replaces_a_package_with_sub_folders(checkpoints, occupied):
+    from dgrt_export import OutputError
+
+    output = occupied('{"format": "dgrt-engine"}')
+    (output / "project").mkdir()
     with pytest.raises(OutputError, match="without sub-folders"):
-        export(source, output, force=True)
+        export(checkpoints("plain"), output, force=True)
     assert (output / "project").exists()
+
+
+def test_what_appears_in_the_output_meanwhile_is_not_replaced_by_force(tmp_path):
+    from dgrt_export import OutputError
+    from dgrt_export.package import check_output, staged
+
+    output = tmp_path / "out" / "engine"
+    check_output(output, tmp_path / "checkpoint", force=True)
+    with pytest.raises(OutputError, match="no manifest.json"), staged(output, force=True):
+        output.mkdir()
+        (output / "thesis.txt").write_text("theirs")
+    assert (output / "thesis.txt").exists() and leftovers(output) == ["engine"]
+
+
+def test_an_interrupt_while_the_replaced_package_is_removed_leaves_nothing_of_it(tmp_path, monkeypatch):
+    import shutil
+
+    from dgrt_export.package import staged, write_manifest
+
+    def interrupted_once(*args, **options):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    output = tmp_path / "out" / "engine"
+    for number in (1, 2):
+        with staged(output, force=True) as folder:
+            write_manifest(folder, {"format": "dgrt-engine", "number": number})
+    monkeypatch.setattr(shutil, "rmtree", interrupted_once)
+    with pytest.raises(KeyboardInterrupt), staged(output, force=True) as folder:
+        write_manifest(folder, {"format": "dgrt-engine", "number": 3})
+    assert manifest_of(output)["number"] == 3 and leftovers(output) == ["engine"]
+
+
+def test_the_parity_gate_reports_every_pass(small):
+    seen = []
+    export(*small, progress=lambda stage, done, total: seen.append((done, total)) if stage == "parity" else None)
+    total = seen[0][1]
+    assert total > 10 and [done for done, _ in seen] == [*range(total + 1), total]
 
 
 def test_large_models_are_checked_on_a_prefix_of_the_same_bytes(checkpoints, tmp_path, monkeypatch):

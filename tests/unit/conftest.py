@@ -11,6 +11,8 @@ import pytest
 from dgrt.messages import ChatTemplate
 from dgrt.tokenizer import Tokenizer
 
+LISTED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")  # by the manifest of the imaginary engine
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -29,14 +31,14 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_folder: Path) -> Tokenizer:
-    found = Tokenizer.from_folder(tokenizer_folder)
+    found = Tokenizer.from_folder(tokenizer_folder, LISTED)
     assert found is not None
     return found
 
 
 @pytest.fixture(scope="session")
 def chat(tokenizer_folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
-    found = ChatTemplate.from_folder(tokenizer_folder, tokenizer)
+    found = ChatTemplate.from_folder(tokenizer_folder, LISTED, tokenizer)
     assert found is not None
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dgrt.cli import VERBS, arguments, build_parser, display, main
+from dgrt.cli import VERBS, CommandError, arguments, build_parser, display, main
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -106,6 +106,30 @@ def test_an_interrupt_ends_with_130_and_no_traceback(
     assert run(capsys, "doctor") == (130, "", "interrupted\n")
 
 
+def test_an_interrupted_verb_may_say_what_it_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_args: argparse.Namespace) -> int:
+        raise KeyboardInterrupt("nothing written")
+
+    monkeypatch.setattr("dgrt.cli.doctor.run", interrupted)
+    assert run(capsys, "doctor") == (130, "", "interrupted, nothing written\n")
+
+
+def test_a_command_error_may_choose_its_exit_code_and_is_raised_when_debugging(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failed(_args: argparse.Namespace) -> int:
+        raise CommandError("no\nway", 1)
+
+    monkeypatch.setattr("dgrt.cli.doctor.run", failed)
+    monkeypatch.delenv("DGRT_DEBUG", raising=False)
+    assert run(capsys, "doctor") == (1, "", "error: no way\n")
+    monkeypatch.setenv("DGRT_DEBUG", "1")
+    with pytest.raises(CommandError):
+        main(["doctor"])
+
+
 def test_a_defect_is_one_line_unless_debugging(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +183,21 @@ def test_a_size_that_is_none_is_refused(text: str) -> None:
 )
 def test_bytes_are_shown_in_the_largest_fitting_unit(count: int, text: str) -> None:
     assert display.human_bytes(count) == text
+
+
+@pytest.mark.parametrize("verb", ["generate", "bench"])
+def test_the_help_states_the_default_length_in_force(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    prompt = ["p"] if verb == "generate" else []
+    default = build_parser()[0].parse_args([verb, "e", *prompt]).max_new_tokens
+    told = "until a stop id or the context ends" if default is None else str(default)
+    assert f"most tokens (default: {told})" in " ".join(run(capsys, verb, "--help")[1].split())
+
+
+def test_progress_is_lines_on_stderr_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with display.progress_line() as show:
+        show("run 1 of 2")
+        show("run 2 of 2")
+    assert capsys.readouterr() == ("", "run 1 of 2\nrun 2 of 2\n")
 
 
 def test_every_sampler_option_reaches_the_generation() -> None:

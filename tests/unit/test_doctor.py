@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from dgrt import errors
 from dgrt.cli import checks, main
-from dgrt.ort import find_ort_library, wheel_library
+from dgrt.ort import API_VERSION, find_ort_library, library_candidates, wheel_library
 
 
 def by_name() -> dict[str, checks.Check]:
@@ -40,11 +41,42 @@ def test_the_environment_variable_wins_over_the_wheel(monkeypatch: pytest.Monkey
     assert not check.ok and check.required and str(tmp_path / "none.so") in check.detail
 
 
-def test_no_wheel_at_all_is_reported_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DGRT_ORT_LIBRARY", raising=False)
-    monkeypatch.setattr(checks, "wheel_library", lambda: None)
+    monkeypatch.setattr("dgrt.ort.wheel_library", lambda: None)
+
+
+def test_without_a_wheel_the_places_of_the_native_search_are_tried(no_wheel: None, repository: Path) -> None:
+    source = (repository / "csrc" / "engine" / "ort_library.cc").read_text()
+    names = list(dict.fromkeys(re.findall(r'"(libonnxruntime\.[^"]*)"', source)))
+    found = library_candidates()
+    assert found[-2:] == names and [Path(path).name for path in found] == names * (len(found) // 2)
+
+
+def test_no_library_at_all_is_reported_with_what_to_do(no_wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dgrt.ort._NATIVE_NAMES", ("libnot-there.so.1", "libnot-there.so"))
     check = by_name()["ONNX Runtime"]
-    assert not check.ok and "pip install onnxruntime" in check.hint
+    assert not check.ok and "libnot-there.so.1" in check.detail and "pip install 'onnxruntime>=1." in check.hint
+
+
+def test_a_system_library_that_the_native_search_finds_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = wheel_library()
+    monkeypatch.setattr(checks, "library_candidates", lambda: ["libnot-there.so.1", str(library)])
+    check = by_name()["ONNX Runtime"]
+    assert check.ok and check.detail.endswith(f"({library})")
+
+
+@pytest.mark.parametrize(("version", "ok"), [("1.20.1", False), (f"1.{API_VERSION}.0", True), ("1.99.0", True)])
+def test_a_library_that_is_too_old_is_not_good(monkeypatch: pytest.MonkeyPatch, version: str, ok: bool) -> None:
+    monkeypatch.setattr(checks, "ort_version", lambda path: version)
+    check = by_name()["ONNX Runtime"]
+    assert check.ok == ok and version in check.detail
+    assert ok or f"expected 1.{API_VERSION} or newer, found {version}" in check.detail
+
+
+def test_the_api_version_is_what_the_package_depends_on(repository: Path) -> None:
+    assert f'"onnxruntime>=1.{API_VERSION},' in (repository / "pyproject.toml").read_text()
 
 
 def test_a_library_that_is_something_else_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +97,20 @@ def test_a_missing_export_package_does_not_forbid_generation(monkeypatch: pytest
     monkeypatch.setattr(checks, "version", only_rich)
     found = by_name()
     assert not found["torch"].ok and not found["torch"].required and "dgrt export" in found["torch"].detail
+    assert found["torch"].hint == "pip install 'dgrt[export]'" and found["jinja2"].hint == "pip install jinja2"
     assert found["rich"].ok
+
+
+@pytest.mark.parametrize(("installed", "ok"), [("2.13.0", True), ("2.13.0+cpu", True), ("2.13.1", False)])
+def test_an_export_package_of_another_version_than_the_pinned_one_is_told(
+    monkeypatch: pytest.MonkeyPatch, installed: str, ok: bool
+) -> None:
+    wanted = ["numpy>=1.26", 'torch==2.13.0; extra == "export"', "onnx==1; extra == 'other'"]
+    monkeypatch.setattr(checks, "requires", lambda name: wanted)
+    monkeypatch.setattr(checks, "version", lambda name: installed)
+    found = by_name()
+    assert found["torch"].ok == ok and found["onnx"].ok
+    assert ok or found["torch"].detail == "expected 2.13.0 for dgrt export, found 2.13.1"
 
 
 def test_each_missing_cpu_feature_says_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,21 +63,39 @@ def test_a_template_cannot_reach_out_of_the_sandbox(tokenizer: Tokenizer) -> Non
         chat.render(TURNS)
 
 
+@pytest.mark.parametrize("source", ["{{ 1 / 0 }}", "{{ messages[0].content | int // 0 }}", "{{ range(10**9) }}"])
+def test_a_template_that_fails_is_an_error_of_ours(tokenizer: Tokenizer, source: str) -> None:
+    with pytest.raises(InvalidArgument, match="the chat template failed: [A-Za-z]+Error: "):
+        template(source, tokenizer).render(TURNS)
+
+
 def test_a_template_that_does_not_parse_is_reported(tokenizer: Tokenizer) -> None:
     with pytest.raises(ContractMismatch, match="chat_template"):
         template("{% for %}", tokenizer)
 
 
-@pytest.mark.parametrize("form", ["plain", "named"])
+def test_a_template_that_is_no_text_is_reported(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(ContractMismatch, match="chat_template"):
+        ChatTemplate.from_folder(tmp_path, ["chat_template.jinja"], tokenizer)
+
+
+def test_a_template_that_the_manifest_does_not_list_is_not_opened(tokenizer_folder: Path, tokenizer: Tokenizer) -> None:
+    assert ChatTemplate.from_folder(tokenizer_folder, (), tokenizer) is None
+
+
+@pytest.mark.parametrize("form", ["plain", "named", "named among others"])
 def test_a_template_inside_the_tokenizer_config_is_found(tokenizer: Tokenizer, tmp_path: Path, form: str) -> None:
     source = "{{ messages[0].content }}"
-    value = source if form == "plain" else [{"name": "rag", "template": "x"}, {"name": "default", "template": source}]
-    found = ChatTemplate.from_folder(tmp_path, Tokenizer(tokenizer._raw, {"chat_template": value}))
+    named = [{"name": "rag", "template": "x"}, {"name": "default", "template": source}]
+    value = {"plain": source, "named": named, "named among others": ["x", {}, *named]}[form]
+    found = ChatTemplate.from_folder(tmp_path, (), Tokenizer(tokenizer._raw, {"chat_template": value}))
     assert found is not None and found.render(TURNS[1:]) == "Hi"
 
 
 def test_an_engine_without_a_template_gives_none(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    assert ChatTemplate.from_folder(tmp_path, Tokenizer(tokenizer._raw, {})) is None
+    for config in ({}, {"chat_template": 1}, {"chat_template": [{"name": "default"}]}):
+        assert ChatTemplate.from_folder(tmp_path, (), Tokenizer(tokenizer._raw, config)) is None
 
 
 @pytest.mark.parametrize(

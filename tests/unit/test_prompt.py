@@ -97,6 +97,7 @@ def test_a_prompt_that_cannot_be_right_is_refused(encoder: PromptEncoder, prompt
         encoder.encode(prompt)
 
 
-def test_raw_messages_are_refused(encoder: PromptEncoder) -> None:
-    with pytest.raises(InvalidArgument, match="raw"):
-        encoder.encode([{"role": "user", "content": "x"}], raw=True)
+@pytest.mark.parametrize("prompt", [[{"role": "user", "content": "x"}], [2, 5], np.array([2, 5])], ids=str)
+def test_raw_is_for_text_only(encoder: PromptEncoder, prompt: Any) -> None:
+    with pytest.raises(InvalidArgument, match="raw=True is for plain text"):
+        encoder.encode(prompt, raw=True)

@@ -154,7 +154,9 @@ def test_cancel_ends_the_stream_with_a_cancelled_result() -> None:
     session = FakeSession([[5], [6]], slow=True)
     events = start(session)
     threading.Thread(target=lambda: (session.running.wait(), events.cancel())).start()
-    result = list(events)[-1].result
+    *before, done = events
+    assert before == []  # the canvas was never committed
+    result = done.result
     assert result is not None and result.finish_reason == "cancelled" and result.tokens.size == 0
 
 

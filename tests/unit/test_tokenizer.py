@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import models
@@ -33,14 +34,20 @@ def test_decoding_drops_special_tokens_unless_asked(tokenizer: Tokenizer) -> Non
     assert tokenizer.decode(ids, skip_special_tokens=False) == "<bos>a<turn|>"
 
 
-def test_a_folder_without_a_tokenizer_gives_none(tmp_path: Path) -> None:
-    assert Tokenizer.from_folder(tmp_path) is None
+def test_files_that_the_manifest_does_not_list_are_not_opened(tokenizer_folder: Path) -> None:
+    assert Tokenizer.from_folder(tokenizer_folder, ()) is None
+    bare = Tokenizer.from_folder(tokenizer_folder, ["tokenizer.json"])
+    assert bare is not None and bare.config == {}
 
 
-def test_a_damaged_tokenizer_is_reported_with_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text("{")
+@pytest.mark.parametrize(("name", "text"), [("tokenizer.json", "{"), ("tokenizer_config.json", "[]")])
+def test_a_damaged_tokenizer_is_reported_with_its_folder(
+    tokenizer_folder: Path, tmp_path: Path, name: str, text: str
+) -> None:
+    shutil.copy(tokenizer_folder / "tokenizer.json", tmp_path)
+    (tmp_path / name).write_text(text)
     with pytest.raises(ContractMismatch, match=tmp_path.name):
-        Tokenizer.from_folder(tmp_path)
+        Tokenizer.from_folder(tmp_path, ["tokenizer.json", name])
 
 
 def test_named_tokens_are_read_in_both_spellings(tokenizer: Tokenizer) -> None:
