@@ -5,8 +5,8 @@
 #   make asan, tsan     C++ tests under address + undefined-behaviour, or thread sanitizers
 #   make lint           style, types, layering
 #   make bench          the benchmark of the bundled model
-#   make install-check  install library, header and CMake package; build an outside program against them
-#   make wheel-check    build a wheel and use it from another folder
+#   make install-check  install library, header, CMake package and pkg-config file; build outside programs against them
+#   make wheel-check    build a wheel and use it from another folder, in an environment without torch
 #
 # PYTHON: interpreter for the virtual environment.  JOBS: parallel compilations.
 
@@ -18,7 +18,10 @@ BIN := $(VENV)/bin
 ENGINE := engines/mini
 # cmake and ninja come from the virtual environment.
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP_OPTIONS := --disable-pip-version-check
+PIP := $(BIN)/python -m pip $(PIP_OPTIONS)
+# Versions that the tests are known to pass with; pyproject.toml has the ranges.
+CONSTRAINTS := $(CURDIR)/constraints.txt
 
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
@@ -44,15 +47,17 @@ export SUDOKU
 REQUIREMENTS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
   print("\n".join(project["dependencies"] + sum(project["optional-dependencies"].values(), [])))
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml constraints.txt
+	@echo "installing Python packages into $(VENV), minutes the first time: torch is large"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c '$(REQUIREMENTS)' > $(VENV)/requirements.txt
-	$(PIP) install --quiet torch==2.13.0
-	$(PIP) install --quiet -r $(VENV)/requirements.txt
+	$(PIP) install --quiet -c $(CONSTRAINTS) torch
+	$(PIP) install --quiet -c $(CONSTRAINTS) -r $(VENV)/requirements.txt
 	touch $@
 
 # Editable: Python sources are used where they are, only native code is built and put into the environment.
 $(VENV)/built: $(VENV)/installed CMakeLists.txt $(shell find csrc -type f)
+	@echo "building the native code, about a minute; the first build also fetches the ONNX Runtime headers, 150 MB"
 	$(IN_VENV) $(PIP) install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
@@ -64,6 +69,13 @@ define native
 $(IN_VENV) cmake --preset $(1) -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 $(IN_VENV) cmake --build --preset $(1)
 $(IN_VENV) ctest --preset $(1)
+endef
+
+# A C program built with what the installed pkg-config file says.
+define BY_PKG_CONFIG
+export PKG_CONFIG_PATH=$$(dirname $$(find $(CURDIR)/build/install -name dgrt.pc)) && \
+$(CC) -std=c11 csrc/samples/generate.c -o build/outside/by_pkg_config $$(pkg-config --cflags --libs dgrt) \
+  -Wl,-rpath,$$(pkg-config --variable=libdir dgrt) && build/outside/by_pkg_config 2>&1 | grep -q usage
 endef
 
 # ---- commands ----
@@ -99,13 +111,14 @@ install-check: test-cpp
 	$(IN_VENV) cmake -S csrc/samples -B build/outside -G Ninja -DCMAKE_PREFIX_PATH=$(CURDIR)/build/install
 	$(IN_VENV) cmake --build build/outside
 	build/outside/inline_editor 2>&1 | grep -q usage
+	if command -v pkg-config; then $(BY_PKG_CONFIG); else echo "no pkg-config: its file is not checked"; fi
 
-wheel-check: $(VENV)/installed
+wheel-check: $(ENGINE)/manifest.json
 	rm -rf build/wheelhouse build/wheel-venv
 	$(IN_VENV) $(PIP) wheel --quiet --no-build-isolation --no-deps . -w build/wheelhouse
 	$(PYTHON) -m venv build/wheel-venv
-	build/wheel-venv/bin/python -m pip --disable-pip-version-check install --quiet build/wheelhouse/*.whl
-	cd build/wheel-venv && bin/python $(CURDIR)/tests/boundary/wheel_check.py $(CURDIR)/build/wheelhouse
+	build/wheel-venv/bin/python -m pip $(PIP_OPTIONS) install --quiet -c $(CONSTRAINTS) build/wheelhouse/*.whl
+	cd build/wheel-venv && bin/python $(CURDIR)/tests/boundary/wheel_check.py $(CURDIR)/build/wheelhouse $(CURDIR)/$(ENGINE)
 
 clean:
 	rm -rf build engines

@@ -4,7 +4,8 @@
 
 Every case is generated text only: what `Runtime.generate` returned is given to the checker unchanged. Held-out cases
 come from another seed than training. Prints one row per task: exact rate with its 95 % Wilson interval, denoise steps
-per canvas, and milliseconds per case.
+per canvas, and milliseconds per case. Each row is written as soon as its task is done, with the weights, seed,
+environment and command it comes from; rows of tasks that were not measured now stay as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +43,7 @@ def wilson(successes: int, total: int) -> tuple[float, float]:
 
 
 def measure(runtime: dgrt.Runtime, task: str, cases: int, seed: int) -> dict:
-    """Runs one task and returns its row."""
+    """Runs one task and returns its row. Progress goes to stderr if that is a terminal."""
     generate, check = TASKS[task]
     correct, steps, canvases, tokens, failures = 0, 0, 0, 0, []
     start = time.perf_counter()
@@ -54,6 +57,9 @@ def measure(runtime: dgrt.Runtime, task: str, cases: int, seed: int) -> dict:
         tokens += result.stats.tokens
         if not ok and len(failures) < 5:
             failures.append({"index": index, "expected": case.answer, "found": result.text})
+        if sys.stderr.isatty():
+            end = "\r" if index + 1 < cases else "\r\x1b[K"
+            print(f"{task:11} {correct}/{index + 1} of {cases}", end=end, file=sys.stderr, flush=True)
     low, high = wilson(correct, cases)
     return {
         "task": task,
@@ -66,7 +72,21 @@ def measure(runtime: dgrt.Runtime, task: str, cases: int, seed: int) -> dict:
         "tokens_per_case": tokens / cases,
         "ms_per_case": 1e3 * (time.perf_counter() - start) / cases,
         "failures": failures,
+        "engine": runtime.info.name,
+        "weights_sha256": {name: runtime.info.manifest["files"][name]["sha256"] for name in runtime.info.weight_files},
+        "seed": seed,
     }
+
+
+def store(row: dict, path: Path) -> None:
+    """Puts the row into the file, in place of one of the same task; whoever reads the file finds it whole."""
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    order = list(TASKS)
+    rows = sorted([*(r for r in before if r["task"] != row["task"]), row], key=lambda r: order.index(r["task"]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    os.replace(beside, path)
 
 
 def main() -> None:
@@ -79,10 +99,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     args = parser.parse_args()
     runtime = dgrt.Runtime(args.engine, threads=args.threads)
-    rows = []
+    here = environment()  # once: a results file that is being written makes the tree dirty
     for task in args.tasks:
-        row = measure(runtime, task, args.cases, args.seed)
-        rows.append(row)
+        row = {**measure(runtime, task, args.cases, args.seed), **here}
+        if args.out:
+            store(row, args.out)
         low, high = row["interval_95"]
         print(
             f"{task:11} {100 * row['rate']:6.2f} %  [{100 * low:.1f}, {100 * high:.1f}]  "
@@ -90,14 +111,6 @@ def main() -> None:
             f"{row['ms_per_case']:.1f} ms/case",
             flush=True,
         )
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        before = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
-        kept = [row for row in before if row["task"] not in args.tasks]  # tasks that were not measured now
-        order = list(TASKS)
-        rows = sorted(kept + rows, key=lambda row: order.index(row["task"]))
-        report = {"engine": runtime.info.name, "seed": args.seed, "rows": rows, **environment()}
-        args.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

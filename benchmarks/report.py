@@ -57,7 +57,16 @@ def accuracy_table() -> str:
             f"| {row['task']} | {row['cases']} | {100 * row['rate']:.1f} % | {100 * low:.1f} to {100 * high:.1f} % | "
             f"{TARGETS[row['task']]:.1f} % | {row['steps_per_canvas']:.1f} | {row['canvases_per_case']:.1f} |"
         )
-    return "\n".join([*lines, "", source_line(report)])
+    return "\n".join([*lines, "", *row_sources(report["rows"])])
+
+
+def row_sources(rows: list[dict]) -> list[str]:
+    """One line per run that rows come from, with its tasks where there are several runs."""
+    runs: dict[str, list[str]] = {}
+    for row in rows:
+        source = source_line(row) if row["environment"] else "environment and command not recorded"
+        runs.setdefault(source, []).append(row["task"])
+    return list(runs) if len(runs) == 1 else [f"- {', '.join(tasks)}: {source}" for source, tasks in runs.items()]
 
 
 def export_table() -> str:
@@ -69,7 +78,7 @@ def export_table() -> str:
         f"{report['peak_rss_bytes'] / 1e9:.2f} GB | {report['limit_bytes'] / 1e9:.0f} GB | "
         f"{report['parity']['max_abs_error']:.1e} |",
         "",
-        f"`{report['command']}`",
+        source_line(report) if "environment" in report else f"`{report['command']}`",
     ])
 
 

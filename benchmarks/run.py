@@ -56,7 +56,6 @@ def summary(outputs: list[dict]) -> dict:
         "ms_per_step": statistics.median(per_step),
         "ms_per_step_p95": per_step[int(0.95 * (len(per_step) - 1))],
         "tokens_per_s": 1e3 * sum(r["tokens"] for r in rows) / sum(r["total_ms"] for r in rows),
-        "rows_per_s": 1e3 * sum(r["canvases"] for r in rows) / sum(r["total_ms"] for r in rows),
         "steps_per_canvas": sum(r["steps"] for r in rows) / sum(r["canvases"] for r in rows),
         "peak_rss_mb": max(output["peak_rss_bytes"] for output in outputs) / 2**20,
     }

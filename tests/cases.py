@@ -73,12 +73,16 @@ ENTROPY_BOUND = 0.1
 STEP_PARITY_SEEDS = [11, 2**63 + 5]
 # Tokens of a step-parity run: two canvases and a bit, so that a commit lies between them and a cut at the end.
 NUM_PARITY_CANVASES = 2
+# Prompts around one chunk of native prefill (kPrefillChunkTokens in csrc/runtime/plan.h), and of two chunks and a bit.
+PREFILL_CHUNK = 512
+CHUNKED_PROMPTS = [PREFILL_CHUNK - 1, PREFILL_CHUNK, PREFILL_CHUNK + 1, 1_100]
 # Trajectory parity on mini: prompts of the training tasks, held-out seed, in batches of equal prompt length.
 TRAJECTORY_TASKS = ("sudoku", "json_record", "edit")
 TRAJECTORY_BATCH = 8
 NUM_TRAJECTORIES = 104
 MULTI_CANVAS_BATCH = 8  # long edits
 MULTI_CANVAS_COUNT = 3
+MULTI_CANVAS_LEAST = 6  # of the batch, so many answers must take several canvases: a model may cut one or two short
 # A trajectory may leave the oracle's where a decision is within arithmetic noise, and only there (every step of it is
 # then judged). Noise is 1e-6 of a probability and a canvas of a model that has learned little makes 5,000 decisions
 # that feed back into each other: 1 in 32 was seen. A trained model stops after a few clear steps.
@@ -95,6 +99,19 @@ QUICK = ["--max-denoising-steps", "4", "--max-new-tokens", "40", "--threads", "1
 LONG_OPTIONS = {"max_denoising_steps": 40, "confidence_threshold": 1e-30, "stop_ids": ()}
 LONG = ["--max-denoising-steps", "40", "--confidence-threshold", "1e-30", "--stop-ids", "none", "--threads", "1"]
 PROCESS_TIMEOUT_S = 120  # far above what any process of a test takes on a loaded machine; a hang ends here
+
+# --- the bundled model ------------------------------------------------------------------------------------------------
+
+# Held-out cases per task and the share that must be exact. Far above chance, which is zero, and far below the rates on
+# the model card, because another rounding order may flip some answers and 40 cases have a standard error of 6 points.
+# Floors follow the card: raise them with a better model.
+MINI_FLOORS = {
+    "sudoku_4x4": (40, 0.80),
+    "sudoku_6x6": (40, 0.75),
+    "sudoku_9x9": (30, 0.60),
+    "json": (40, 0.80),
+    "edit_short": (40, 0.60),
+}
 
 # --- text ------------------------------------------------------------------------------------------------------------
 

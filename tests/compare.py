@@ -46,13 +46,6 @@ def assert_close(actual: Any, expected: Any, limit: Tolerance = EXACT, what: str
     return float(difference.max())
 
 
-def cosine(actual: Any, expected: Any) -> float:
-    """Cosine of the angle between two arrays seen as vectors; 1 for two zero arrays."""
-    a, e = _array(actual).astype(np.float64).ravel(), _array(expected).astype(np.float64).ravel()
-    length = float(np.linalg.norm(a) * np.linalg.norm(e))
-    return float(a @ e) / length if length else float(not a.any() and not e.any())
-
-
 def _array(value: Any) -> np.ndarray:
     if hasattr(value, "detach"):  # a torch tensor, without importing torch
         value = value.detach().float() if value.is_floating_point() else value.detach()

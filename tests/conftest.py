@@ -1,4 +1,4 @@
-"""Fixtures that several test folders share: the bundled checkpoint, engines exported from it once per run.
+"""Fixtures that several test folders share: checkpoints and the engines exported from them, each made once per run.
 
 An engine is exported with `dgrt_export.export`, the call behind `dgrt export`, and never changed afterwards: tests that
 damage a package work on a copy.
@@ -6,6 +6,7 @@ damage a package work on a copy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import models
@@ -13,12 +14,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-
-def _export(checkpoint: Path, folder: Path) -> Path:
-    import dgrt_export
-
-    dgrt_export.export(checkpoint, folder)
-    return folder
+Checkpoints = Callable[[str], Path]
+Engines = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -34,16 +31,46 @@ def mini_checkpoint() -> Path:
 
 
 @pytest.fixture(scope="session")
-def mini_engine(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`mini`, exported in the checkpoint's own precision."""
-    return _export(mini_checkpoint, tmp_path_factory.mktemp("engines") / "mini")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory, mini_checkpoint: Path) -> Checkpoints:
+    """Folder of the checkpoint of a name: "mini", or one of `models.RANDOM_SPECS`. Read only."""
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def build(name: str) -> Path:
+        if name == "mini":
+            return mini_checkpoint
+        folder = root / name
+        return folder if folder.exists() else models.build_checkpoint(models.spec(name), folder)
+
+    return build
 
 
 @pytest.fixture(scope="session")
-def plain_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def engines(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    """Package of a name, exported with the given options. Read only."""
+    from dgrt_export import export
+
+    root, done = tmp_path_factory.mktemp("engines"), {}
+
+    def build(name: str, **options: str) -> Path:
+        key = (name, *sorted(options.items()))
+        if key not in done:
+            done[key] = root / "-".join([name, *options.values()])
+            export(checkpoints(name), done[key], **options)
+        return done[key]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def mini_engine(engines: Engines) -> Path:
+    """`mini`, exported in the checkpoint's own precision."""
+    return engines("mini")
+
+
+@pytest.fixture(scope="session")
+def plain_engine(engines: Engines) -> Path:
     """A random model, small enough for tests about handles, threads and files (canvas 32, vocabulary 301)."""
-    folder = tmp_path_factory.mktemp("plain")
-    return _export(models.build_checkpoint(models.spec("plain"), folder / "checkpoint"), folder / "engine")
+    return engines("plain")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,7 @@
 """Random DiffusionGemma checkpoints in the Hugging Face layout, for every test that needs a model.
 
-They follow the calm recipe: plain random weights amplify a 1e-6 difference to 80 % within twelve layers, so that two
-correct implementations look wrong; with small post-norms, small keys and clear router margins it stays 1e-6.
-Nothing here says anything about text quality. Seeded: the same spec always gives the same bytes.
+They follow the calm recipe (`dgrt.reference.calm`), so that a rounding difference stays one. Nothing here says anything
+about text quality. Seeded: the same spec always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -148,6 +147,8 @@ def random_tensors(s: ModelSpec) -> dict[str, Any]:
     import torch
     from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
+    from dgrt.reference import calm
+
     with torch.device("meta"):
         skeleton = DiffusionGemmaForBlockDiffusion(DiffusionGemmaConfig(**config_json(s)))
     shapes = {name: tuple(t.shape) for name, t in skeleton.state_dict().items()}
@@ -159,22 +160,18 @@ def random_tensors(s: ModelSpec) -> dict[str, Any]:
         if tied or (vision and not s.vision):
             continue
         normal = torch.randn(shape, generator=generator)
-        if name.endswith("layer_scalar"):
-            value = 0.95 + 0.1 * torch.rand(shape, generator=generator)
+        factor = calm.factor(name)
+        if bounds := calm.uniform_range(name):
+            value = bounds[0] + (bounds[1] - bounds[0]) * torch.rand(shape, generator=generator)
         elif name.endswith("per_expert_scale"):
             value = 0.5 + torch.rand(shape, generator=generator)
         elif name.endswith("embed_tokens.weight"):
             value = normal * (2 / math.sqrt(s.hidden_size))  # logits of spread 2: entropies neither 0 nor maximal
         elif len(shape) == 1:
-            calm = {
-                "post_attention_layernorm.weight": 0.2,
-                "post_feedforward_layernorm.weight": 0.2,
-                "k_norm.weight": 0.3,
-            }
-            factor = next((f for suffix, f in calm.items() if name.endswith(suffix)), 1.0)
             value = (1 + 0.1 * normal) * factor
         else:
-            value = normal * (0.8 if name.endswith("router.proj.weight") else 0.02 if vision else shape[-1] ** -0.5)
+            plain = 0.02 if vision else shape[-1] ** -0.5
+            value = normal * (plain if factor == 1 else calm.INIT_STD * factor)
         out[name] = value.contiguous()
     return out
 

@@ -1,8 +1,4 @@
-"""Random checkpoints for speed measurements: seeded, calm (a correct implementation agrees to about 1e-5), no download.
-
-The recipe (design notes): post-attention and post-FFN norm weights x0.2, k_norm x0.3, router.proj x40, layer_scalar in
-0.95..1.05. Without it a random deep model amplifies rounding until two correct implementations disagree.
-"""
+"""Random checkpoints for speed measurements: seeded, calm (`dgrt.reference.calm`), no download."""
 
 from __future__ import annotations
 
@@ -15,6 +11,8 @@ def write_calm_checkpoint(spec: dict, folder: Path) -> None:
     import torch
     from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
+    from dgrt.reference import calm
+
     spec = dict(spec)
     seed, canvas_length = spec.pop("seed"), spec.pop("canvas_length")
     vision = {
@@ -26,14 +24,10 @@ def write_calm_checkpoint(spec: dict, folder: Path) -> None:
     model = DiffusionGemmaForBlockDiffusion(config).eval()
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if "post_attention_layernorm" in name or "post_feedforward_layernorm" in name:
-                tensor.mul_(0.2)
-            elif name.endswith("k_norm.weight"):
-                tensor.mul_(0.3)
-            elif name.endswith("router.proj.weight"):
-                tensor.mul_(40.0)
-            elif name.endswith("layer_scalar"):
-                tensor.copy_(torch.empty(1).uniform_(0.95, 1.05))
+            if bounds := calm.uniform_range(name):
+                tensor.uniform_(*bounds)
+            elif (factor := calm.factor(name)) != 1:
+                tensor.mul_(factor)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     defaults = {

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def checkpoint(scenario: dict, cache_dir: Path) -> Path:
-    """Returns the scenario's checkpoint folder; a synthetic one is made (seeded) on first use."""
+    """Returns the scenario's checkpoint folder; a synthetic one is made (seeded) on first use.
+
+    It is named after what it is made from and appears complete or not at all.
+    """
     if "checkpoint" in scenario:
         return ROOT / scenario["checkpoint"]
-    folder = cache_dir / f"{scenario['name']}-checkpoint"
-    if not (folder / "config.json").exists():
-        from e2e.synthetic import write_calm_checkpoint
+    from dgrt.reference import calm
+    from e2e import synthetic
 
-        write_calm_checkpoint(scenario["synthetic"], folder)
+    recipe = [Path(module.__file__).read_text() for module in (synthetic, calm)]
+    key = hashlib.sha256(json.dumps([scenario["synthetic"], recipe], sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache_dir / f"{scenario['name']}-{key}"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=cache_dir) as beside:
+            synthetic.write_calm_checkpoint(scenario["synthetic"], Path(beside) / "checkpoint")
+            (Path(beside) / "checkpoint").rename(folder)
     return folder
 
 

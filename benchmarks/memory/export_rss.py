@@ -3,7 +3,7 @@
 Writes a seeded, sharded bf16 checkpoint with the widths of the released model (as many layers as --size-gb asks for),
 exports it in a child process and reports the child's VmHWM. Needs no download; deletes what it wrote. Run:
 
-    python benchmarks/memory/export_rss.py --size-gb 8
+    python benchmarks/memory/export_rss.py --size-gb 8 --out benchmarks/results/export-rss.json
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "export")]
+sys.path.extend(str(Path(__file__).resolve().parents[2] / name) for name in ("benchmarks", "export", ""))
+from environment import environment
 
+from dgrt.reference import calm
+
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT_BYTES = 3_000_000_000  # what an export may use, whatever the size of the checkpoint
 _SHARD_BYTES = 2 << 30
 _BLOCK_VALUES = 8 << 20  # random values are drawn once and reused from a shifted start in every tensor
@@ -110,11 +113,12 @@ def write_checkpoint(folder: Path, raw: dict, seed: int) -> int:
 
 def _write_tensor(stream: BinaryIO, name: str, shape: tuple[int, ...], block: np.ndarray, start: int) -> None:
     """Calm random values, so that the parity gate compares numbers that mean something."""
+    factor = calm.factor(name)
     if len(shape) == 1:
-        calm = {"post_attention_layernorm.weight": 0.2, "post_feedforward_layernorm.weight": 0.2, "k_norm.weight": 0.3}
-        stream.write(_bf16(np.full(shape, next((v for k, v in calm.items() if name.endswith(k)), 1.0), np.float32)))
+        low, high = calm.uniform_range(name) or (factor, factor)
+        stream.write(_bf16(np.random.default_rng(start).uniform(low, high, shape).astype(np.float32)))
         return
-    scale = 0.8 if name.endswith("router.proj.weight") else shape[-1] ** -0.5
+    scale = shape[-1] ** -0.5 if factor == 1 else calm.INIT_STD * factor
     values = _bf16(np.roll(block, start) * np.float32(scale))
     left = 2 * math.prod(shape)
     while left:
@@ -144,7 +148,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
     return {
         "checkpoint_bytes": size, "layers": layers, "write_seconds": round(written, 1), "precision": args.precision,
         **result, "limit_bytes": LIMIT_BYTES, "within_limit": result["peak_rss_bytes"] < LIMIT_BYTES,
-        "command": " ".join([Path(sys.executable).name, *sys.argv]),
+        **environment(),
     }  # fmt: skip
 
 
@@ -155,6 +159,7 @@ def main() -> int:
     parser.add_argument("--folder", help="where to write (default: the system's temporary folder)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the parity gate")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="write the result as JSON")
     args = parser.parse_args()
     parent = Path(args.folder or tempfile.gettempdir())
     needed = args.size_gb * 1e9 * (3.2 if args.precision == "fp32" else 1.2)
@@ -166,6 +171,9 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(result, indent=2))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
     return 0 if result["within_limit"] else 1
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from boundary import c_api
 from boundary.c_api import LIB, Failure
+from cases import PROCESS_TIMEOUT_S
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +199,46 @@ def test_cancel_from_the_callback_ends_the_session(runtime: Any) -> None:
     assert session.next_canvas(on_step) == [] and session.finish_reason == "cancelled"
     assert steps == [12] and session.tokens() == [] and session.stats().kv_len == 2
     session.destroy()
+
+
+def test_cancel_from_another_thread_ends_the_session(runtime: Any) -> None:
+    session = c_api.Session(runtime, max_denoising_steps=60_000, confidence_threshold=1e-30, stop_ids=[])
+    session.prefill([2, 3])
+    running, results = threading.Event(), []
+    thread = threading.Thread(target=lambda: results.append(session.next_canvas(lambda *_: running.set() or 0)))
+    thread.start()
+    assert running.wait(PROCESS_TIMEOUT_S)
+    session.cancel()
+    thread.join(PROCESS_TIMEOUT_S)
+    assert results == [[]] and session.finish_reason == "cancelled"
+    assert session.tokens() == [] and session.stats().kv_len == 2
+    session.destroy()
+
+
+def test_cancel_during_prefill_leaves_no_prompt(runtime: Any) -> None:
+    failures: list[Failure] = []
+
+    def prefill(session: Any, entered: threading.Event) -> None:
+        entered.set()
+        try:
+            session.prefill([7] * 1900)  # four chunks
+        except Failure as failure:
+            failures.append(failure)
+
+    for _ in range(20):  # it may be done before the cancel arrives, but not every time
+        session, entered = c_api.Session(runtime), threading.Event()
+        thread = threading.Thread(target=prefill, args=(session, entered))
+        thread.start()
+        entered.wait()
+        session.cancel()
+        thread.join(PROCESS_TIMEOUT_S)
+        stats = session.stats()
+        session.destroy()
+        if failures:
+            break
+    (failure,) = failures
+    assert failure.status == "DGRT_CANCELLED" and "of 1900 prompt tokens" in failure.text
+    assert (c_api.FINISH[stats.finish_reason], stats.kv_len, stats.prompt_tokens) == ("cancelled", 0, 0)
 
 
 def test_other_calls_from_inside_a_callback_are_refused(runtime: Any) -> None:

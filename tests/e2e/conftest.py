@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
 
 import dgrt
@@ -20,13 +19,9 @@ Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture(scope="session")
-def token_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def token_engine(engines: Any) -> Path:
     """An engine without a tokenizer."""
-    import dgrt_export
-
-    folder = tmp_path_factory.mktemp("tokens")
-    dgrt_export.export(models.build_checkpoint(models.spec("only_full"), folder / "checkpoint"), folder / "engine")
-    return folder / "engine"
+    return engines("only_full")
 
 
 @pytest.fixture(scope="module")

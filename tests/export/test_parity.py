@@ -115,20 +115,12 @@ def test_two_steps_of_denoising_match_for_every_spec(references, runners, spec):
 @pytest.mark.parametrize("form", ["dense", "unrolled", "loop"])
 def test_denoise_sees_exactly_the_kept_past(references, runners, past, form):
     """In sliding layers every canvas row sees the last W - 1 tokens, in full layers all of them."""
-    import torch
+    from dgrt.reference.denoise_step import decoder_hidden
 
     runner, model, spec = runners("plain", moe=form), references("plain"), models.spec("plain")
     tokens, canvas = random_tokens(runner, past, 2), random_tokens(runner, spec.canvas_len, 3)
     soft = np.random.default_rng(4).standard_normal((spec.canvas_len, spec.hidden_size)).astype(np.float32)
-    signal = torch.from_numpy(soft)[None]
-    hook = model.model.decoder.self_conditioning.register_forward_pre_hook(lambda _, args: (args[0], signal))
-    try:
-        with torch.no_grad():
-            expected = model.model.decoder(
-                decoder_input_ids=torch.from_numpy(canvas)[None], past_key_values=reference_cache(model, tokens)
-            ).last_hidden_state[0]
-    finally:
-        hook.remove()
+    expected = decoder_hidden(model, reference_cache(model, tokens), canvas, soft)
     hidden = runner.denoise(canvas, soft, runner.prefill(tokens, []), past)
     assert_close(hidden, expected, tolerance("hidden"), f"hidden states after {past} tokens")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import models
@@ -37,20 +36,13 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def pairs(tmp_path_factory: pytest.TempPathFactory, mini_checkpoint: Path, mini_engine: Path) -> Iterator[Pairs]:
+def pairs(checkpoints: Any, engines: Any) -> Iterator[Pairs]:
     """The pair of a name: "mini", or one of `models.RANDOM_SPECS`."""
-    import dgrt_export
-
-    root, built = tmp_path_factory.mktemp("pairs"), {}
+    built: dict[str, Pair] = {}
 
     def build(name: str) -> Pair:
         if name not in built:
-            checkpoint, engine = mini_checkpoint, mini_engine
-            if name != "mini":
-                checkpoint = models.build_checkpoint(models.spec(name), root / name / "checkpoint")
-                engine = root / name / "engine"
-                dgrt_export.export(checkpoint, engine)
-            built[name] = Pair(dgrt.Runtime(engine, threads=1), models.load_reference(checkpoint))
+            built[name] = Pair(dgrt.Runtime(engines(name), threads=1), models.load_reference(checkpoints(name)))
         return built[name]
 
     yield build

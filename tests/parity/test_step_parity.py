@@ -1,7 +1,8 @@
 """Every denoise step of the native loop, given what it was given, does what transformers does.
 
-Prompts of 1, W - 1, W, W + 1 and 4 W tokens on each side of the sliding window, two canvases, so that prefill, commit,
-both attention kinds and the KV rows they read are all behind the numbers that are compared.
+Prompts of 1, W - 1, W, W + 1 and 4 W tokens on each side of the sliding window, others on each side of a prefill chunk,
+two canvases: so prefill, commit, both attention kinds and the KV rows they read are all behind the numbers that are
+compared.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import models
 import numpy as np
 import pytest
-from cases import NUM_PARITY_CANVASES, STEP_PARITY_SEEDS, prompt_lengths
+from cases import CHUNKED_PROMPTS, NUM_PARITY_CANVASES, PREFILL_CHUNK, STEP_PARITY_SEEDS, prompt_lengths
 from compare import assert_close
 from step_oracle import judge
 from tolerances import tolerance
@@ -40,6 +41,15 @@ def test_every_step_is_the_step_of_transformers(pairs: Any, name: str, which: in
     length = prompt_lengths(pair.info.sliding_window)[which]
     seen = judge(pair.model, run_traced(pair, length, STEP_PARITY_SEEDS[which % len(STEP_PARITY_SEEDS)]))
     print(f"{name}, prompt {length}: {seen}")
+
+
+@pytest.mark.parametrize("length", CHUNKED_PROMPTS)
+@pytest.mark.parametrize("name", ["mini", "one_kv_head"])  # full layers before others: they carry on what a chunk reads
+def test_steps_after_a_prompt_in_chunks_are_those_of_transformers(pairs: Any, name: str, length: int) -> None:
+    pair = pairs(name)
+    result = run_traced(pair, length, STEP_PARITY_SEEDS[0])
+    assert result.stats.prefill_passes == -(-length // PREFILL_CHUNK)
+    print(f"{name}, prompt {length}: {judge(pair.model, result)}")
 
 
 @pytest.mark.parametrize("name", ["mini", "plain"])

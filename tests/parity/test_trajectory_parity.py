@@ -18,6 +18,7 @@ from cases import (
     MAX_NOISY_TRAJECTORIES,
     MULTI_CANVAS_BATCH,
     MULTI_CANVAS_COUNT,
+    MULTI_CANVAS_LEAST,
     NUM_TRAJECTORIES,
     TRAJECTORY_BATCH,
     TRAJECTORY_TASKS,
@@ -60,23 +61,27 @@ def long_edits(runtime: Any, batch: int) -> np.ndarray:
     raise AssertionError("count() ended")
 
 
-def differing(pair: Any, prompts: np.ndarray, keys: list[NoiseKey], max_new_tokens: int) -> list[int]:
-    """Rows on which the two differ; each of them has been judged step by step."""
+def differing(
+    pair: Any, prompts: np.ndarray, keys: list[NoiseKey], max_new_tokens: int
+) -> tuple[list[int], list[int]]:
+    """Rows on which the two differ (each has been judged step by step), and how many canvases each row took."""
     oracle = hf.generate_batch(pair.model, prompts, keys, max_new_tokens=max_new_tokens)
-    rows = []
+    rows, canvases = [], []
     for row, (prompt, key, wanted) in enumerate(zip(prompts, keys, oracle, strict=True)):
         more: dict[str, Any] = {"seed": key.seed, "request": key.request, "max_new_tokens": max_new_tokens}
-        if not np.array_equal(pair.runtime.generate(prompt, **more).tokens, wanted):
+        result = pair.runtime.generate(prompt, **more)
+        canvases.append(result.stats.canvases)
+        if not np.array_equal(result.tokens, wanted):
             judge(pair.model, pair.runtime.generate(prompt, trace=True, **more))
             rows.append(row)
-    return rows
+    return rows, canvases
 
 
 def test_mini_emits_the_tokens_of_transformers_for_a_hundred_prompts(mini: Any) -> None:
     noisy = 0
     for number, prompts in enumerate(task_batches(mini.runtime, NUM_TRAJECTORIES, TRAJECTORY_BATCH)):
         keys = [NoiseKey(seed=1000 * number + row, request=row) for row in range(len(prompts))]
-        rows = differing(mini, prompts, keys, mini.info.canvas_len)
+        rows, _ = differing(mini, prompts, keys, mini.info.canvas_len)
         print(f"batch {number}, prompt length {prompts.shape[1]}: {len(rows)} of {len(prompts)} within noise")
         noisy += len(rows)
     assert noisy <= MAX_NOISY_TRAJECTORIES * NUM_TRAJECTORIES
@@ -86,8 +91,9 @@ def test_several_canvases_in_a_row_are_those_of_transformers(mini: Any) -> None:
     """Answers that go on, not text past its end: there the model was never trained, and rounding noise grows."""
     prompts = long_edits(mini.runtime, MULTI_CANVAS_BATCH)
     keys = [NoiseKey(seed=2**40 + row) for row in range(len(prompts))]
-    rows = differing(mini, prompts, keys, MULTI_CANVAS_COUNT * mini.info.canvas_len)
-    print(f"prompt length {prompts.shape[1]}: {len(rows)} of {len(prompts)} within noise")
+    rows, canvases = differing(mini, prompts, keys, MULTI_CANVAS_COUNT * mini.info.canvas_len)
+    print(f"prompt length {prompts.shape[1]}: {len(rows)} of {len(prompts)} within noise, canvases {canvases}")
+    assert sum(count > 1 for count in canvases) >= MULTI_CANVAS_LEAST, canvases
     assert len(rows) <= MAX_NOISY_ROWS
 
 
@@ -98,7 +104,7 @@ def test_random_models_emit_the_tokens_of_transformers(pairs: Any, name: str) ->
     for length in (1, window, 4 * window):
         prompts = np.random.default_rng(length).integers(8, pair.info.vocab_size, (TRAJECTORY_BATCH, length))
         keys = [NoiseKey(seed=row, request=length) for row in range(TRAJECTORY_BATCH)]
-        rows = differing(pair, prompts, keys, 2 * pair.info.canvas_len)
+        rows, _ = differing(pair, prompts, keys, 2 * pair.info.canvas_len)
         assert len(rows) <= MAX_NOISY_ROWS, f"prompt {length}: rows {rows}"
 
 
