@@ -45,7 +45,8 @@ Exact answers on held-out cases (another seed than training), through the native
 ## Training
 
 One run of `python -m dgrt_train.train --out RUN` on two CPU cores, {minutes:.0f} minutes; the recipe is in
-`export/dgrt_train/README.md`. Loss in nats per answer byte, averaged over noise levels t = u ^ 0.8.
+`export/dgrt_train/README.md`. Loss in nats per answer byte, averaged over the noise levels
+of the time (`noise_power`: cleaner canvases from step 700 to 1,400, noisier ones after).
 
 {curve}
 """

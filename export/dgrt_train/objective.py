@@ -2,7 +2,10 @@
 
 The encoder reads prompt and answer prefix once. Several noised canvases share its
 K and V. Half of the cases are self-conditioned: a first pass without gradient
-gives the soft embeddings that the second pass reads.
+gives the soft embeddings that the second pass reads. From step UNROLL_FROM on, half
+of those also get the canvas that the sampler makes of the first pass, mistakes and
+all (step-unrolled denoising, arXiv 2112.06749): it is what every step after a first
+one sees, and independent noise never holds a word that is confidently misplaced.
 """
 import numpy as np
 import torch
@@ -10,12 +13,15 @@ import torch.nn.functional as F
 
 from .data import Batch, Bucket, add_noise
 from .model import DiffusionGemmaMini
-from .tokens import PAD
+from .sample import ENTROPY_BOUND, accept
+from .tokens import PAD, VOCAB_SIZE
 
 CAUSAL_WEIGHT, PROMPT_WEIGHT, PAD_WEIGHT, BALANCE_WEIGHT = 1.0, 0.1, 0.2, 0.01
+UNROLL_FROM = 2700
 
 
-def batch_loss(model: DiffusionGemmaMini, bucket: Bucket, batch: Batch, rng: np.random.Generator, power: float):
+def batch_loss(model: DiffusionGemmaMini, bucket: Bucket, batch: Batch, rng: np.random.Generator, power: float,
+               step: int):
     """Returns the loss, the mean denoising loss per case and the mean causal loss per case (both over answers)."""
     context, pad = torch.from_numpy(batch.context), torch.from_numpy(batch.pad)
     hidden, cache, balance = model.encode(context, pad)
@@ -23,7 +29,7 @@ def batch_loss(model: DiffusionGemmaMini, bucket: Bucket, batch: Batch, rng: np.
     loss = loss * CAUSAL_WEIGHT
     denoising = None
     if bucket.canvas_blocks:
-        canvas_loss, denoising, more = _denoising_loss(model, bucket, batch, cache, pad, rng, power)
+        canvas_loss, denoising, more = _denoising_loss(model, bucket, batch, cache, pad, rng, power, step)
         loss, balance = loss + canvas_loss, balance + more
     return loss + BALANCE_WEIGHT * balance / model.config.num_hidden_layers, denoising, causal
 
@@ -41,7 +47,7 @@ def _causal_loss(model, bucket, batch, hidden):
     return (losses * weight).sum() / weight.sum(), per_case
 
 
-def _denoising_loss(model, bucket, batch, cache, pad, rng, power):
+def _denoising_loss(model, bucket, batch, cache, pad, rng, power, step):
     length, count = model.config.canvas_length, len(bucket.canvas_blocks)
     rows = len(batch.pad)
     clean = np.stack([batch.targets[:, b * length : (b + 1) * length] for b in bucket.canvas_blocks], 1)
@@ -55,6 +61,9 @@ def _denoising_loss(model, bucket, batch, cache, pad, rng, power):
         early = [(k[:half].detach(), v[:half].detach()) for k, v in cache]
         logits, _ = model.decode(canvas[:half], soft[:half], early, starts, pad[:half])
         soft[:half] = model.soft_embedding(logits, temperature[:half])
+        if step >= UNROLL_FROM:
+            unrolled = half // 2
+            canvas[:unrolled] = _sampler_step(logits[:unrolled] / temperature[:unrolled], rng)
     logits, balance = model.decode(canvas, soft, cache, starts, pad)
     targets = torch.from_numpy(clean)
     losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none").view(targets.shape)
@@ -62,3 +71,14 @@ def _denoising_loss(model, bucket, batch, cache, pad, rng, power):
     answer = (targets != PAD).float()
     per_case = (losses.detach() * answer).sum((1, 2)) / answer.sum((1, 2))
     return (losses * weight).sum() / weight.sum(), per_case, balance
+
+
+def _sampler_step(logits, rng):
+    """The canvases [rows, canvases, length] that the sampler makes of tempered logits: accepted draws, else noise."""
+    log_probs = logits.log_softmax(-1)
+    probs = log_probs.exp()
+    entropy = -(probs * log_probs).sum(-1)
+    uniform = torch.from_numpy(rng.random((*entropy.shape, 1))).float()
+    drawn = (probs.cumsum(-1) <= uniform).sum(-1).clamp(max=VOCAB_SIZE - 1)
+    noise = torch.from_numpy(rng.integers(0, VOCAB_SIZE, entropy.shape))
+    return torch.where(accept(entropy, ENTROPY_BOUND), drawn, noise)

@@ -162,7 +162,7 @@ def work(rank: int, args: argparse.Namespace, port: int) -> None:
         for bucket, share in step_batches(step)[rank :: args.workers]:
             batch = stream.batch(bucket, step)
             rng = np.random.default_rng([7, step, bucket.prompt, bucket.blocks])
-            loss, denoising, causal = batch_loss(model, bucket, batch, rng, noise_power(bucket, step))
+            loss, denoising, causal = batch_loss(model, bucket, batch, rng, noise_power(bucket, step), step)
             (loss * share).backward()
             curve.add("denoise", batch.tasks, denoising)
             curve.add("causal", batch.tasks, causal)
