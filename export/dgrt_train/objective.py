@@ -2,10 +2,11 @@
 
 The encoder reads prompt and answer prefix once. Several noised canvases share its
 K and V. Half of the cases are self-conditioned: a first pass without gradient
-gives the soft embeddings that the second pass reads. From step UNROLL_FROM on, half
-of those also get the canvas that the sampler makes of the first pass, mistakes and
-all (step-unrolled denoising, arXiv 2112.06749): it is what every step after a first
-one sees, and independent noise never holds a word that is confidently misplaced.
+gives the soft embeddings that the second pass reads. From step UNROLL_HALF_FROM on
+half of those, from UNROLL_ALL_FROM on all, also get the canvas that the sampler makes
+of the first pass, mistakes and all (step-unrolled denoising, arXiv 2112.06749): it is
+what every step after a first one sees, and independent noise never holds a word that
+is confidently misplaced.
 """
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from .sample import ENTROPY_BOUND, accept
 from .tokens import PAD, VOCAB_SIZE
 
 CAUSAL_WEIGHT, PROMPT_WEIGHT, PAD_WEIGHT, BALANCE_WEIGHT = 1.0, 0.1, 0.2, 0.01
-UNROLL_FROM = 2700
+UNROLL_HALF_FROM, UNROLL_ALL_FROM = 2700, 3200
 
 
 def batch_loss(model: DiffusionGemmaMini, bucket: Bucket, batch: Batch, rng: np.random.Generator, power: float,
@@ -61,8 +62,8 @@ def _denoising_loss(model, bucket, batch, cache, pad, rng, power, step):
         early = [(k[:half].detach(), v[:half].detach()) for k, v in cache]
         logits, _ = model.decode(canvas[:half], soft[:half], early, starts, pad[:half])
         soft[:half] = model.soft_embedding(logits, temperature[:half])
-        if step >= UNROLL_FROM:
-            unrolled = half // 2
+        if step >= UNROLL_HALF_FROM:
+            unrolled = half if step >= UNROLL_ALL_FROM else half // 2
             canvas[:unrolled] = _sampler_step(logits[:unrolled] / temperature[:unrolled], rng)
     logits, balance = model.decode(canvas, soft, cache, starts, pad)
     targets = torch.from_numpy(clean)

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,22 @@ CAUSAL = Bucket("causal", 128, 2, (), 20, {
     "9x9": 0.2, "6x6": 0.15, "4x4": 0.1, "json": 0.25, "edit-short": 0.3})
 CYCLE = (TWO_CANVASES, THREE_CANVASES, TWO_CANVASES, THREE_CANVASES, CAUSAL)
 
+# The second half of the run has other weights: small puzzles and the causal loss are nearly learned by then.
+SECOND_HALF = 3200
+PUZZLES_2 = replace(PUZZLES, mix={"6x6": 0.55, "4x4": 0.45})
+ONE_CANVAS_2 = replace(ONE_CANVAS, mix={"json": 0.40, "edit-short": 0.38, "9x9": 0.22})
+CYCLE_2 = 4 * (TWO_CANVASES, THREE_CANVASES) + (TWO_CANVASES, CAUSAL)
 
-def step_batches(step: int) -> list[tuple[Bucket, float]]:
-    """The batches of a step with the weight of each one's loss; worker r of w runs every w-th from the r-th on."""
-    return [(ONE_CANVAS, 0.35), (CYCLE[step % len(CYCLE)], 0.35), (PUZZLES, 0.3)]
+
+def step_batches(step: int) -> list[tuple[Bucket, int, float]]:
+    """The batches of a step: bucket, number of the batch in its stream, weight of its loss.
+
+    Worker r of w runs every w-th from the r-th on.
+    """
+    if step < SECOND_HALF:
+        return [(ONE_CANVAS, step, 0.35), (CYCLE[step % len(CYCLE)], step, 0.35), (PUZZLES, step, 0.3)]
+    third = (PUZZLES_2, step, 0.3) if step % 2 == 0 else (ONE_CANVAS_2, 2 * step + 1, 0.3)
+    return [(ONE_CANVAS_2, 2 * step, 0.35), (CYCLE_2[step % len(CYCLE_2)], step, 0.35), third]
 
 
 def noise_power(bucket: Bucket, step: int) -> float:
@@ -56,7 +69,7 @@ def noise_power(bucket: Bucket, step: int) -> float:
     """
     if step >= 1400:
         return 0.6
-    return 1.5 if bucket is not PUZZLES and step >= 700 else 0.8
+    return 1.5 if bucket.name != PUZZLES.name and step >= 700 else 0.8
 
 
 def parse_args() -> argparse.Namespace:
@@ -159,9 +172,9 @@ def work(rank: int, args: argparse.Namespace, port: int) -> None:
     while step < last:
         scale = args.lr * min(1.0, (step - args.first_step + 1) / 150, (args.steps - step) / args.cooldown)
         gradient.clear()
-        for bucket, share in step_batches(step)[rank :: args.workers]:
-            batch = stream.batch(bucket, step)
-            rng = np.random.default_rng([7, step, bucket.prompt, bucket.blocks])
+        for bucket, number, share in step_batches(step)[rank :: args.workers]:
+            batch = stream.batch(bucket, number)
+            rng = np.random.default_rng([7, number, bucket.prompt, bucket.blocks])
             loss, denoising, causal = batch_loss(model, bucket, batch, rng, noise_power(bucket, step), step)
             (loss * share).backward()
             curve.add("denoise", batch.tasks, denoising)
