@@ -82,7 +82,22 @@ def export_table() -> str:
     ])
 
 
-TABLES = {"speed": speed_table, "accuracy": accuracy_table, "export": export_table}
+def speculation_table() -> str:
+    report = json.loads((RESULTS / "speculation.json").read_text())
+    lines = [
+        "| task | guarantee, drafter | exact answers | target passes/case | rows/case | tokens/s | to plain |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        cases = row["cases"]
+        lines.append(
+            f"| {row['task']} | {row['mode']} | {100 * row['correct'] / cases:.1f} % | {row['passes'] / cases:.1f} | "
+            f"{row['row_tokens'] / cases:.0f} | {row['tokens_per_s']:.0f} | {row['speedup']:.2f}x |"
+        )
+    return "\n".join([*lines, "", source_line(report)])
+
+
+TABLES = {"speed": speed_table, "accuracy": accuracy_table, "export": export_table, "speculation": speculation_table}
 DOCUMENTS = ("README.md", "dgrt/models/mini/README.md")
 
 

@@ -59,7 +59,11 @@ class Session:
         stability_threshold: int | None = None,
         confidence_threshold: float | None = None,
         stop_ids: Sequence[int] | None = None,
-    ) -> None: ...
+        guarantee: int = 0,
+        drafter: int = 0,
+        causal_temperature: float = 1.0,
+    ) -> None:
+        """guarantee: 0 exact, 1 causal. drafter: 0 none, 1 suffix."""
     def prefill(self, prompt: NDArray[np.int32]) -> None: ...
     def next_canvas(
         self,
@@ -67,7 +71,7 @@ class Session:
         *,
         with_soft: bool = False,
     ) -> NDArray[np.int32]:
-        """Refines and commits one canvas and returns the emitted tokens. `on_step` gets one dict per denoise step with
+        """Refines and commits one canvas, or runs one causal pass, and returns the emitted tokens. `on_step` gets one dict per denoise step with
         the fields of dgrt.StepTrace (soft_in and soft_out only if with_soft, else None); arrays are copies."""
     def set_canvas(self, canvas: NDArray[np.int32]) -> None: ...
     def canvas(self) -> NDArray[np.int32]: ...

@@ -18,8 +18,9 @@ MAX_SEED = 2**64 - 1
 MAX_REQUEST = 2**24 - 1
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
-GUARANTEES = ("exact",)
-DRAFTERS = ("none",)
+# In the order of the native numbers.
+GUARANTEES = ("exact", "causal")
+DRAFTERS = ("none", "suffix")
 SAMPLER_FIELDS = (
     "max_denoising_steps",
     "entropy_bound",
@@ -39,8 +40,13 @@ class GenerateOptions:
         max_new_tokens: Most tokens to emit, stop id included. None: until a stop id or the end of the context.
         seed: Seed of all noise of this request, 0 .. 2**64 - 1. Same seed, same tokens.
         request: Tells apart requests that share a seed, 0 .. 2**24 - 1.
-        guarantee: The promise a speculation mode makes. "exact": the tokens of the plain loop with this seed.
-        drafter: Who proposes canvases. "none": every canvas starts from noise.
+        guarantee: What the tokens promise. "exact": those of the refinement loop with this seed. "causal": those of
+            plain sampling, token by token, from the distribution of the causal pass with this seed; another behaviour
+            of the model, and no less exact.
+        drafter: Who proposes tokens that a pass may then confirm; it changes the number of passes, never the tokens.
+            "none". "suffix" (with "causal"): what followed the same words before, in prompt or output.
+        temperature: Of "causal". 0: always the most likely token. None: 1, the model's own distribution. (The
+            refinement loop has a schedule instead: t_min, t_max.)
         trace: Record every denoise step in `GenerateResult.trace` (about `2 * L * D * 4` bytes per step).
         raw: Take a text prompt as it is, without the chat template (a bos token is still put in front).
         stop_ids: Tokens that end the output. None: the engine's. (): none.
@@ -62,6 +68,7 @@ class GenerateOptions:
     request: int = 0
     guarantee: str = "exact"
     drafter: str = "none"
+    temperature: float | None = None
     trace: bool = False
     raw: bool = False
     stop_ids: tuple[int, ...] | None = None
@@ -75,6 +82,12 @@ class GenerateOptions:
     def __post_init__(self) -> None:
         _one_of("guarantee", self.guarantee, GUARANTEES)
         _one_of("drafter", self.drafter, DRAFTERS)
+        if self.guarantee == "exact" and self.drafter != "none":
+            raise InvalidArgument(f"drafter '{self.drafter}' needs guarantee 'causal', got guarantee 'exact'")
+        if self.guarantee == "exact" and self.temperature is not None:
+            raise InvalidArgument("temperature needs guarantee 'causal'; guarantee 'exact' has t_min and t_max")
+        if self.guarantee == "causal" and self.trace:
+            raise InvalidArgument("trace needs guarantee 'exact': guarantee 'causal' has no denoise steps to record")
         for name in ("trace", "raw"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidArgument(f"{name} must be True or False, got {getattr(self, name)!r}")
@@ -111,6 +124,7 @@ class GenerateKeywords(TypedDict, total=False):
     request: int
     guarantee: str
     drafter: str
+    temperature: float | None
     trace: bool
     raw: bool
     stop_ids: Iterable[int] | None
@@ -137,7 +151,12 @@ def make_options(base: GenerateOptions | None, keywords: Mapping[str, Any]) -> G
     reject_unknown("option", keywords, known)
     if base is not None and not isinstance(base, GenerateOptions):
         raise InvalidArgument(f"options must be a GenerateOptions, got {type(base).__name__}")
-    return replace(base or GenerateOptions(), **keywords)
+    options = replace(base or GenerateOptions(), **keywords)
+    if options.guarantee == "causal":
+        unused = [n for n in SAMPLER_FIELDS if n != "stop_ids" and getattr(options, n) is not None]
+        if unused:
+            raise InvalidArgument(f"{unused[0]} needs guarantee 'exact': guarantee 'causal' has no denoise steps")
+    return options
 
 
 def reject_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -159,7 +178,7 @@ _INTEGERS: tuple[tuple[str, int, int], ...] = (
     ("max_denoising_steps", 1, MAX_INT32),
     ("stability_threshold", 0, MAX_INT32),
 )
-_NUMBERS = ("entropy_bound", "t_min", "t_max", "confidence_threshold")
+_NUMBERS = ("temperature", "entropy_bound", "t_min", "t_max", "confidence_threshold")
 
 
 def checked_integer(name: str, value: Any, low: int, high: int) -> int:

@@ -26,6 +26,7 @@ class Stats:
         prefill_passes: Engine passes over the prompt.
         denoise_passes: Denoise steps over all canvases.
         commit_passes: Passes that write a finished canvas into KV.
+        causal_passes: Passes that emit tokens of the causal distribution (guarantee "causal").
         packed_passes: Passes with rows of several stages (0 in the plain loop).
         draft_calls: Drafter calls (0 with drafter "none").
         accepted_drafts: Drafted positions that were committed unchanged.
@@ -38,6 +39,7 @@ class Stats:
         prefill_ms: Engine time of the prompt, ms.
         denoise_ms: Engine time of the denoise passes, ms.
         commit_ms: Engine time of the commit passes, ms.
+        causal_ms: Engine time of the causal passes, ms.
         head_ms: Vocabulary head, acceptance and renoise, ms.
         draft_ms: Drafter time, ms.
         total_ms: From the start of prefill to the last token, ms.
@@ -47,6 +49,7 @@ class Stats:
     prefill_passes: int
     denoise_passes: int
     commit_passes: int
+    causal_passes: int
     packed_passes: int
     draft_calls: int
     accepted_drafts: int
@@ -59,6 +62,7 @@ class Stats:
     prefill_ms: float
     denoise_ms: float
     commit_ms: float
+    causal_ms: float
     head_ms: float
     draft_ms: float
     total_ms: float

@@ -20,6 +20,8 @@ from dgrt.info import EngineInfo, MemoryPlan, engine_folder
 from dgrt.messages import ChatTemplate
 from dgrt.native_thread import on_native_thread
 from dgrt.options import (
+    DRAFTERS,
+    GUARANTEES,
     MAX_INT32,
     MAX_INT64,
     GenerateKeywords,
@@ -238,6 +240,9 @@ class Runtime:
             stability_threshold=options.stability_threshold,
             confidence_threshold=options.confidence_threshold,
             stop_ids=options.stop_ids,
+            guarantee=GUARANTEES.index(options.guarantee),
+            drafter=DRAFTERS.index(options.drafter),
+            causal_temperature=1.0 if options.temperature is None else options.temperature,
         )
         return EventStream(
             Generation(

@@ -89,6 +89,12 @@ MULTI_CANVAS_LEAST = 6  # of the batch, so many answers must take several canvas
 MAX_NOISY_TRAJECTORIES = 0.05
 MAX_NOISY_ROWS = 1  # of one batch
 
+# Causal tier: prompts per task against transformers (slow: one pass per token there) and with a drafter against without.
+CAUSAL_ORACLE_PROMPTS = 3
+CAUSAL_DRAFTED_PROMPTS = 40
+CAUSAL_TEMPERATURES = (0.0, 1.0)
+CAUSAL_RANDOM_TOKENS = 60
+
 # --- surfaces ---------------------------------------------------------------------------------------------------------
 
 # A short generation, for tests about what a user types and not about what the model says: mini's canvas is cut, and

@@ -1,4 +1,4 @@
-"""Runs the two graphs of a package with ONNX Runtime's Python binding, as the runtime does: explicit KV rows."""
+"""Runs the graphs of a package with ONNX Runtime's Python binding, as the runtime does: explicit KV rows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class GraphRunner:
         self.model = self.manifest["model"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self._prefill, self._denoise = (
+        self._prefill, self._denoise, self._score = (
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-            for name in ("prefill.onnx", "denoise.onnx")
+            for name in ("prefill.onnx", "denoise.onnx", "score.onnx")
         )
 
     def empty(self) -> list[np.ndarray]:
@@ -37,6 +37,13 @@ class GraphRunner:
             kv = [np.concatenate((rows, new[0])) for rows, new in zip(kv, self._prefill.run(None, feeds), strict=True)]
             done += size
         return kv
+
+    def score(self, tokens: np.ndarray, kv: list[np.ndarray], past: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Hidden states [S, D] of a causal pass over tokens behind the first `past` rows of kv, and their KV rows."""
+        positions = np.arange(past, past + len(tokens))[None]
+        feeds = {"tokens": tokens[None], "positions": positions, **self._past(kv, past)}
+        hidden, *new = self._score.run(None, feeds)
+        return hidden[0], [rows[0] for rows in new]
 
     def denoise(self, canvas: np.ndarray, soft: np.ndarray, kv: list[np.ndarray], past: int) -> np.ndarray:
         """Hidden states [L, D]."""

@@ -8,6 +8,10 @@ static_assert(DGRT_FINISH_NONE == static_cast<int>(FinishReason::kNone));
 static_assert(DGRT_FINISH_STOP == static_cast<int>(FinishReason::kStop));
 static_assert(DGRT_FINISH_LENGTH == static_cast<int>(FinishReason::kLength));
 static_assert(DGRT_FINISH_CANCELLED == static_cast<int>(FinishReason::kCancelled));
+static_assert(DGRT_GUARANTEE_EXACT == static_cast<int>(Guarantee::kExact));
+static_assert(DGRT_GUARANTEE_CAUSAL == static_cast<int>(Guarantee::kCausal));
+static_assert(DGRT_DRAFTER_NONE == static_cast<int>(DrafterKind::kNone));
+static_assert(DGRT_DRAFTER_SUFFIX == static_cast<int>(DrafterKind::kSuffix));
 
 std::span<const int32_t> TokenSpan(const int32_t* tokens, size_t num_tokens, const char* name) {
   if (num_tokens > 0) RequireNotNull(tokens, name);
@@ -29,6 +33,9 @@ dgrt_session_options DefaultSessionOptions(const Runtime& runtime) {
   to.t_max = from.sampler.t_max;
   to.stop_ids = from.stop_ids.data();
   to.num_stop_ids = from.stop_ids.size();
+  to.guarantee = static_cast<int32_t>(from.guarantee);
+  to.drafter = static_cast<int32_t>(from.drafter);
+  to.causal_temperature = from.causal_temperature;
   return to;
 }
 
@@ -45,6 +52,10 @@ GenerateOptions ToGenerateOptions(const dgrt_session_options& from) {
   to.sampler.t_max = from.t_max;
   const auto stop_ids = TokenSpan(from.stop_ids, from.num_stop_ids, "dgrt_session_options.stop_ids");
   to.stop_ids.assign(stop_ids.begin(), stop_ids.end());
+  RequireZero(from.reserved, "dgrt_session_options.reserved");
+  to.guarantee = static_cast<Guarantee>(from.guarantee);
+  to.drafter = static_cast<DrafterKind>(from.drafter);
+  to.causal_temperature = from.causal_temperature;
   return to;
 }
 
@@ -74,6 +85,8 @@ dgrt_stats ToStats(const Session& session) {
   to.total_ms = from.total_ms;
   to.steps_per_canvas = from.steps_per_canvas.data();
   to.num_steps_per_canvas = from.steps_per_canvas.size();
+  to.causal_passes = from.causal_passes;
+  to.causal_ms = from.causal_ms;
   return to;
 }
 

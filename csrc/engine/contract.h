@@ -4,11 +4,12 @@
 
 namespace dgrt::contract {
 
-inline constexpr int kContractVersion = 1;
+inline constexpr int kContractVersion = 2;
 inline constexpr char kFormat[] = "dgrt-engine";
 inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kPrefillGraph[] = "prefill";
 inline constexpr char kDenoiseGraph[] = "denoise";
+inline constexpr char kScoreGraph[] = "score";
 
 inline constexpr char kTokens[] = "tokens";  // int64 [1, S]
 inline constexpr char kCanvas[] = "canvas";  // int64 [1, L]

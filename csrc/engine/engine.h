@@ -48,6 +48,11 @@ class Executor {
   // writes rows [kv_len, kv_len + S). Used for the prompt and for each committed canvas.
   virtual void Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) = 0;
 
+  // As Prefill, and the hidden states of the new rows, [S, D] after the final norm: row i holds the model's causal
+  // prediction of the token behind tokens[i].
+  virtual void Score(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv,
+                     float* hidden) = 0;
+
   // One decoder forward: canvas [L] at positions kv_len .. kv_len + L - 1, soft [L, D] (self-conditioning embedding,
   // already scaled by sqrt(D); zeros on the first step of a canvas) -> hidden [L, D], after the final norm.
   // Reads KV rows [first, kv_len), writes none.

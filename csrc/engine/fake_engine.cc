@@ -26,15 +26,26 @@ class FakeExecutor : public Executor {
 
   void Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) override {
     Begin();
-    DGRT_CHECK(kv_len <= static_cast<int64_t>(history_.size()));
-    history_.resize(static_cast<size_t>(kv_len));  // a pass that failed before may have got further
-    CheckVisible(kv_len, kv);
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      DGRT_CHECK(tokens[i] >= 0 && tokens[i] < model_.vocab_size);
-      WriteRow(kv_len + static_cast<int64_t>(i), tokens[i], kv);
-      history_.push_back(tokens[i]);
-    }
+    WriteRows(tokens, kv_len, kv);
     if (script_->record_prefills) log_->prefills.push_back({kv_len, {tokens.begin(), tokens.end()}});
+  }
+
+  void Score(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv, float* hidden) override {
+    Begin();
+    ++log_->num_score_calls;
+    WriteRows(tokens, kv_len, kv);
+    const size_t num_floats = tokens.size() * static_cast<size_t>(model_.hidden_size);
+    std::fill_n(hidden, num_floats, 0.0f);
+    int64_t mixed = 0;
+    for (int64_t position = 0; position < kv_len; ++position) mixed += history_[static_cast<size_t>(position)] * (position + 1);
+    for (size_t row = 0; row < tokens.size(); ++row) {
+      const int64_t next = kv_len + static_cast<int64_t>(row) + 1;
+      mixed += tokens[row] * next;
+      const bool sure = next % script_->causal_doubt != 0;
+      const int64_t token = sure ? TargetAt(next - script_->prompt_len) : mixed % model_.vocab_size;
+      hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
+    }
+    if (log_->num_calls == script_->nan_at_call) hidden[num_floats / 2] = std::numeric_limits<float>::quiet_NaN();
   }
 
   void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
@@ -63,6 +74,17 @@ class FakeExecutor : public Executor {
     ++log_->num_calls;
     if (script_->on_call) script_->on_call(log_->num_calls);
     if (log_->num_calls == script_->fail_at_call) throw DeviceError(Message("fake failure at call ", log_->num_calls));
+  }
+
+  void WriteRows(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) {
+    DGRT_CHECK(kv_len <= static_cast<int64_t>(history_.size()));
+    history_.resize(static_cast<size_t>(kv_len));  // a pass that failed before may have got further
+    CheckVisible(kv_len, kv);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      DGRT_CHECK(tokens[i] >= 0 && tokens[i] < model_.vocab_size);
+      WriteRow(kv_len + static_cast<int64_t>(i), tokens[i], kv);
+      history_.push_back(tokens[i]);
+    }
   }
 
   int64_t TargetAt(int64_t position) const {

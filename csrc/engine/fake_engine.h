@@ -4,6 +4,8 @@
 // Script: position p after the prompt holds target[p] (the last token repeats beyond the end). Row l of a canvas is
 // sure from its step 1 + l * num_steps / L on; before that it leans towards a token mixed from the canvas token and all
 // visible KV rows, so noise and history show in what is sampled. A step with all-zero soft embedding starts a canvas.
+// Causal: the row at position p is sure of the token at p + 1 unless p + 1 is a multiple of `causal_doubt`, where it leans
+// towards a token mixed from itself and all rows before it.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +25,7 @@ struct FakeScript {
   int64_t prompt_len = 4;        // where the target text starts
   std::vector<int32_t> target = {7};
   int32_t num_steps = 3;         // steps of a canvas until every row is sure
+  int64_t causal_doubt = 5;
   int64_t fail_at_call = 0;      // this call of any kind throws DeviceError (1: the first; 0: none)
   int64_t nan_at_call = 0;       // this call, if a denoise pass, leaves one NaN in the hidden states
   bool record_prefills = true;   // off where a test counts allocations
@@ -37,6 +40,7 @@ struct FakeLog {
   };
   int64_t num_calls = 0;
   int64_t num_denoise_calls = 0;
+  int64_t num_score_calls = 0;
   std::vector<PrefillCall> prefills;  // finished ones
 };
 

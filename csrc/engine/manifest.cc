@@ -219,6 +219,7 @@ Manifest LoadManifest(const std::string& dir, bool verify_weights) {
   const JsonObject graphs = root.Object("graphs");
   manifest.prefill_file = ReadGraphFile(graphs, contract::kPrefillGraph, files);
   manifest.denoise_file = ReadGraphFile(graphs, contract::kDenoiseGraph, files);
+  manifest.score_file = ReadGraphFile(graphs, contract::kScoreGraph, files);
   files.CheckHashes(verify_weights);  // last: the only check that takes time
   return manifest;
 }

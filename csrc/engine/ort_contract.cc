@@ -89,17 +89,25 @@ void AddLayers(Tensors& tensors, const char* prefix, const ModelFacts& model) {
   }
 }
 
-}  // namespace
-
-void CheckPrefillGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file) {
+// `outputs`: those beside the new rows.
+void CheckCausalGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file, Tensors outputs) {
   Tensors inputs = {{contract::kTokens, {kInt64, {1, kDynamic}}}, {contract::kPositions, {kInt64, {1, kDynamic}}}};
   AddLayers(inputs, contract::kPastK, model);
   AddLayers(inputs, contract::kPastV, model);
-  Tensors outputs;
   AddLayers(outputs, contract::kNewK, model);
   AddLayers(outputs, contract::kNewV, model);
   Compare(inputs, FoundInputs(session), file, "input");
   Compare(outputs, FoundOutputs(session), file, "output");
+}
+
+}  // namespace
+
+void CheckPrefillGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file) {
+  CheckCausalGraph(session, model, file, {});
+}
+
+void CheckScoreGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file) {
+  CheckCausalGraph(session, model, file, {{contract::kHidden, {kFloat, {1, kDynamic, model.hidden_size}}}});
 }
 
 void CheckDenoiseGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file) {

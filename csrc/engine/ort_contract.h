@@ -12,6 +12,7 @@ namespace dgrt {
 // Throws ContractMismatch that names the file, the tensor, what was expected and what was found. The order of inputs
 // and outputs is free.
 void CheckPrefillGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
+void CheckScoreGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
 void CheckDenoiseGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
 
 }  // namespace dgrt

@@ -1,6 +1,7 @@
 // Implementation of ort_engine.h: the environment, the two sessions and the embedding table.
 #include "engine/ort_engine.h"
 
+#include <mutex>
 #include <string>
 
 #include <onnxruntime_cxx_api.h>
@@ -57,6 +58,8 @@ class OrtEngine : public Engine {
         embedding_file_(Path(manifest, manifest.embedding.file)),
         prefill_(OpenSession(Path(manifest, manifest.prefill_file), options.threads)),
         denoise_(OpenSession(Path(manifest, manifest.denoise_file), options.threads)),
+        score_path_(Path(manifest, manifest.score_file)),
+        threads_(options.threads),
         description_(Message("ONNX Runtime ", ort_version, ", CPU, ", manifest.profile, " ", manifest.precision)) {
     CheckPrefillGraph(prefill_, model_, manifest.prefill_file);
     CheckDenoiseGraph(denoise_, model_, manifest.denoise_file);
@@ -72,6 +75,7 @@ class OrtEngine : public Engine {
     if (!home_.IsHere()) {
       prefill_.release();
       denoise_.release();
+      score_.release();
     }
   }
 
@@ -88,19 +92,35 @@ class OrtEngine : public Engine {
 
   std::unique_ptr<Executor> CreateExecutor() override {
     return TranslateOrtErrors<DeviceError>("new executor", [&]() -> std::unique_ptr<Executor> {
-      return std::make_unique<OrtExecutor>(OrtGraphs{&prefill_, &denoise_, &model_, home_});
+      return std::make_unique<OrtExecutor>(
+          OrtGraphs{&prefill_, &denoise_, [this]() -> Ort::Session& { return Score(); }, &model_, home_});
     });
   }
 
   std::string description() const override { return description_; }
 
  private:
+  // Opened when first asked for: most requests never need it, and a session may hold a prepacked copy of the weights.
+  Ort::Session& Score() {
+    const std::lock_guard lock(score_mutex_);
+    if (score_ == nullptr) {
+      Ort::Session opened = OpenSession(score_path_, threads_);
+      CheckScoreGraph(opened, model_, score_path_);
+      score_ = std::move(opened);
+    }
+    return score_;
+  }
+
   static std::string Path(const Manifest& manifest, const std::string& file) { return manifest.dir + "/" + file; }
 
   ModelFacts model_;
   EmbeddingLocation embedding_location_;
   MappedFile embedding_file_;
   Ort::Session prefill_, denoise_;
+  Ort::Session score_{nullptr};  // guarded by score_mutex_ until it is open
+  std::mutex score_mutex_;
+  std::string score_path_;
+  int threads_;
   std::string description_;
   HomeProcess home_;
 };

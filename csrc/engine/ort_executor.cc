@@ -73,26 +73,47 @@ void OrtExecutor::BindPast(Ort::IoBinding& binding, int64_t kv_len, std::span<co
   }
 }
 
+// Everything that the two causal graphs have in common: tokens, positions, past and new rows.
+void OrtExecutor::BindCausal(Ort::IoBinding& binding, std::span<const int32_t> tokens, int64_t kv_len,
+                             std::span<const KvLayerView> kv) {
+  causal_ids_.assign(tokens.begin(), tokens.end());
+  causal_positions_.resize(tokens.size());
+  std::iota(causal_positions_.begin(), causal_positions_.end(), kv_len);
+  const auto num_tokens = static_cast<int64_t>(tokens.size());
+  const std::array<int64_t, 2> row_shape = {1, num_tokens};
+  binding.BindInput(contract::kTokens, TensorView<int64_t>(memory_, causal_ids_.data(), row_shape));
+  binding.BindInput(contract::kPositions, TensorView<int64_t>(memory_, causal_positions_.data(), row_shape));
+  BindPast(binding, kv_len, kv);
+  for (size_t i = 0; i < kv.size(); ++i) {
+    const std::array<int64_t, 3> shape = {1, num_tokens, kv[i].width};
+    const int64_t start = kv_len * kv[i].width;
+    binding.BindOutput(new_k_[i].c_str(), TensorView<float>(memory_, kv[i].k + start, shape));
+    binding.BindOutput(new_v_[i].c_str(), TensorView<float>(memory_, kv[i].v + start, shape));
+  }
+}
+
 void OrtExecutor::Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) {
   RequireHome(graphs_.home);
   CheckViews(kv_len, kv);
   DGRT_CHECK(!tokens.empty());
-  prefill_ids_.assign(tokens.begin(), tokens.end());
-  prefill_positions_.resize(tokens.size());
-  std::iota(prefill_positions_.begin(), prefill_positions_.end(), kv_len);
-  const auto num_tokens = static_cast<int64_t>(tokens.size());
   TranslateOrtErrors<DeviceError>("prefill pass", [&] {
-    const std::array<int64_t, 2> row_shape = {1, num_tokens};
-    prefill_binding_.BindInput(contract::kTokens, TensorView<int64_t>(memory_, prefill_ids_.data(), row_shape));
-    prefill_binding_.BindInput(contract::kPositions, TensorView<int64_t>(memory_, prefill_positions_.data(), row_shape));
-    BindPast(prefill_binding_, kv_len, kv);
-    for (size_t i = 0; i < kv.size(); ++i) {
-      const std::array<int64_t, 3> shape = {1, num_tokens, kv[i].width};
-      const int64_t start = kv_len * kv[i].width;
-      prefill_binding_.BindOutput(new_k_[i].c_str(), TensorView<float>(memory_, kv[i].k + start, shape));
-      prefill_binding_.BindOutput(new_v_[i].c_str(), TensorView<float>(memory_, kv[i].v + start, shape));
-    }
+    BindCausal(prefill_binding_, tokens, kv_len, kv);
     graphs_.prefill->Run(run_options_, prefill_binding_);
+  });
+}
+
+void OrtExecutor::Score(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv,
+                        float* hidden) {
+  RequireHome(graphs_.home);
+  CheckViews(kv_len, kv);
+  DGRT_CHECK(!tokens.empty());
+  Ort::Session& score = graphs_.score();
+  TranslateOrtErrors<DeviceError>("causal pass", [&] {
+    if (!score_binding_) score_binding_.emplace(score);
+    BindCausal(*score_binding_, tokens, kv_len, kv);
+    const std::array<int64_t, 3> shape = {1, static_cast<int64_t>(tokens.size()), graphs_.model->hidden_size};
+    score_binding_->BindOutput(contract::kHidden, TensorView<float>(memory_, hidden, shape));
+    score.Run(run_options_, *score_binding_);
   });
 }
 

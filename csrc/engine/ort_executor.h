@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,6 +20,7 @@ namespace dgrt {
 struct OrtGraphs {
   Ort::Session* prefill = nullptr;
   Ort::Session* denoise = nullptr;
+  std::function<Ort::Session&()> score;  // opened by the first call
   const ModelFacts* model = nullptr;
   HomeProcess home;  // of the sessions and their threads
 };
@@ -27,6 +30,7 @@ class OrtExecutor : public Executor {
   explicit OrtExecutor(const OrtGraphs& graphs);
 
   void Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) override;
+  void Score(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv, float* hidden) override;
   void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
                float* hidden) override;
 
@@ -41,6 +45,8 @@ class OrtExecutor : public Executor {
   };
 
   void CheckViews(int64_t kv_len, std::span<const KvLayerView> kv) const;
+  void BindCausal(Ort::IoBinding& binding, std::span<const int32_t> tokens, int64_t kv_len,
+                  std::span<const KvLayerView> kv);
   void BindPast(Ort::IoBinding& binding, int64_t kv_len, std::span<const KvLayerView> kv);
   void BindDenoise(int64_t kv_len, std::span<const KvLayerView> kv, const float* soft, float* hidden);
 
@@ -49,7 +55,8 @@ class OrtExecutor : public Executor {
   Ort::RunOptions run_options_;
   Ort::IoBinding prefill_binding_;
   Ort::IoBinding denoise_binding_;
-  std::vector<int64_t> prefill_ids_, prefill_positions_;  // [S], as large as the largest prefill so far
+  std::optional<Ort::IoBinding> score_binding_;
+  std::vector<int64_t> causal_ids_, causal_positions_;  // [S], as large as the largest causal pass so far
   std::vector<int64_t> canvas_ids_, canvas_positions_;    // [L], bound to the denoise graph
   Bound bound_;
   std::vector<std::string> past_k_, past_v_, new_k_, new_v_;  // names per layer

@@ -27,7 +27,8 @@ std::unique_ptr<SessionObject> NewSession(const RuntimeObject& runtime, int64_t 
                                           std::optional<float> entropy_bound, std::optional<float> t_min,
                                           std::optional<float> t_max, std::optional<int32_t> stability_threshold,
                                           std::optional<float> confidence_threshold,
-                                          std::optional<std::vector<int32_t>> stop_ids) {
+                                          std::optional<std::vector<int32_t>> stop_ids, int32_t guarantee,
+                                          int32_t drafter, float causal_temperature) {
   GenerateOptions options = runtime.runtime->default_options();
   options.max_new_tokens = max_new_tokens;
   options.seed = seed;
@@ -39,6 +40,9 @@ std::unique_ptr<SessionObject> NewSession(const RuntimeObject& runtime, int64_t 
   Override(options.sampler.stability_threshold, stability_threshold);
   Override(options.sampler.confidence_threshold, confidence_threshold);
   if (stop_ids) options.stop_ids = *std::move(stop_ids);
+  options.guarantee = static_cast<Guarantee>(guarantee);
+  options.drafter = static_cast<DrafterKind>(drafter);
+  options.causal_temperature = causal_temperature;
   const py::gil_scoped_release release;
   return std::unique_ptr<SessionObject>(
       new SessionObject{runtime.runtime, Session(runtime.runtime.get(), options)});
@@ -101,6 +105,7 @@ py::dict StatsDict(SessionObject& self) {
   result["prefill_passes"] = stats.prefill_passes;
   result["denoise_passes"] = stats.denoise_passes;
   result["commit_passes"] = stats.commit_passes;
+  result["causal_passes"] = stats.causal_passes;
   result["packed_passes"] = stats.packed_passes;
   result["draft_calls"] = stats.draft_calls;
   result["accepted_drafts"] = stats.accepted_drafts;
@@ -113,6 +118,7 @@ py::dict StatsDict(SessionObject& self) {
   result["prefill_ms"] = stats.prefill_ms;
   result["denoise_ms"] = stats.denoise_ms;
   result["commit_ms"] = stats.commit_ms;
+  result["causal_ms"] = stats.causal_ms;
   result["head_ms"] = stats.head_ms;
   result["draft_ms"] = stats.draft_ms;
   result["total_ms"] = stats.total_ms;
@@ -129,7 +135,8 @@ void RegisterSession(py::module_& module) {
            py::arg("seed") = 0, py::arg("request") = 0, py::arg("max_denoising_steps") = py::none(),
            py::arg("entropy_bound") = py::none(), py::arg("t_min") = py::none(), py::arg("t_max") = py::none(),
            py::arg("stability_threshold") = py::none(), py::arg("confidence_threshold") = py::none(),
-           py::arg("stop_ids") = py::none())
+           py::arg("stop_ids") = py::none(), py::arg("guarantee") = 0, py::arg("drafter") = 0,
+           py::arg("causal_temperature") = 1.0f)
       .def("prefill", &Prefill, py::arg("prompt"), "Runs the prompt, int32 [n], through the model; once.")
       .def("next_canvas", &NextCanvas, py::arg("on_step") = py::none(), py::kw_only(), py::arg("with_soft") = false,
            "Refines and commits one canvas and returns the emitted tokens.")

@@ -15,18 +15,18 @@ CanvasPlan PlanCanvas(const SessionState& state) {
   return {state.canvas_index, state.kv.kv_len(), state.model.canvas_len};
 }
 
+}  // namespace
+
 void CheckInvariants([[maybe_unused]] const SessionState& state) {
 #ifndef NDEBUG
-  const SessionSnapshot snapshot{state.prompt_len,  state.model.canvas_len,
-                                 state.model.context_len, state.kv.kv_len(),
-                                 static_cast<int64_t>(state.tokens.size()), state.stats.canvases, state.finish};
+  const SessionSnapshot snapshot{state.is_causal(), state.prompt_len, state.model.canvas_len, state.model.context_len,
+                                 state.kv.kv_len(), static_cast<int64_t>(state.tokens.size()), state.stats.canvases,
+                                 state.finish};
   for (const std::string& broken : {BrokenSessionInvariant(snapshot), BrokenKvInvariant(state.kv.Snapshot())}) {
     if (!broken.empty()) throw InternalError("broken invariant: " + broken);
   }
 #endif
 }
-
-}  // namespace
 
 std::span<const int32_t> RunCanvas(SessionState& state, GenerateSink* sink) {
   if (state.finish != FinishReason::kNone) return {};

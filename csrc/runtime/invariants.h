@@ -11,6 +11,7 @@
 namespace dgrt {
 
 struct SessionSnapshot {
+  bool is_causal = false;
   int64_t prompt_len = 0;  // 0: not prefilled
   int64_t canvas_len = 0;
   int64_t context_len = 0;
@@ -25,6 +26,10 @@ inline std::string BrokenSessionInvariant(const SessionSnapshot& s) {
   const bool ended_by_canvas = s.finish == FinishReason::kStop || s.finish == FinishReason::kLength;
   if (s.prompt_len == 0) {
     return s.kv_len == 0 && s.num_tokens == 0 ? "" : Message("no prompt, but ", s.kv_len, " rows of KV");
+  }
+  if (s.is_causal) {  // the row of the last token is written by the pass that needs it
+    if (s.kv_len == s.prompt_len - 1 + s.num_tokens && s.kv_len < s.context_len) return "";
+    return Message("kv_len ", s.kv_len, " with a prompt of ", s.prompt_len, " and ", s.num_tokens, " tokens");
   }
   // The canvas that ends a request is not written into KV.
   const int64_t in_kv = s.canvases - (ended_by_canvas ? 1 : 0);

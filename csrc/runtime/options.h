@@ -3,12 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "common/sampler_options.h"
 
 namespace dgrt {
+
+class Drafter;  // drafting/drafter.h
 
 struct RuntimeOptions {
   int threads = 0;                   // CPU threads for engine and kernels; 0: all the process may use
@@ -17,10 +21,22 @@ struct RuntimeOptions {
   int64_t memory_limit_bytes = 0;    // KV + workspace of one session; 0: none
 };
 
+// What the tokens of a generation promise (csrc/runtime/README.md).
+enum class Guarantee : int32_t {
+  kExact = 0,   // those of the refinement loop, for a seed
+  kCausal = 1,  // those of plain sampling from the causal pass, for a seed, with any drafter
+};
+
+enum class DrafterKind : int32_t { kNone = 0, kSuffix = 1 };
+
 struct GenerateOptions {
   int64_t max_new_tokens = -1;       // -1: until a stop id or the context ends
   uint64_t seed = 0;
   uint32_t request = 0;              // distinguishes requests that share a seed; < 2^24
+  Guarantee guarantee = Guarantee::kExact;
+  DrafterKind drafter = DrafterKind::kNone;  // only with kCausal
+  float causal_temperature = 1;      // of kCausal; 1: the model's own distribution, 0: its most likely token
+  std::function<std::unique_ptr<Drafter>()> make_drafter;  // a drafter of the caller's own, in place of `drafter`
   SamplerOptions sampler;
   std::vector<int32_t> stop_ids;
 };

@@ -1,6 +1,8 @@
 // Stage 1, prefill: runs the prompt through the engine in chunks and writes its KV rows. Called by Session::Prefill.
 // Chunks are published one by one so that sliding layers hold a window and not the whole prompt; a failure in the
 // middle therefore clears the cache.
+#include <algorithm>
+
 #include "common/check.h"
 #include "runtime/session.h"
 #include "runtime/stage_timer.h"
@@ -13,9 +15,11 @@ void CheckPrompt(const SessionState& state, std::span<const int32_t> prompt) {
   if (state.prompt_len > 0) throw InvalidArgument("the session has a prompt already: make a new session");
   if (prompt.empty()) throw InvalidArgument("the prompt is empty: expected at least one token");
   const int64_t prompt_len = static_cast<int64_t>(prompt.size());
-  if (!CanvasFits(prompt_len, model.canvas_len, model.context_len)) {
-    throw InvalidArgument(Message("prompt of ", prompt_len, " tokens leaves no room for one canvas: expected at most ",
-                                  model.context_len - model.canvas_len, " (context ", model.context_len, ", canvas ",
+  const int64_t needed = state.is_causal() ? 1 : model.canvas_len;  // positions after the prompt
+  if (prompt_len + needed > model.context_len) {
+    throw InvalidArgument(Message("prompt of ", prompt_len, " tokens leaves no room for one ",
+                                  state.is_causal() ? "token" : "canvas", ": expected at most ",
+                                  model.context_len - needed, " (context ", model.context_len, ", canvas ",
                                   model.canvas_len, ")"));
   }
   RequireTokens("prompt", prompt, model.vocab_size);
@@ -36,7 +40,7 @@ void RunChunk(SessionState& state, std::span<const int32_t> chunk) {
 // Room for everything this request can emit, so that no canvas has to grow a vector.
 void ReserveOutput(SessionState& state, int64_t prompt_len) {
   const int64_t canvases = MaxCanvases(prompt_len, state.model.canvas_len, state.model.context_len);
-  const int64_t by_context = canvases * state.model.canvas_len;
+  const int64_t by_context = state.is_causal() ? state.model.context_len - prompt_len : canvases * state.model.canvas_len;
   const int64_t wanted = state.options.max_new_tokens;
   state.tokens.reserve(static_cast<size_t>(wanted > 0 ? std::min(wanted, by_context) : by_context));
   state.stats.steps_per_canvas.reserve(static_cast<size_t>(canvases));
@@ -47,14 +51,16 @@ void ReserveOutput(SessionState& state, int64_t prompt_len) {
 void PrefillPrompt(SessionState& state, std::span<const int32_t> prompt) {
   CheckPrompt(state, prompt);
   const int64_t prompt_len = static_cast<int64_t>(prompt.size());
+  // The causal tier predicts from the row of the last token, which its first pass writes.
+  const int64_t num_rows = prompt_len - (state.is_causal() ? 1 : 0);
+  const int64_t rows_after = std::min(state.model.canvas_len, state.model.context_len - num_rows);
   // Before minutes of work: everything that the first canvas needs.
-  ForEachReservation(prompt_len, state.model.canvas_len,
-                     [&](int64_t kv_len, int64_t num_rows) { state.kv.RequireFits(kv_len, num_rows); });
+  ForEachReservation(num_rows, rows_after, [&](int64_t kv_len, int64_t rows) { state.kv.RequireFits(kv_len, rows); });
   ReserveOutput(state, prompt_len);
   try {
-    for (int64_t begin = 0; begin < prompt_len; begin = PrefillChunkEnd(begin, prompt_len)) {
+    for (int64_t begin = 0; begin < num_rows; begin = PrefillChunkEnd(begin, num_rows)) {
       if (state.cancelled.load()) throw Cancelled(Message("cancelled after ", begin, " of ", prompt_len, " prompt tokens"));
-      const int64_t end = PrefillChunkEnd(begin, prompt_len);
+      const int64_t end = PrefillChunkEnd(begin, num_rows);
       RunChunk(state, prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)));
     }
   } catch (...) {
@@ -62,6 +68,8 @@ void PrefillPrompt(SessionState& state, std::span<const int32_t> prompt) {
     if (state.cancelled.load()) state.finish = FinishReason::kCancelled;
     throw;
   }
+  ShowDrafter(state, prompt);
+  state.pending_token = prompt.back();
   state.prompt_len = prompt_len;
   state.stats.prompt_tokens = prompt_len;
   state.stats.peak_kv_bytes = state.kv.peak_bytes();

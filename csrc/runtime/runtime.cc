@@ -9,6 +9,7 @@
 
 #include "common/check.h"
 #include "common/env.h"
+#include "drafting/suffix_drafter.h"
 #include "kernels/kernels.h"
 #include "runtime/runtime_impl.h"
 #include "runtime/session.h"
@@ -66,6 +67,19 @@ void CheckOptions(const GenerateOptions& options, const ModelFacts& model) {
   if (options.request >= kMaxRequest) Reject("request", "a number below 2^24", options.request);
   if (const std::string broken = BrokenSampler(options.sampler); !broken.empty()) throw InvalidArgument(broken);
   RequireTokens("stop_ids", options.stop_ids, model.vocab_size);
+  if (options.guarantee != Guarantee::kExact && options.guarantee != Guarantee::kCausal) {
+    Reject("guarantee", "0 (exact) or 1 (causal)", static_cast<int32_t>(options.guarantee));
+  }
+  if (options.drafter != DrafterKind::kNone && options.drafter != DrafterKind::kSuffix) {
+    Reject("drafter", "0 (none) or 1 (suffix)", static_cast<int32_t>(options.drafter));
+  }
+  if (options.guarantee == Guarantee::kExact && (options.drafter != DrafterKind::kNone || options.make_drafter)) {
+    throw InvalidArgument("drafter: expected none with guarantee exact, found a drafter; guarantee causal takes one");
+  }
+  const float temperature = options.causal_temperature;
+  if (!(temperature == 0 || temperature >= kLowestTemperature) || !std::isfinite(temperature)) {
+    Reject("causal_temperature", Message("0, or a number from ", kLowestTemperature).c_str(), temperature);
+  }
 }
 
 std::vector<KvLayerShape> KvShapes(const ModelFacts& model) {
@@ -98,6 +112,15 @@ Canvas::Canvas(const ModelFacts& model) {
       VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size));
 }
 
+namespace {
+
+std::unique_ptr<Drafter> MakeDrafter(const GenerateOptions& options) {
+  if (options.make_drafter) return options.make_drafter();
+  return options.drafter == DrafterKind::kSuffix ? std::make_unique<SuffixDrafter>() : nullptr;
+}
+
+}  // namespace
+
 SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, ThreadPool& threads,
                            const GenerateOptions& wanted, int64_t memory_limit_bytes)
     : runtime(std::move(owner)),
@@ -108,6 +131,7 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Threa
       executor(engine.CreateExecutor()),
       kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(model))),
       canvas(model),
+      drafter(MakeDrafter(wanted)),
       start_canvas(static_cast<size_t>(model.canvas_len)) {}
 
 // --- Runtime ---
@@ -172,10 +196,13 @@ void Session::Prefill(std::span<const int32_t> prompt) {
   PrefillPrompt(impl_->state, prompt);
 }
 
-std::span<const int32_t> Session::NextCanvas(GenerateSink* sink) { return RunCanvas(impl_->state, sink); }
+std::span<const int32_t> Session::NextCanvas(GenerateSink* sink) {
+  return impl_->state.is_causal() ? RunCausalPass(impl_->state, sink) : RunCanvas(impl_->state, sink);
+}
 
 void Session::SetCanvas(std::span<const int32_t> canvas) {
   SessionState& state = impl_->state;
+  if (state.is_causal()) throw InvalidArgument("canvas: expected guarantee exact, found causal, which has no canvas");
   if (static_cast<int64_t>(canvas.size()) != state.model.canvas_len) {
     throw InvalidArgument(Message("canvas: expected ", state.model.canvas_len, " tokens, found ", canvas.size()));
   }

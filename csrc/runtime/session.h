@@ -11,6 +11,7 @@
 #include "common/aligned_buffer.h"
 #include "common/philox.h"
 #include "common/thread_pool.h"
+#include "drafting/drafter.h"
 #include "engine/engine.h"
 #include "memory/kv_cache.h"
 #include "runtime/plan.h"
@@ -56,11 +57,15 @@ struct SessionState {
   std::vector<int32_t> tokens;        // committed, emitted
   int32_t canvas_index = 0;           // of the next canvas
   FinishReason finish = FinishReason::kNone;
+  int32_t pending_token = 0;          // causal tier: emitted last (or end of the prompt), its KV row not yet written
+  std::unique_ptr<Drafter> drafter;   // null: none
+  int64_t draft_len = 16;             // causal tier: length of the next draft; adapted by causal.cc
   std::vector<int32_t> start_canvas;  // [L] given by SetCanvas; used while has_start_canvas
   bool has_start_canvas = false;
   std::atomic<bool> cancelled{false};
   Stats stats;
 
+  bool is_causal() const { return options.guarantee == Guarantee::kCausal; }
   NoiseKey noise_key(int32_t canvas_index_of_draw, int32_t step) const {
     return {options.seed, options.request, static_cast<uint32_t>(canvas_index_of_draw), static_cast<uint32_t>(step)};
   }
@@ -104,5 +109,14 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
 
 // generate.cc: one canvas from plan to commit.
 std::span<const int32_t> RunCanvas(SessionState& state, GenerateSink* sink);
+
+// causal.cc: the causal tier's counterpart of RunCanvas: one pass, which emits at least one token.
+std::span<const int32_t> RunCausalPass(SessionState& state, GenerateSink* sink);
+
+// causal.cc: the text grew by these tokens. A drafter that fails is dropped: the text goes on without it.
+void ShowDrafter(SessionState& state, std::span<const int32_t> tokens) noexcept;
+
+// generate.cc: throws InternalError in debug builds if the session is not as it must be between two calls.
+void CheckInvariants(const SessionState& state);
 
 }  // namespace dgrt

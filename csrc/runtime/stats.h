@@ -10,6 +10,7 @@ struct Stats {
   int64_t prefill_passes = 0;   // prefill.cc: engine passes over the prompt (one per chunk)
   int64_t denoise_passes = 0;   // denoise_step.cc
   int64_t commit_passes = 0;    // commit.cc: passes that write a finished canvas into KV
+  int64_t causal_passes = 0;    // causal.cc: passes that emit tokens of the causal distribution
   int64_t packed_passes = 0;    // passes with rows of several stages (0 in the plain loop)
   int64_t draft_calls = 0;      // drafter calls (0 with drafter "none")
   int64_t accepted_drafts = 0;  // drafted positions that were committed unchanged
@@ -21,6 +22,7 @@ struct Stats {
   double prefill_ms = 0;        // engine time of prefill
   double denoise_ms = 0;        // engine time of denoise passes
   double commit_ms = 0;         // engine time of commit passes
+  double causal_ms = 0;         // engine time of causal passes
   double head_ms = 0;           // vocabulary head, acceptance and renoise
   double draft_ms = 0;
   double total_ms = 0;
@@ -28,7 +30,7 @@ struct Stats {
 
   // Non-pad tokens per target pass of any kind after the prompt's.
   double tokens_per_pass() const {
-    const int64_t passes = denoise_passes + commit_passes + packed_passes;
+    const int64_t passes = denoise_passes + commit_passes + causal_passes + packed_passes;
     return passes > 0 ? static_cast<double>(tokens) / static_cast<double>(passes) : 0.0;
   }
 };

@@ -46,8 +46,15 @@ def add_generation(parser: argparse.ArgumentParser, *, max_new_tokens: int | Non
     group.add_argument(
         "--stop-ids", type=stop_ids, metavar="IDS", help="stop ids, such as 1,106, or 'none' (default: the engine's)"
     )
-    group.add_argument("--guarantee", default="exact", help=f"promise of speculation: {', '.join(GUARANTEES)}")
-    group.add_argument("--drafter", default="none", help=f"who proposes canvases: {', '.join(DRAFTERS)}")
+    group.add_argument(
+        "--guarantee", default="exact", metavar="NAME",
+        help=f"{' or '.join(GUARANTEES)}: tokens of the refinement loop, or of the causal pass (default: exact)",
+    )  # fmt: skip
+    group.add_argument(
+        "--drafter", default="none", metavar="NAME",
+        help=f"{' or '.join(DRAFTERS)}: who proposes tokens; changes the speed only (default: none)",
+    )  # fmt: skip
+    group.add_argument("--temperature", type=number, metavar="T", help="of --guarantee causal; 0: greedy (default: 1)")
     group = parser.add_argument_group("sampler (defaults: the engine's)")
     group.add_argument("--max-denoising-steps", type=integer, metavar="N", help="most denoise steps per canvas")
     group.add_argument("--entropy-bound", type=number, metavar="NATS", help="entropy that one step may accept")

@@ -163,17 +163,29 @@ def _print_stats(result: GenerateResult) -> None:
     from dgrt.cli.display import human_bytes, print_rows
 
     stats = result.stats
-    steps = ", ".join(str(count) for count in stats.steps_per_canvas) or "none"
+    canvases, passes = [], []
+    if result.options.guarantee == "exact":
+        steps = ", ".join(str(count) for count in stats.steps_per_canvas) or "none"
+        canvases = [("canvases", f"{stats.canvases} (denoise steps: {steps})")]
+        passes = [
+            ("denoise", f"{stats.denoise_ms:.1f} ms in {stats.denoise_passes} passes"),
+            ("commit", f"{stats.commit_ms:.1f} ms in {stats.commit_passes} passes"),
+        ]
+    else:
+        drafted = f", {stats.accepted_drafts} tokens drafted right in {stats.draft_calls} calls"
+        passes = [
+            ("causal", f"{stats.causal_ms:.1f} ms in {stats.causal_passes} passes"),
+            ("drafter", f"{stats.draft_ms:.1f} ms{drafted if stats.draft_calls else ''}"),
+        ]
     print_rows(
         [
             ("finished by", result.finish_reason),
             ("tokens", f"{stats.tokens} ({stats.tokens_per_second:.1f} per second, prompt {stats.prompt_tokens})"),
-            ("canvases", f"{stats.canvases} (denoise steps: {steps})"),
+            *canvases,
             ("tokens per pass", f"{stats.tokens_per_pass:.2f}"),
             ("prefill", f"{stats.prefill_ms:.1f} ms in {stats.prefill_passes} passes"),
-            ("denoise", f"{stats.denoise_ms:.1f} ms in {stats.denoise_passes} passes"),
+            *passes,
             ("head", f"{stats.head_ms:.1f} ms"),
-            ("commit", f"{stats.commit_ms:.1f} ms in {stats.commit_passes} passes"),
             ("total", f"{stats.total_ms:.1f} ms"),
             ("peak KV", human_bytes(stats.peak_kv_bytes)),
         ],

@@ -3,5 +3,5 @@
 Slow on purpose, and right: the oracle of `tests/` and the baseline of `benchmarks/`, which are its only importers.
 `noise` and `sampling` need numpy only; the stages need torch and a transformers model.
 
-Reading order: noise, sampling, prefill, denoise_step, refine, commit, generate, hf.
+Reading order: noise, sampling, prefill, denoise_step, refine, commit, generate, causal, hf.
 """

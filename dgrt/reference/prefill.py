@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 @torch.no_grad()
@@ -24,6 +26,17 @@ def prefill(model: Any, tokens: Sequence[int], cache: Any = None) -> Any:
         >>> prefill(model, [2, 105]).get_seq_length()               # doctest: +SKIP
         2
     """
+    return causal_pass(model, tokens, cache)[0]
+
+
+@torch.no_grad()
+def causal_pass(model: Any, tokens: Sequence[int], cache: Any = None) -> tuple[Any, NDArray[np.float32]]:
+    """Returns the cache, and the final hidden states [S, D] that predict the token behind each of `tokens`.
+
+    Example:
+        >>> causal_pass(model, [2, 105])[1].shape                   # doctest: +SKIP
+        (2, 128)
+    """
     from transformers.cache_utils import DynamicCache
 
     if cache is None:
@@ -38,5 +51,5 @@ def prefill(model: Any, tokens: Sequence[int], cache: Any = None) -> Any:
         past_key_values=cache,
         position_ids=positions,
     )
-    model.model.encoder(input_ids=ids, attention_mask=masks, past_key_values=cache, position_ids=positions)
-    return cache
+    out = model.model.encoder(input_ids=ids, attention_mask=masks, past_key_values=cache, position_ids=positions)
+    return cache, out.last_hidden_state[0].float().numpy()

@@ -93,7 +93,7 @@ def cut_entries(cut: Cut, entries: Mapping[str, TensorEntry], folder: Path) -> d
 def num_passes(config: ModelConfig) -> int:
     """Model passes of the comparison, the reference's and the graphs'."""
     chunks, pasts = _lengths(config)
-    return 2 * (len(chunks) + len(pasts))
+    return 3 * len(chunks) + 2 * len(pasts)
 
 
 def check_parity(
@@ -154,7 +154,7 @@ class _Worst:
 def _compare(
     cut: Cut, tensors: Mapping[str, TensorEntry], files: Mapping[str, Path], seed: int, advance: Callable[[int], None]
 ) -> _Worst:
-    """Worst difference over chunked prefill and over denoise with no, a short and a long past."""
+    """Worst difference over chunked prefill and score and over denoise with no, a short and a long past."""
     config = cut.config
     chunks, pasts = _lengths(config)
     rng = np.random.default_rng(seed)
@@ -163,7 +163,7 @@ def _compare(
     soft = rng.standard_normal((config.canvas_len, config.hidden_size), dtype=np.float32)
 
     reference = Reference(cut.raw, tensors)
-    expected_kv = reference.prefill(tokens, chunks, advance)
+    expected_kv, expected_causal = reference.prefill(tokens, chunks, advance)
     expected_hidden = []
     for past in pasts:
         expected_hidden.append(reference.denoise(canvas, soft, expected_kv, past))
@@ -171,7 +171,9 @@ def _compare(
     del reference  # its fp32 weights go before the sessions come
 
     session = _session(files[contract.PREFILL_GRAPH])
-    differences = list(_prefill_differences(session, config, tokens, chunks, expected_kv, advance))
+    differences = _causal_differences("prefill", session, config, tokens, chunks, expected_kv, None, advance)
+    session = _session(files[contract.SCORE_GRAPH])
+    differences += _causal_differences("score", session, config, tokens, chunks, expected_kv, expected_causal, advance)
     session = _session(files[contract.DENOISE_GRAPH])
     for past, expected in zip(pasts, expected_hidden, strict=True):
         feeds = {contract.CANVAS.name: canvas[None], contract.SOFT.name: soft[None],
@@ -205,32 +207,34 @@ def _past_feeds(config: ModelConfig, kv: list[np.ndarray], past: int) -> dict[st
     return feeds
 
 
-def _prefill_differences(
+def _causal_differences(
+    graph: str,
     session: onnxruntime.InferenceSession,
     config: ModelConfig,
     tokens: np.ndarray,
     chunks: list[int],
     kv: list[np.ndarray],
+    hidden: np.ndarray | None,
     advance: Callable[[int], None],
 ) -> list[_Worst]:
+    """Differences of a causal graph fed in chunks with its own KV rows; of its hidden states too where it has them."""
     done = 0
-    collected: list[list[np.ndarray]] = [[] for _ in kv]
+    expected = [*([] if hidden is None else [hidden]), *kv]
+    collected: list[list[np.ndarray]] = [[np.empty((0, rows.shape[1]), np.float32)] for rows in expected]
     for size in chunks:
-        own = [
-            np.concatenate(rows) if rows else np.empty((0, kv[i].shape[1]), np.float32)
-            for i, rows in enumerate(collected)
-        ]
+        own = [np.concatenate(rows) for rows in collected[-len(kv) :]]
         feeds = {contract.TOKENS.name: tokens[None, done : done + size],
                  contract.PREFILL_POSITIONS.name: np.arange(done, done + size)[None],
                  **_past_feeds(config, own, done)}  # fmt: skip
         for rows, new in zip(collected, session.run(None, feeds), strict=True):
             rows.append(new[0])
-        done += size
         advance(1)
-    kinds = ("keys", "values")
+        done += size
+    places = [f"{kind} of layer {layer}" for layer in range(len(config.layers)) for kind in ("keys", "values")]
+    places = [*([] if hidden is None else ["hidden states"]), *places]
     return [
-        _difference(np.concatenate(rows), kv[i], f"prefill {kinds[i % 2]} of layer {i // 2}")
-        for i, rows in enumerate(collected)
+        _difference(np.concatenate(rows), wanted, f"{graph} {place}")
+        for rows, wanted, place in zip(collected, expected, places, strict=True)
     ]
 
 

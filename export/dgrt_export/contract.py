@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 FORMAT = "dgrt-engine"
 MANIFEST_FILE = "manifest.json"
 
@@ -27,6 +27,7 @@ class Tensor:
 
 PREFILL_GRAPH = "prefill"
 DENOISE_GRAPH = "denoise"
+SCORE_GRAPH = "score"
 
 TOKENS = Tensor("tokens", ("1", "S"), "int64")
 CANVAS = Tensor("canvas", ("1", "L"), "int64")
@@ -38,11 +39,13 @@ PAST_V = Tensor("past_v.{layer}", ("1", "P", "K"), "float32")
 NEW_K = Tensor("new_k.{layer}", ("1", "S", "K"), "float32")
 NEW_V = Tensor("new_v.{layer}", ("1", "S", "K"), "float32")
 HIDDEN = Tensor("hidden", ("1", "L", "D"), "float32")
+SCORE_HIDDEN = Tensor("hidden", ("1", "S", "D"), "float32")
 
 # Inputs and outputs in graph order; layered tensors are interleaved per layer (k.0, v.0, k.1, v.1, ...).
 GRAPHS: dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = {
     PREFILL_GRAPH: ((TOKENS, PREFILL_POSITIONS, PAST_K, PAST_V), (NEW_K, NEW_V)),
     DENOISE_GRAPH: ((CANVAS, DENOISE_POSITIONS, SOFT, PAST_K, PAST_V), (HIDDEN,)),
+    SCORE_GRAPH: ((TOKENS, PREFILL_POSITIONS, PAST_K, PAST_V), (SCORE_HIDDEN, NEW_K, NEW_V)),
 }
 
 
@@ -61,7 +64,7 @@ _HEADER_TENSORS: dict[str, Tensor] = {
     "kPastV": PAST_V,
     "kNewK": NEW_K,
     "kNewV": NEW_V,
-    "kHidden": HIDDEN,
+    "kHidden": HIDDEN,  # the same name in both graphs that have it
 }
 
 
@@ -72,6 +75,7 @@ def header_text() -> str:
         "kManifestFile": MANIFEST_FILE,
         "kPrefillGraph": PREFILL_GRAPH,
         "kDenoiseGraph": DENOISE_GRAPH,
+        "kScoreGraph": SCORE_GRAPH,
     }
     lines = [
         "// Generated from export/dgrt_export/contract.py by `python -m dgrt_export.contract`; do not edit.",

@@ -48,21 +48,28 @@ class Reference:
         self._encoder, self._decoder, self._config = encoder, decoder, config.text_config
 
     @torch.no_grad()
-    def prefill(self, tokens: np.ndarray, chunks: list[int], advance: Callable[[int], None]) -> list[np.ndarray]:
-        """KV rows of every layer, k.0, v.0, k.1, ..., each [T, K], with the prompt fed in `chunks`, a pass each."""
+    def prefill(
+        self, tokens: np.ndarray, chunks: list[int], advance: Callable[[int], None]
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """KV rows of every layer, k.0, v.0, k.1, ..., each [T, K], and the final hidden states [T, D].
+
+        The prompt is fed in `chunks`, a pass each.
+        """
         cache = self._cache()
         recorded: list[list[torch.Tensor]] = [[] for _ in range(2 * len(cache.layers))]
         for index, layer in enumerate(cache.layers):
             layer.update = _recording(layer.update, recorded[2 * index], recorded[2 * index + 1])
-        done = 0
+        done, hidden = 0, []
         for size in chunks:
-            self._encoder(
+            out = self._encoder(
                 input_ids=torch.from_numpy(tokens[None, done : done + size]), past_key_values=cache,
                 position_ids=torch.arange(done, done + size)[None],
             )  # fmt: skip
+            hidden.append(out.last_hidden_state[0])
             done += size
             advance(1)
-        return [torch.cat(states, 2)[0].transpose(0, 1).flatten(1).numpy() for states in recorded]
+        kv = [torch.cat(states, 2)[0].transpose(0, 1).flatten(1).numpy() for states in recorded]
+        return kv, torch.cat(hidden).numpy()
 
     @torch.no_grad()
     def denoise(self, canvas: np.ndarray, soft: np.ndarray, kv: list[np.ndarray], past: int) -> np.ndarray:

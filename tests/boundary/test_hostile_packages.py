@@ -94,13 +94,14 @@ def test_no_manifest_and_no_folder(package: Package, refused: Callable[..., str]
     assert "No such file" in refused(package.folder / "nowhere", dgrt.InvalidArgument)
 
 
-@pytest.mark.parametrize("version", [0, 2, 999])
+@pytest.mark.parametrize("version", [0, 1, 999])
 def test_another_contract_version(package: Package, refused: Callable[..., str], version: int) -> None:
+    current = package.manifest["contract_version"]
     package.manifest["contract_version"] = version
-    assert f"contract_version: expected 1, found {version}" in refused(package.save())
+    assert f"contract_version: expected {current}, found {version}" in refused(package.save())
 
 
-@pytest.mark.parametrize("name", ["prefill.onnx", "denoise.onnx", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["prefill.onnx", "score.onnx", "model.safetensors", "tokenizer.json"])
 def test_missing_truncated_longer_and_changed_files(package: Package, refused: Callable[..., str], name: str) -> None:
     content, folder = package.read(name), package.save()
     size = len(content)
@@ -277,6 +278,28 @@ def test_a_graph_with_another_output(
 
     rewrite_graph(package, "denoise.onnx", change)
     assert f"denoise.onnx: output hidden: expected float32 [1, 32, 64], found {found}" in refused(package.save())
+
+
+def test_a_tampered_score_graph_is_found_when_it_is_first_needed(package: Package, ort_library: str) -> None:
+    """It is opened by the first causal pass, not with the package; refinement does without it."""
+
+    import onnx
+
+    def rename(model: Any) -> None:
+        model.graph.output[0].name = "states"
+        model.graph.node.append(onnx.helper.make_node("Identity", ["hidden"], ["states"]))
+
+    rewrite_graph(package, "score.onnx", rename)
+    runtime = _native.Runtime(str(package.save()), threads=1, ort_library=ort_library)
+    for _ in range(2):
+        causal = _native.Session(runtime, max_new_tokens=4, guarantee=1)
+        causal.prefill(np.array([2, 3], np.int32))
+        with pytest.raises(dgrt.ContractMismatch, match="score.onnx: output hidden: expected float32.*found none"):
+            causal.next_canvas()
+        assert (causal.tokens.size, causal.kv_len) == (0, 1)
+    exact = _native.Session(runtime, max_new_tokens=4, max_denoising_steps=2)
+    exact.prefill(np.array([2, 3], np.int32))
+    assert exact.next_canvas().size == 4
 
 
 @pytest.mark.parametrize("location", ["../outside.safetensors", "/etc/passwd", "missing.safetensors"])

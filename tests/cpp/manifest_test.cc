@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/check.h"
+#include "engine/contract.h"
 #include "engine/sha256.h"
 #include "test.h"
 
@@ -33,9 +34,10 @@ class Package {
     dir_ = pattern;
     Add("prefill.onnx", "prefill graph");
     Add("denoise.onnx", "denoise graph");
+    Add("score.onnx", "score graph");
     Add("model.safetensors", std::string(10 + 8 * 4 * 4, 'w'));
     manifest["format"] = "dgrt-engine";
-    manifest["contract_version"] = 1;
+    manifest["contract_version"] = contract::kContractVersion;
     manifest["profile"] = "portable";
     manifest["precision"] = "fp32";
     manifest["model"] = {
@@ -47,7 +49,7 @@ class Package {
     manifest["generation"] = {{"max_denoising_steps", 48}, {"entropy_bound", 0.1},       {"t_min", 0.4},
                               {"t_max", 0.8},              {"stability_threshold", 1},   {"confidence_threshold", 0.005},
                               {"stop_ids", {1, 7}}};
-    manifest["graphs"] = {{"prefill", {{"file", "prefill.onnx"}}}, {"denoise", {{"file", "denoise.onnx"}}}};
+    manifest["graphs"] = {{"prefill", {{"file", "prefill.onnx"}}}, {"denoise", {{"file", "denoise.onnx"}}}, {"score", {{"file", "score.onnx"}}}};
     manifest["embedding"] = {{"file", "model.safetensors"}, {"offset", 10}, {"bytes", 128}, {"dtype", "float32"}};
     manifest["weight_files"] = {"model.safetensors"};
   }
@@ -128,7 +130,7 @@ TEST(TextThatIsNotJsonIsRefused) {
 }
 
 // One change of a good manifest and a part of the message it must give.
-void CheckRefused(const char* message_part, const std::function<void(json&)>& damage) {
+void CheckRefused(const std::string& message_part, const std::function<void(json&)>& damage) {
   Package package;
   damage(package.manifest);
   CHECK_THROWS(ContractMismatch, message_part, package.Load());
@@ -136,8 +138,8 @@ void CheckRefused(const char* message_part, const std::function<void(json&)>& da
 
 TEST(FormatAndVersionAreCheckedFirst) {
   CheckRefused("format: expected 'dgrt-engine', found 'zip'", [](json& m) { m = {{"format", "zip"}}; });
-  CheckRefused("contract_version: expected 1, found 2",
-               [](json& m) { m = {{"format", "dgrt-engine"}, {"contract_version", 2}}; });
+  CheckRefused(Message("contract_version: expected ", contract::kContractVersion, ", found 9"),
+               [](json& m) { m = {{"format", "dgrt-engine"}, {"contract_version", 9}}; });
   CheckRefused("contract_version: expected an integer", [](json& m) { m["contract_version"] = "1"; });
   CheckRefused("missing key format", [](json& m) { m.erase("format"); });
 }

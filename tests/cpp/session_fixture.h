@@ -70,7 +70,7 @@ struct SessionFixture {
 
   void CheckInvariants(const Session& session) const {
     const Stats& stats = session.stats();
-    const SessionSnapshot snapshot{stats.prompt_tokens, script->canvas_len, script->context_len, session.kv_len(),
+    const SessionSnapshot snapshot{options.guarantee == Guarantee::kCausal, stats.prompt_tokens, script->canvas_len, script->context_len, session.kv_len(),
                                    static_cast<int64_t>(session.tokens().size()), stats.canvases,
                                    session.finish_reason()};
     CHECK_EQ(BrokenSessionInvariant(snapshot), std::string());

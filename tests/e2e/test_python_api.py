@@ -216,14 +216,36 @@ def test_an_engine_without_a_tokenizer_has_no_text(token_engine: Path) -> None:
                 runtime.generate(prompt)
 
 
+EDIT = "edit: rename count to total\nfor count in rows:\n    step = count"
+
+
+def test_the_causal_tier_streams_one_commit_per_pass(mini: dgrt.Runtime) -> None:
+    options: dict[str, Any] = {"guarantee": "causal", "drafter": "suffix", "seed": 3, "max_new_tokens": 60}
+    result = mini.generate(EDIT, **options)
+    events = list(mini.stream(EDIT, **options))
+    commits = [event for event in events if event.kind == "commit"]
+    assert np.concatenate([event.tokens for event in commits]).tolist() == result.tokens.tolist()
+    assert "".join(event.text for event in commits) == result.text
+    assert len(commits) == result.stats.causal_passes >= result.stats.draft_calls > 0
+    assert {event.kind for event in events} == {"commit", "done"}
+    assert 0 <= result.stats.causal_passes - (result.stats.tokens - result.stats.accepted_drafts) <= 1
+    assert (result.stats.denoise_passes, result.stats.canvases, result.stats.steps_per_canvas) == (0, 0, ())
+    assert result.stats.causal_ms > 0
+
+
 @pytest.mark.parametrize(
     ("keywords", "error", "says"),
     [
         ({"sed": 1}, dgrt.InvalidArgument, "did you mean 'seed'"),
         ({"max_new_tokens": -1}, dgrt.InvalidArgument, "max_new_tokens"),
         ({"seed": 2**64}, dgrt.InvalidArgument, "seed"),
-        ({"guarantee": "verified"}, dgrt.Unsupported, "available: exact"),
-        ({"drafter": "suffix"}, dgrt.Unsupported, "available: none"),
+        ({"guarantee": "verified"}, dgrt.Unsupported, "available: exact, causal"),
+        ({"drafter": "model"}, dgrt.Unsupported, "available: none, suffix"),
+        ({"drafter": "suffix"}, dgrt.InvalidArgument, "needs guarantee 'causal'"),
+        ({"guarantee": "causal", "trace": True}, dgrt.InvalidArgument, "trace needs guarantee 'exact'"),
+        ({"guarantee": "causal", "entropy_bound": 0.1}, dgrt.InvalidArgument, "entropy_bound needs guarantee 'exact'"),
+        ({"guarantee": "causal", "temperature": -1}, dgrt.InvalidArgument, "temperature must be a finite number"),
+        ({"guarantee": "causal", "temperature": 1e-9}, dgrt.InvalidArgument, "causal_temperature: expected 0, or"),
         ({"t_min": 0.9}, dgrt.InvalidArgument, "t_max"),
         ({"stop_ids": [10**6]}, dgrt.InvalidArgument, "stop_ids"),
     ],

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from safetensors.torch import load_file
 
-GRAPHS = ("prefill", "denoise")
+GRAPHS = ("prefill", "denoise", "score")
 FORMS = ("dense", "unrolled", "loop")
 
 
@@ -63,7 +63,7 @@ def test_no_weight_is_bound_twice_and_all_are_used(engines, checkpoints, form):
         assert len(places) == len(set(places))
         used |= {tensor.name.partition("#")[0] for tensor in load(folder, graph).graph.initializer}
     names = {name for name, _ in text_tensors(parse_config(read_json(folder / "config.json")))}
-    assert names - used == {"model.encoder.language_model.layers.1.layer_scalar"}, "prefill stops before it"
+    assert names == used
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -83,14 +83,14 @@ def test_graphs_are_small_standard_and_anonymous(engines, tmp_path, form, graph)
     assert len(content) < 100_000
 
 
-def test_denoise_has_no_mask_and_prefill_one_per_layer_type(engines):
+def test_denoise_has_no_mask_and_the_causal_graphs_one_per_layer_type(engines):
     folder = engines("one_kv_head")  # layers s f s f
     attention = [n for n in nodes(load(folder, "denoise").graph) if n.op_type == "Attention"]
     assert len(attention) == 4 and all(len(node.input) == 3 for node in attention)
-    attention = [n for n in nodes(load(folder, "prefill").graph) if n.op_type == "Attention"]
-    assert len(attention) == 3, "the last prefill layer stops at its K and V"
-    masks = [node.input[3] for node in attention]
-    assert masks[0] == masks[2] != masks[1]
+    for graph, layers in (("prefill", 3), ("score", 4)):  # the last prefill layer stops at its K and V
+        attention = [n for n in nodes(load(folder, graph).graph) if n.op_type == "Attention"]
+        masks = [node.input[3] for node in attention]
+        assert len(masks) == layers and masks[0] == masks[2] != masks[1] and masks[3:] == masks[1:2] * (layers - 3)
 
 
 def test_rotary_tables_are_computed_once_per_layer_type(engines):
@@ -108,11 +108,12 @@ def test_the_last_prefill_layer_reads_nothing_but_keys_and_values(engines):
 
 
 def test_layer_scalars_of_both_sides_are_honoured(engines):
-    scalars = [
-        {t.name for t in load(engines("plain"), g).graph.initializer if "layer_scalar" in t.name} for g in GRAPHS
-    ]
-    assert scalars[0] == {"model.encoder.language_model.layers.0.layer_scalar"}
-    assert scalars[1] == {f"model.decoder.layers.{n}.layer_scalar" for n in (0, 1)}
+    encoder, decoder = "model.encoder.language_model.layers.{}.layer_scalar", "model.decoder.layers.{}.layer_scalar"
+    expected = {"prefill": {encoder.format(0)}, "score": {encoder.format(n) for n in (0, 1)},
+                "denoise": {decoder.format(n) for n in (0, 1)}}  # fmt: skip
+    for graph in GRAPHS:
+        names = {tensor.name for tensor in load(engines("plain"), graph).graph.initializer}
+        assert {name for name in names if "layer_scalar" in name} == expected[graph]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -140,7 +141,7 @@ def test_exports_are_reproducible(engines, checkpoints, tmp_path):
     from dgrt_export import export
 
     export(checkpoints("plain"), tmp_path / "again")
-    for name in ("prefill.onnx", "denoise.onnx", "manifest.json"):
+    for name in (*(f"{graph}.onnx" for graph in GRAPHS), "manifest.json"):
         assert (tmp_path / "again" / name).read_bytes() == (engines("plain") / name).read_bytes()
 
 

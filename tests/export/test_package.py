@@ -15,6 +15,8 @@ import models
 import numpy as np
 import pytest
 from compare import assert_close
+from dgrt_export import contract
+from dgrt_export.manifest import graph_file
 from safetensors.torch import load_file
 from tolerances import EXACT
 
@@ -27,7 +29,9 @@ def manifest_of(folder: Path) -> dict:
 
 def test_the_manifest_states_the_models_facts(engines):
     spec, manifest = models.spec("six_layers_bf16"), manifest_of(engines("six_layers_bf16"))
-    assert (manifest["format"], manifest["contract_version"], manifest["profile"]) == ("dgrt-engine", 1, "portable")
+    assert (manifest["format"], manifest["contract_version"], manifest["profile"]) == (
+        "dgrt-engine", contract.CONTRACT_VERSION, "portable",
+    )  # fmt: skip
     assert manifest["precision"] == "bf16" and manifest["source"]["vision"] == "skipped"
     assert manifest["model"] == {
         "vocab_size": spec.vocab_size, "hidden_size": spec.hidden_size, "canvas_len": spec.canvas_len,
@@ -75,7 +79,7 @@ def test_tokenizer_files_are_copied_when_present_and_not_missed_when_absent(engi
     for name in ("plain", "few_experts"):
         present = {path.name for path in engines(name).iterdir()}
         assert present & texts == (texts if models.spec(name).tokenizer else set())
-        for text in present - {"manifest.json", "prefill.onnx", "denoise.onnx"}:
+        for text in present - {"manifest.json", *(graph_file(name) for name in contract.GRAPHS)}:
             assert (engines(name) / text).read_bytes() == (checkpoints(name) / text).read_bytes()
 
 

@@ -83,6 +83,23 @@ def test_prefill_does_not_depend_on_chunk_borders(references, runners, chunks):
 
 
 @pytest.mark.parametrize("spec", models.RANDOM_SPECS, ids=lambda s: s.name)
+def test_causal_hidden_states_match_for_every_spec(references, runners, spec):
+    """One token, then the rest: short of the window, across it, and far behind it."""
+    import torch
+
+    runner, model = runners(spec.name), references(spec.name)
+    tokens = random_tokens(runner, 2 * spec.window + 5)
+    with torch.no_grad():
+        expected = model.model.encoder.language_model(input_ids=torch.from_numpy(tokens)[None]).last_hidden_state[0]
+    kv = runner.prefill(tokens, [])
+    for first, last in ((0, 1), (1, spec.window + 2), (spec.window + 2, len(tokens))):
+        hidden, new = runner.score(tokens[first:last], kv, first)
+        assert_close(hidden, expected[first:last], tolerance("hidden"), f"hidden states {first} to {last}")
+        for rows, all_rows in zip(new, kv, strict=True):
+            assert_close(rows, all_rows[first:last], tolerance("kv"), f"KV rows {first} to {last}")
+
+
+@pytest.mark.parametrize("spec", models.RANDOM_SPECS, ids=lambda s: s.name)
 def test_two_steps_of_denoising_match_for_every_spec(references, runners, spec):
     """Logits of a first step (no self-conditioning) and of a second one conditioned on the first."""
     import torch

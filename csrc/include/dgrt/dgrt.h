@@ -48,6 +48,12 @@ enum {
 /* Why a session ended. */
 enum { DGRT_FINISH_NONE = 0, DGRT_FINISH_STOP = 1, DGRT_FINISH_LENGTH = 2, DGRT_FINISH_CANCELLED = 3 };
 
+/* What the tokens promise: EXACT, those of the refinement loop with this seed; CAUSAL, those of plain sampling from the
+ * causal pass with this seed, several per pass where a drafter foresees them. */
+enum { DGRT_GUARANTEE_EXACT = 0, DGRT_GUARANTEE_CAUSAL = 1 };
+/* Who proposes tokens: NONE; SUFFIX, what followed the same words before in prompt or output (CAUSAL only). */
+enum { DGRT_DRAFTER_NONE = 0, DGRT_DRAFTER_SUFFIX = 1 };
+
 /* A loaded engine package. Any thread may use it at any time. */
 typedef struct dgrt_runtime dgrt_runtime;
 /* One sequence. One thread at a time; a second concurrent call gets DGRT_INVALID_ARGUMENT. Cancel: any thread. */
@@ -99,6 +105,10 @@ typedef struct dgrt_session_options {
   float t_max;
   const int32_t* stop_ids;    /* copied by dgrt_session_create; ..._init borrows the package's until the runtime ends */
   uint64_t num_stop_ids;
+  int32_t guarantee;          /* DGRT_GUARANTEE_... */
+  int32_t drafter;            /* DGRT_DRAFTER_... */
+  float causal_temperature;   /* CAUSAL only; 1: the model's own distribution, 0: its most likely token */
+  int32_t reserved;           /* 0 */
 } dgrt_session_options;
 
 /* One denoise step, for on_step. All pointers are borrowed until the callback returns. */
@@ -128,8 +138,9 @@ typedef struct dgrt_callbacks {
   uint32_t struct_size;
   int32_t reserved;
   void* user_data;
-  int32_t (*on_step)(void* user_data, const dgrt_step* step);
-  /* Tokens that become final: the emitted part of one canvas. Borrowed until the callback returns. */
+  int32_t (*on_step)(void* user_data, const dgrt_step* step); /* EXACT only */
+  /* Tokens that become final: the emitted part of one canvas, or of one causal pass. Borrowed until the callback
+   * returns. */
   int32_t (*on_commit)(void* user_data, int32_t canvas_index, const int32_t* tokens, size_t num_tokens);
 } dgrt_callbacks;
 
@@ -149,7 +160,7 @@ typedef struct dgrt_stats {
   int64_t tokens;            /* emitted */
   int64_t kv_len;            /* committed rows */
   int64_t peak_kv_bytes;
-  double tokens_per_pass;    /* tokens / (denoise + commit + packed passes) */
+  double tokens_per_pass;    /* tokens / (denoise + commit + causal + packed passes) */
   double prefill_ms;
   double denoise_ms;
   double commit_ms;
@@ -158,6 +169,8 @@ typedef struct dgrt_stats {
   double total_ms;
   const int32_t* steps_per_canvas; /* [num_steps_per_canvas]; borrowed until the next call on the session */
   uint64_t num_steps_per_canvas;
+  int64_t causal_passes;     /* CAUSAL: passes that emit tokens */
+  double causal_ms;
 } dgrt_stats;
 
 /* ---- library: any thread ---- */
@@ -192,7 +205,7 @@ DGRT_API dgrt_status dgrt_session_create(const dgrt_runtime* runtime, const dgrt
 DGRT_API void dgrt_session_destroy(dgrt_session* session);
 /* Runs the prompt through the model; once per session. */
 DGRT_API dgrt_status dgrt_session_prefill(dgrt_session* session, const int32_t* prompt, size_t num_tokens) DGRT_MUST_USE;
-/* Refines and commits one canvas. callbacks may be NULL. *tokens: the emitted tokens of this canvas (possibly none),
+/* Refines and commits one canvas (CAUSAL: runs one pass). callbacks may be NULL. *tokens: what it emitted (possibly none),
  * borrowed until the next call on this session. Call until *finish_reason is not DGRT_FINISH_NONE. */
 DGRT_API dgrt_status dgrt_session_next_canvas(dgrt_session* session, const dgrt_callbacks* callbacks,
                                               const int32_t** tokens, size_t* num_tokens,
@@ -205,7 +218,7 @@ DGRT_API dgrt_status dgrt_session_tokens(dgrt_session* session, const int32_t** 
 DGRT_API dgrt_status dgrt_session_cancel(dgrt_session* session) DGRT_MUST_USE;
 /* Set stats->struct_size before the call. */
 DGRT_API dgrt_status dgrt_session_stats(dgrt_session* session, dgrt_stats* stats) DGRT_MUST_USE;
-/* Starts the next canvas from these tokens instead of noise, once. num_tokens must be canvas_len. */
+/* EXACT only: starts the next canvas from these tokens instead of noise, once. num_tokens must be canvas_len. */
 DGRT_API dgrt_status dgrt_session_set_canvas(dgrt_session* session, const int32_t* canvas,
                                              size_t num_tokens) DGRT_MUST_USE;
 /* The argmax canvas of the last denoise step, [canvas_len]; borrowed until the next call on this session. */

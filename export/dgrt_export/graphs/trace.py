@@ -11,7 +11,7 @@ from torch.export import Dim, ExportedProgram
 from .. import contract
 from ..config import ModelConfig
 from .denoise import Denoise
-from .prefill import Prefill
+from .prefill import Prefill, Score
 
 # Sizes to trace with: any that differ from each other and from 0 and 1, which tracing would treat as constants.
 _TRACE_LEN, _TRACE_PAST = 7, {"sliding": 3, "full": 5}
@@ -42,8 +42,9 @@ def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig) -> list[c
 
 
 def trace(name: str, target: torch.nn.Module, config: ModelConfig) -> TracedGraph:
-    """Traces the prefill or denoise graph of `target`, a meta-device module tree."""
-    wrapper = {contract.PREFILL_GRAPH: Prefill, contract.DENOISE_GRAPH: Denoise}[name](target, config)
+    """Traces one of the contract's graphs of `target`, a meta-device module tree."""
+    wrappers = {contract.PREFILL_GRAPH: Prefill, contract.DENOISE_GRAPH: Denoise, contract.SCORE_GRAPH: Score}
+    wrapper = wrappers[name](target, config)
     inputs, outputs = (_expand(side, config) for side in contract.GRAPHS[name])
     sizes = {"S": _TRACE_LEN, **{f"P_{kind}": size for kind, size in _TRACE_PAST.items()}}
     symbols = {"S": Dim("S"), "P_sliding": Dim("P_sliding", min=0), "P_full": Dim("P_full", min=0)}
