@@ -70,7 +70,7 @@ def test_a_newer_output_struct_is_zeroed_beyond_what_is_known(runtime: Any) -> N
     assert facts.vocab_size > 0 and bytes(facts.future) == bytes(8)
 
 
-@pytest.mark.parametrize("size", [0, 4, 7, 12, 33])
+@pytest.mark.parametrize("size", [0, 4, 7, 12, 33, 4104])
 def test_impossible_sizes_are_refused(plain_engine: Path, runtime: Any, size: int) -> None:
     options = c_api.RuntimeOptions(size)
     with pytest.raises(Failure, match="DGRT_INVALID_ARGUMENT: dgrt_runtime_options.struct_size"):

@@ -147,13 +147,15 @@ def test_a_forked_child_gets_an_error_and_can_let_go(plain_engine: Path, ort_lib
 
     def body() -> int:
         nonlocal runtime, session
-        try:
-            session.next_canvas()
-            return 1
-        except dgrt.InvalidArgument as error:
-            if "fork" not in str(error):
-                return 2
-        del session, runtime  # joins no thread that does not exist here
+        fresh = _native.Session(runtime, **QUICK)  # as `Runtime.generate` makes one for each call
+        for call in (session.next_canvas, lambda: fresh.prefill(PROMPT)):
+            try:
+                call()
+                return 1
+            except dgrt.InvalidArgument as error:
+                if "fork" not in str(error):
+                    return 2
+        del session, runtime, fresh, call  # joins no thread that does not exist here
         gc.collect()
         return 0
 
