@@ -12,6 +12,7 @@ from .tasks import edit, json_record, sudoku
 from .tasks.case import TRAIN_SEED, Case
 from .tokens import PAD, TURN_END, VOCAB_SIZE, encode_bytes, encode_prompt
 
+FRONT_NOISE = 0.02  # in front of the place where a canvas with a front turns into noise
 TASK_NAMES = ("9x9", "9x9-few", "6x6", "4x4", "json", "edit-short", "edit-medium", "edit-long")
 
 
@@ -85,19 +86,30 @@ class Stream:
         return Batch(context, pad, targets, tasks)
 
 
-def add_noise(targets: np.ndarray, rng: np.random.Generator, power: float) -> tuple[np.ndarray, np.ndarray]:
+def add_noise(
+    targets: np.ndarray, rng: np.random.Generator, power: float, front_share: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Replaces each token by a uniform random id with probability t, one t per canvas.
 
     Args:
         targets: Clean canvases [canvases, length].
         rng: Source of noise.
         power: t = u ** power; below one favours high noise, where decoding starts.
+        front_share: Share of canvases that are noise behind a random place of the answer and nearly clean before it:
+            text settles from left to right, so that is what the sampler mostly sees of it.
 
     Returns:
-        The noised canvases and t.
+        The noised canvases and t; for a front the share of noise.
     """
-    count = len(targets)
+    count, length = targets.shape
     u = (rng.permutation(count) + rng.random(count)) / count  # stratified over the batch
     t = u**power
-    hit = rng.random(targets.shape) < t[:, None]
+    level = t[:, None]
+    if front_share:
+        place = rng.integers(0, (targets != PAD).sum(1) + 1)
+        behind = np.arange(length) >= place[:, None]
+        front = rng.random(count) < front_share
+        level = np.where(front[:, None], np.where(behind, 1.0, FRONT_NOISE), level)
+        t = np.where(front, 1 - place / length, t)
+    hit = rng.random(targets.shape) < level
     return np.where(hit, rng.integers(0, VOCAB_SIZE, targets.shape), targets), t

@@ -6,7 +6,8 @@ gives the soft embeddings that the second pass reads. From step UNROLL_HALF_FROM
 half of those, from UNROLL_ALL_FROM on all, also get the canvas that the sampler makes
 of the first pass, mistakes and all (step-unrolled denoising, arXiv 2112.06749): it is
 what every step after a first one sees, and independent noise never holds a word that
-is confidently misplaced.
+is confidently misplaced. From step FRONT_FROM on a share of the text canvases has a
+front: clean before a place, noise behind it.
 """
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from .tokens import PAD, VOCAB_SIZE
 
 CAUSAL_WEIGHT, PROMPT_WEIGHT, PAD_WEIGHT, BALANCE_WEIGHT = 1.0, 0.1, 0.2, 0.01
 UNROLL_HALF_FROM, UNROLL_ALL_FROM = 2700, 3200
+FRONT_FROM, FRONT_SHARE = 4200, 0.5
 
 
 def batch_loss(model: DiffusionGemmaMini, bucket: Bucket, batch: Batch, rng: np.random.Generator, power: float,
@@ -52,7 +54,8 @@ def _denoising_loss(model, bucket, batch, cache, pad, rng, power, step):
     length, count = model.config.canvas_length, len(bucket.canvas_blocks)
     rows = len(batch.pad)
     clean = np.stack([batch.targets[:, b * length : (b + 1) * length] for b in bucket.canvas_blocks], 1)
-    noised, t = add_noise(clean.reshape(-1, length), rng, power)
+    front_share = FRONT_SHARE if step >= FRONT_FROM and bucket.name != "puzzles" else 0.0
+    noised, t = add_noise(clean.reshape(-1, length), rng, power, front_share)
     canvas = torch.from_numpy(noised).view(rows, count, length)
     temperature = torch.from_numpy(0.4 + 0.4 * t).float().view(rows, count, 1, 1)
     starts = [bucket.prompt + b * length for b in bucket.canvas_blocks]
