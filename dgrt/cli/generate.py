@@ -22,6 +22,7 @@ examples:
   dgrt generate engine "Hi" --system "Answer in French."
   dgrt generate engine --tokens 2,105,228 --json           token ids in, JSON out
   dgrt generate engine "Hi" --trace steps.npz              every denoise step, for analysis
+  dgrt generate engine "Hi" --guarantee causal --drafter suffix --stats    token by token, from the causal pass
 """
 
 
