@@ -3,8 +3,8 @@
     python benchmarks/speculation.py engines/mini --cases 100 --out benchmarks/results/speculation.json
 
 The modes take turns on every case, so a slow moment of the machine is shared. Prints, per task and mode: the share of
-exact answers, target passes and token rows per case (prefill, denoise, commit and causal passes), tokens/s from token ids
-to token ids, and its ratio to the plain refinement loop in the same run.
+exact answers, target passes and token rows per case (prefill, denoise, commit and causal passes), tokens/s from token
+ids to token ids, and its ratio to the plain refinement loop in the same run.
 """
 
 from __future__ import annotations

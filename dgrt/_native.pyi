@@ -71,8 +71,9 @@ class Session:
         *,
         with_soft: bool = False,
     ) -> NDArray[np.int32]:
-        """Refines and commits one canvas, or runs one causal pass, and returns the emitted tokens. `on_step` gets one dict per denoise step with
-        the fields of dgrt.StepTrace (soft_in and soft_out only if with_soft, else None); arrays are copies."""
+        """Refines and commits one canvas, or runs one causal pass, and returns the emitted tokens. `on_step` gets one
+        dict per denoise step with the fields of dgrt.StepTrace (soft_in and soft_out only if with_soft, else None);
+        arrays are copies."""
     def set_canvas(self, canvas: NDArray[np.int32]) -> None: ...
     def canvas(self) -> NDArray[np.int32]: ...
     def cancel(self) -> None: ...

@@ -89,7 +89,8 @@ MULTI_CANVAS_LEAST = 6  # of the batch, so many answers must take several canvas
 MAX_NOISY_TRAJECTORIES = 0.05
 MAX_NOISY_ROWS = 1  # of one batch
 
-# Causal tier: prompts per task against transformers (slow: one pass per token there) and with a drafter against without.
+# Causal tier: prompts per task against transformers (slow: one pass per token there), and with a drafter against
+# without.
 CAUSAL_ORACLE_PROMPTS = 3
 CAUSAL_DRAFTED_PROMPTS = 40
 CAUSAL_TEMPERATURES = (0.0, 1.0)
@@ -112,11 +113,11 @@ PROCESS_TIMEOUT_S = 120  # far above what any process of a test takes on a loade
 # the model card, because another rounding order may flip some answers and 40 cases have a standard error of 6 points.
 # Floors follow the card: raise them with a better model.
 MINI_FLOORS = {
-    "sudoku_4x4": (40, 0.80),
-    "sudoku_6x6": (40, 0.75),
-    "sudoku_9x9": (30, 0.60),
-    "json": (40, 0.80),
-    "edit_short": (40, 0.60),
+    "sudoku_4x4": (40, 0.90),
+    "sudoku_6x6": (40, 0.80),
+    "sudoku_9x9": (40, 0.50),
+    "json": (40, 0.90),
+    "edit_short": (40, 0.65),
 }
 
 # --- text ------------------------------------------------------------------------------------------------------------

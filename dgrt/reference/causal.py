@@ -1,7 +1,7 @@
 """The causal tier, readable twin of `csrc/runtime/causal.cc`: tokens one by one from the causal pass's distribution.
 
-The native side emits several tokens per pass where a drafter foresees them; that changes no token, so there is no drafter
-here. Random numbers: stream 5, keyed by the absolute position of the token.
+The native side emits several tokens per pass where a drafter foresees them; that changes no token, so there is no
+drafter here. Random numbers: stream 5, keyed by the absolute position of the token.
 """
 
 from __future__ import annotations

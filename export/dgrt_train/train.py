@@ -79,8 +79,8 @@ def noise_power(bucket: Bucket, step: int) -> float:
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--out", type=Path, required=True, help="run folder: checkpoints, curve, puzzle pool")
-    p.add_argument("--steps", type=int, default=7000, help="length of the whole run (default %(default)s)")
-    p.add_argument("--cooldown", type=int, default=1700, help="steps of the linear cooldown at the end")
+    p.add_argument("--steps", type=int, default=5750, help="length of the whole run (default %(default)s)")
+    p.add_argument("--cooldown", type=int, default=1850, help="steps of the linear cooldown at the end")
     start = p.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="continue from checkpoint.pt in --out")
     start.add_argument("--init", type=Path, help="start from the weights of a published model folder")
