@@ -1,4 +1,4 @@
-// Implementation of ort_engine.h: the environment, the two sessions and the embedding table.
+// Implementation of ort_engine.h: the environment, the sessions and the embedding table.
 #include "engine/ort_engine.h"
 
 #include <mutex>

@@ -1,4 +1,4 @@
-// One sequence's use of the two graphs: bindings straight into the KV memory, so that nothing is copied between passes.
+// One sequence's use of the graphs: bindings straight into the KV memory, so that nothing is copied between passes.
 // Created by ort_engine.cc. One thread at a time; several executors may run at once on the same sessions.
 #pragma once
 

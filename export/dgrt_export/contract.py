@@ -58,7 +58,7 @@ def layer_tensor(tensor: Tensor, layer: int) -> str:
 _HEADER_TENSORS: dict[str, Tensor] = {
     "kTokens": TOKENS,
     "kCanvas": CANVAS,
-    "kPositions": PREFILL_POSITIONS,  # the same name in both graphs
+    "kPositions": PREFILL_POSITIONS,  # the same name in all graphs
     "kSoft": SOFT,
     "kPastK": PAST_K,
     "kPastV": PAST_V,

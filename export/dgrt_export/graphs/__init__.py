@@ -1,1 +1,1 @@
-"""The two graphs as torch modules around the target's own submodules, ready for torch.export."""
+"""The graphs as torch modules around the target's own submodules, ready for torch.export."""

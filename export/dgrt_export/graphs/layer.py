@@ -17,7 +17,7 @@ Table = tuple[Tensor, Tensor]
 
 
 class Wrapper(nn.Module):
-    """Base of the two graphs: holds the target under the checkpoint's own names and our description of it."""
+    """Base of the graphs: holds the target under the checkpoint's own names and our description of it."""
 
     model: Any  # the target's tree; its attributes are known to transformers only
 
