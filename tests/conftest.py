@@ -6,11 +6,16 @@ damage a package work on a copy.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import models
 import pytest
+
+# Tests interrupt themselves and the processes they start. A run in the background of a script begins with Ctrl-C
+# ignored, and its children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -47,8 +52,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory, mini_checkpoint: Path)
 @pytest.fixture(scope="session")
 def engines(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Engines:
     """Package of a name, exported with the given options. Read only."""
+    import torch
     from dgrt_export import export
 
+    torch.set_num_threads(1)  # the manifest states the parity error: an export is reproducible for a number of threads
     root, done = tmp_path_factory.mktemp("engines"), {}
 
     def build(name: str, **options: str) -> Path:

@@ -233,7 +233,7 @@ def test_a_layer_more_and_a_layer_wider_than_the_graphs(package: Package, refuse
 
 
 def test_graphs_in_the_wrong_place(package: Package, refused: Callable[..., str]) -> None:
-    package.manifest["graphs"] = {"prefill": {"file": "denoise.onnx"}, "denoise": {"file": "prefill.onnx"}}
+    package.manifest["graphs"] |= {"prefill": {"file": "denoise.onnx"}, "denoise": {"file": "prefill.onnx"}}
     assert "denoise.onnx: input" in refused(package.save())
 
 

@@ -85,10 +85,13 @@ def terminal() -> Any:
     os.close(master)
 
 
+PROMPT = "json\nname=Ana Silva; age=34"  # has an answer, so there is text to draw
+
+
 def start_show(spawn: Any, terminal: tuple[int, int], engine: Path, *options: str) -> Any:
     _, slave = terminal
     process = spawn(
-        "generate", engine, "Hi", "--show", *options, stdin=slave, stdout=slave, env={"TERM": "xterm-256color"}
+        "generate", engine, PROMPT, "--show", *options, stdin=slave, stdout=slave, env={"TERM": "xterm-256color"}
     )
     os.close(slave)
     return process
@@ -103,7 +106,7 @@ def test_the_animation_is_drawn_and_only_the_text_remains(
     assert "canvas 1 · step" in output and "tokens/s" in output  # drawn
     assert re.search(r"\x1b\[(\d+;)*[12](;\d+)*m", output)  # styled: bold or dim, alone or with other attributes
     assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1  # the cursor came back
-    text = mini.generate("Hi", **QUICK_OPTIONS).text
+    text = mini.generate(PROMPT, **QUICK_OPTIONS).text
     assert text is not None
     shown = [line.rstrip() for line in printable(text).expandtabs(8).split("\n")]
     left = screen(output)
