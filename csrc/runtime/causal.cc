@@ -91,7 +91,7 @@ void Sample(SessionState& state, const CausalPlan& plan) {
   if (greedy) std::copy_n(canvas.argmax.begin(), num_rows, canvas.sampled.begin());
 }
 
-// Tokens in front of the first one that the draft did not foresee, and that one.
+// How many of the sampled tokens the draft foresaw, from the first on.
 int64_t NumMatched(const SessionState& state, const CausalPlan& plan) {
   const Canvas& canvas = state.canvas;
   int64_t matched = 0;
