@@ -14,6 +14,7 @@ from .tokens import PAD, TURN_END, VOCAB_SIZE, encode_bytes, encode_prompt
 
 FRONT_NOISE = 0.02  # in front of the place where a canvas with a front turns into noise
 TASK_NAMES = ("9x9", "9x9-few", "6x6", "4x4", "json", "edit-short", "edit-medium", "edit-long")
+PUZZLE_TASKS = sudoku.LEVELS
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,20 @@ class Bucket:
     def context(self, canvas: int) -> int:
         """Length of the context after which blocks continue."""
         return self.prompt + canvas * (self.blocks - 1)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How canvases are noised.
+
+    Attributes:
+        power: Exponent p of the noise level t = u ** p; below one favours high noise, where decoding starts.
+        front_share: Share of canvases that are noise behind a random place of the answer and nearly clean before it:
+            text settles from left to right, so that is what the sampler mostly sees of it.
+    """
+
+    power: float
+    front_share: float = 0.0
 
 
 @dataclass
@@ -87,16 +102,15 @@ class Stream:
 
 
 def add_noise(
-    targets: np.ndarray, rng: np.random.Generator, power: float, front_share: float = 0.0
+    targets: np.ndarray, rng: np.random.Generator, power: np.ndarray, front_share: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Replaces each token by a uniform random id with probability t, one t per canvas.
 
     Args:
         targets: Clean canvases [canvases, length].
         rng: Source of noise.
-        power: t = u ** power; below one favours high noise, where decoding starts.
-        front_share: Share of canvases that are noise behind a random place of the answer and nearly clean before it:
-            text settles from left to right, so that is what the sampler mostly sees of it.
+        power: `Noise.power` of each canvas.
+        front_share: `Noise.front_share` of each canvas.
 
     Returns:
         The noised canvases and t; for a front the share of noise.
@@ -104,12 +118,10 @@ def add_noise(
     count, length = targets.shape
     u = (rng.permutation(count) + rng.random(count)) / count  # stratified over the batch
     t = u**power
-    level = t[:, None]
-    if front_share:
-        place = rng.integers(0, (targets != PAD).sum(1) + 1)
-        behind = np.arange(length) >= place[:, None]
-        front = rng.random(count) < front_share
-        level = np.where(front[:, None], np.where(behind, 1.0, FRONT_NOISE), level)
-        t = np.where(front, 1 - place / length, t)
+    place = rng.integers(0, (targets != PAD).sum(1) + 1)
+    behind = np.arange(length) >= place[:, None]
+    front = rng.random(count) < front_share
+    level = np.where(front[:, None], np.where(behind, 1.0, FRONT_NOISE), t[:, None])
+    t = np.where(front, 1 - place / length, t)
     hit = rng.random(targets.shape) < level
     return np.where(hit, rng.integers(0, VOCAB_SIZE, targets.shape), targets), t

@@ -2,29 +2,25 @@
 
 The encoder reads prompt and answer prefix once. Several noised canvases share its
 K and V. Half of the cases are self-conditioned: a first pass without gradient
-gives the soft embeddings that the second pass reads. From step UNROLL_HALF_FROM on
-half of those, from UNROLL_ALL_FROM on all, also get the canvas that the sampler makes
-of the first pass, mistakes and all (step-unrolled denoising, arXiv 2112.06749): it is
-what every step after a first one sees, and independent noise never holds a word that
-is confidently misplaced. From step FRONT_FROM on a share of the text canvases has a
-front: clean before a place, noise behind it.
+gives the soft embeddings that the second pass reads. Where the phase says so they
+also get the canvas that the sampler makes of the first pass, mistakes and all
+(step-unrolled denoising, arXiv 2112.06749): it is what every step after a first one
+sees, and independent noise never holds a word that is confidently misplaced.
 """
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .data import Batch, Bucket, add_noise
+from .data import PUZZLE_TASKS, TASK_NAMES, Batch, Bucket, add_noise
 from .model import DiffusionGemmaMini
 from .sample import ENTROPY_BOUND, accept
+from .schedule import Phase
 from .tokens import PAD, VOCAB_SIZE
 
 CAUSAL_WEIGHT, PROMPT_WEIGHT, PAD_WEIGHT, BALANCE_WEIGHT = 1.0, 0.1, 0.2, 0.01
-UNROLL_HALF_FROM, UNROLL_ALL_FROM = 2700, 3200
-FRONT_FROM, FRONT_SHARE = 4200, 0.5
 
 
-def batch_loss(model: DiffusionGemmaMini, bucket: Bucket, batch: Batch, rng: np.random.Generator, power: float,
-               step: int):
+def batch_loss(model: DiffusionGemmaMini, bucket: Bucket, batch: Batch, rng: np.random.Generator, phase: Phase):
     """Returns the loss, the mean denoising loss per case and the mean causal loss per case (both over answers)."""
     context, pad = torch.from_numpy(batch.context), torch.from_numpy(batch.pad)
     hidden, cache, balance = model.encode(context, pad)
@@ -32,7 +28,7 @@ def batch_loss(model: DiffusionGemmaMini, bucket: Bucket, batch: Batch, rng: np.
     loss = loss * CAUSAL_WEIGHT
     denoising = None
     if bucket.canvas_blocks:
-        canvas_loss, denoising, more = _denoising_loss(model, bucket, batch, cache, pad, rng, power, step)
+        canvas_loss, denoising, more = _denoising_loss(model, bucket, batch, cache, pad, rng, phase)
         loss, balance = loss + canvas_loss, balance + more
     return loss + BALANCE_WEIGHT * balance / model.config.num_hidden_layers, denoising, causal
 
@@ -50,11 +46,13 @@ def _causal_loss(model, bucket, batch, hidden):
     return (losses * weight).sum() / weight.sum(), per_case
 
 
-def _denoising_loss(model, bucket, batch, cache, pad, rng, power, step):
+def _denoising_loss(model, bucket, batch, cache, pad, rng, phase):
     length, count = model.config.canvas_length, len(bucket.canvas_blocks)
     rows = len(batch.pad)
     clean = np.stack([batch.targets[:, b * length : (b + 1) * length] for b in bucket.canvas_blocks], 1)
-    front_share = FRONT_SHARE if step >= FRONT_FROM and bucket.name != "puzzles" else 0.0
+    puzzle = np.isin(batch.tasks, [TASK_NAMES.index(name) for name in PUZZLE_TASKS]).repeat(count)
+    power = np.where(puzzle, phase.puzzle_noise.power, phase.text_noise.power)
+    front_share = np.where(puzzle, phase.puzzle_noise.front_share, phase.text_noise.front_share)
     noised, t = add_noise(clean.reshape(-1, length), rng, power, front_share)
     canvas = torch.from_numpy(noised).view(rows, count, length)
     temperature = torch.from_numpy(0.4 + 0.4 * t).float().view(rows, count, 1, 1)
@@ -65,9 +63,8 @@ def _denoising_loss(model, bucket, batch, cache, pad, rng, power, step):
         early = [(k[:half].detach(), v[:half].detach()) for k, v in cache]
         logits, _ = model.decode(canvas[:half], soft[:half], early, starts, pad[:half])
         soft[:half] = model.soft_embedding(logits, temperature[:half])
-        if step >= UNROLL_HALF_FROM:
-            unrolled = half if step >= UNROLL_ALL_FROM else half // 2
-            canvas[:unrolled] = _sampler_step(logits[:unrolled] / temperature[:unrolled], rng)
+        if phase.unroll:
+            canvas[:half] = _sampler_step(logits / temperature[:half], rng)
     logits, balance = model.decode(canvas, soft, cache, starts, pad)
     targets = torch.from_numpy(clean)
     losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none").view(targets.shape)

@@ -14,16 +14,17 @@ from torch import Tensor
 
 from .config import ModelConfig
 from .model import DiffusionGemmaMini
-from .tasks import HELD_OUT_SEED, edit, json_record, sudoku
+from .tasks import edit, json_record, sudoku
+from .tasks.case import PROBE_SEED
 from .tokens import EOS, PAD, TOOL_RESPONSE, TURN_END, decode_answer, encode_prompt
 
 STEPS, T_MIN, T_MAX, ENTROPY_BOUND, CONFIDENCE, MAX_CANVASES = 48, 0.4, 0.8, 0.1, 0.005, 3
 STOP_IDS = torch.tensor([EOS, TURN_END, TOOL_RESPONSE])
 
 PROBES = {
-    **{s: (lambda i, s=s: sudoku.generate(HELD_OUT_SEED, i, s), sudoku.check) for s in sudoku.LEVELS},
-    "json": (lambda i: json_record.generate(HELD_OUT_SEED, i), json_record.check),
-    **{f"edit-{s}": (lambda i, s=s: edit.generate(HELD_OUT_SEED, i, s), edit.check) for s in edit.SIZES},
+    **{s: (lambda i, s=s: sudoku.generate(PROBE_SEED, i, s), sudoku.check) for s in sudoku.LEVELS},
+    "json": (lambda i: json_record.generate(PROBE_SEED, i), json_record.check),
+    **{f"edit-{s}": (lambda i, s=s: edit.generate(PROBE_SEED, i, s), edit.check) for s in edit.SIZES},
 }
 
 

@@ -1,6 +1,6 @@
 """Trains dgrt-mini on CPU: python -m dgrt_train.train --out DIR [--resume | --init MODEL]
 
-A step is a fixed list of batches (`step_batches`) whose gradients are added up with weights. They are dealt out to
+A step is a fixed list of batches (`schedule.py`) whose gradients are added up with weights. They are dealt out to
 `--workers` processes of one thread each: at this size that is 1.7 times as fast as one process with as many threads.
 Noise and data depend on the step alone, so the number of workers changes nothing but rounding.
 
@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,61 +25,19 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from .config import ModelConfig
-from .data import TASK_NAMES, Bucket, Stream
+from .data import TASK_NAMES, Stream
 from .hf_format import load_text_tensors
 from .model import DiffusionGemmaMini
 from .objective import batch_loss
 from .optim import Optimiser, WeightAverage
 from .pool import load_pool
-
-# Row counts give the three batches of a step about the same cost as one another's worker: 0.9 s on one core.
-PUZZLES = Bucket("puzzles", 72, 1, (0, 0), 10, {"6x6": 0.7, "4x4": 0.3})
-ONE_CANVAS = Bucket("one-canvas", 128, 1, (0, 0), 8, {"json": 0.38, "edit-short": 0.38, "9x9": 0.24})
-TWO_CANVASES = Bucket("two-canvases", 256, 2, (0, 1), 8, {"edit-medium": 1.0})
-THREE_CANVASES = Bucket("three-canvases", 320, 3, (0, 1, 2), 4, {"edit-long": 1.0})
-CAUSAL = Bucket("causal", 128, 2, (), 20, {
-    "9x9": 0.2, "6x6": 0.15, "4x4": 0.1, "json": 0.25, "edit-short": 0.3})
-CYCLE = (TWO_CANVASES, THREE_CANVASES, TWO_CANVASES, THREE_CANVASES, CAUSAL)
-
-# The second half of the run has other weights: small puzzles and the causal loss are nearly learned by then.
-SECOND_HALF = 3200
-PUZZLES_2 = replace(PUZZLES, mix={"6x6": 0.55, "4x4": 0.45})
-ONE_CANVAS_2 = replace(ONE_CANVAS, mix={"json": 0.40, "edit-short": 0.38, "9x9": 0.22})
-CYCLE_2 = 4 * (TWO_CANVASES, THREE_CANVASES) + (TWO_CANVASES, CAUSAL)
-# JSON is learned by here (30 of 30 at step 4,500); 9x9 and edits are not.
-LAST_PART = 4750
-ONE_CANVAS_3 = replace(ONE_CANVAS, mix={"json": 0.18, "edit-short": 0.42, "9x9": 0.40})
-
-
-def step_batches(step: int) -> list[tuple[Bucket, int, float]]:
-    """The batches of a step: bucket, number of the batch in its stream, weight of its loss.
-
-    Worker r of w runs every w-th from the r-th on.
-    """
-    if step < SECOND_HALF:
-        return [(ONE_CANVAS, step, 0.35), (CYCLE[step % len(CYCLE)], step, 0.35), (PUZZLES, step, 0.3)]
-    one_canvas = ONE_CANVAS_2 if step < LAST_PART else ONE_CANVAS_3
-    third = (PUZZLES_2, step, 0.3) if step % 2 == 0 else (one_canvas, 2 * step + 1, 0.3)
-    return [(one_canvas, 2 * step, 0.35), (CYCLE_2[step % len(CYCLE_2)], step, 0.35), third]
-
-
-def noise_power(bucket: Bucket, step: int) -> float:
-    """Exponent p of the noise level t = u ** p; larger means cleaner canvases.
-
-    Losses of an edit at t = 0.3, 0.7 and 1 say when to look where: 0.38, 1.6 and 3.0 nats (guessing letters) at step
-    500, so copying is first learned from clean neighbours; 0.02, 0.5 and 2.3 at step 1,300, so then high noise gets
-    the time.
-    """
-    if step >= 1400:
-        return 0.6
-    return 1.5 if bucket.name != PUZZLES.name and step >= 700 else 0.8
-
+from .schedule import phase_at, step_batches
 
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--out", type=Path, required=True, help="run folder: checkpoints, curve, puzzle pool")
-    p.add_argument("--steps", type=int, default=5750, help="length of the whole run (default %(default)s)")
-    p.add_argument("--cooldown", type=int, default=1850, help="steps of the linear cooldown at the end")
+    p.add_argument("--steps", type=int, default=7000, help="length of the whole run (default %(default)s)")
+    p.add_argument("--cooldown", type=int, default=5000, help="steps of the linear cooldown at the end")
     start = p.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="continue from checkpoint.pt in --out")
     start.add_argument("--init", type=Path, help="start from the weights of a published model folder")
@@ -179,7 +136,7 @@ def work(rank: int, args: argparse.Namespace, port: int) -> None:
         for bucket, number, share in step_batches(step)[rank :: args.workers]:
             batch = stream.batch(bucket, number)
             rng = np.random.default_rng([7, number, bucket.prompt, bucket.blocks])
-            loss, denoising, causal = batch_loss(model, bucket, batch, rng, noise_power(bucket, step), step)
+            loss, denoising, causal = batch_loss(model, bucket, batch, rng, phase_at(step))
             (loss * share).backward()
             curve.add("denoise", batch.tasks, denoising)
             curve.add("causal", batch.tasks, causal)

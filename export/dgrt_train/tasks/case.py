@@ -1,13 +1,14 @@
-"""The record that every task generator returns, and the seeds of the two splits.
+"""The record that every task generator returns, and the seeds of the three splits.
 
-Training and held-out cases come from the same generators with different seeds;
-the seed enters a hash, so the two streams share no random state.
+Training, probe (looked at while a model is made) and held-out (reported) cases come from the same generators with different seeds;
+the seed enters a hash, so the streams share no random state.
 """
 import random
 from dataclasses import dataclass, field
 from typing import Any
 
 TRAIN_SEED = 1
+PROBE_SEED = 30_001
 HELD_OUT_SEED = 20_001
 
 
