@@ -52,7 +52,7 @@ def measure(runtime: dgrt.Runtime, task: str, cases: int, seed: int) -> dict:
         result = runtime.generate(case.prompt, seed=index)
         ok = check(case, result.text)
         correct += ok
-        steps += result.stats.denoise_passes
+        steps += sum(result.stats.steps_per_canvas)
         canvases += result.stats.canvases
         tokens += result.stats.tokens
         if not ok and len(failures) < 5:

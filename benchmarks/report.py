@@ -85,7 +85,7 @@ def export_table() -> str:
 def speculation_table() -> str:
     report = json.loads((RESULTS / "speculation.json").read_text())
     lines = [
-        "| task | guarantee, drafter | exact answers | target passes/case | rows/case | tokens/s | to plain |",
+        "| task | mode | exact answers | target passes/case | rows/case | tokens/s | to plain |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:

@@ -1,10 +1,11 @@
-"""Passes and speed of each (guarantee, drafter) per task, on held-out cases of the bundled model.
+"""Passes and speed of each way to generate per task, on held-out cases of the bundled model.
 
     python benchmarks/speculation.py engines/mini --cases 100 --out benchmarks/results/speculation.json
 
 The modes take turns on every case, so a slow moment of the machine is shared. Prints, per task and mode: the share of
-exact answers, target passes and token rows per case (prefill, denoise, commit and causal passes), tokens/s from token
-ids to token ids, and its ratio to the plain refinement loop in the same run.
+exact answers, target passes and token rows per case (prefill, denoise, commit, packed and causal passes), tokens/s from
+token ids to token ids, and its ratio to the plain refinement loop in the same run. Stops if a mode of the exact tier emits
+other tokens than the plain loop.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from environment import environment
 
 import dgrt
 
-PLAIN = "exact, none"
+PLAIN = "exact, pipeline off"
 MODES = {
-    PLAIN: {},
+    PLAIN: {"pipeline": "off"},
+    "exact, pipeline auto": {},
+    "exact, pipeline on": {"pipeline": "on"},
     "causal, none": {"guarantee": "causal", "temperature": 0.0},
     "causal, suffix": {"guarantee": "causal", "temperature": 0.0, "drafter": "suffix"},
 }
@@ -45,9 +48,14 @@ def measure(runtime: dgrt.Runtime, task: str, cases: int) -> list[dict]:
             result = runtime.generate(prompt, seed=index, max_new_tokens=384, **options)
             row, stats = rows[mode], result.stats
             row["seconds"] += time.perf_counter() - start
+            if mode == PLAIN:
+                expected = result.tokens.tolist()
+            elif mode.startswith("exact") and result.tokens.tolist() != expected:
+                sys.exit(f"{task} {index}: {mode} emitted other tokens than {PLAIN}")
             row["correct"] += check(case, result.text or "")
             row["tokens"] += stats.tokens
-            row["passes"] += stats.prefill_passes + stats.denoise_passes + stats.commit_passes + stats.causal_passes
+            row["passes"] += stats.prefill_passes + stats.denoise_passes + stats.commit_passes
+            row["passes"] += stats.packed_passes + stats.causal_passes
             row["row_tokens"] += stats.row_tokens
             row["accepted_drafts"] += stats.accepted_drafts
             row["draft_ms"] += stats.draft_ms
@@ -76,7 +84,7 @@ def main() -> None:
         for row in measure(runtime, task, args.cases):
             rows.append(row)
             print(
-                f"{task:11} {row['mode']:15} {100 * row['correct'] / row['cases']:6.1f} %  "
+                f"{task:11} {row['mode']:20} {100 * row['correct'] / row['cases']:6.1f} %  "
                 f"{row['passes'] / row['cases']:6.1f} passes  {row['row_tokens'] / row['cases']:7.0f} rows  "
                 f"{row['tokens_per_s']:7.0f} tokens/s  {row['speedup']:5.2f}x",
                 flush=True,

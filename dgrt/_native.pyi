@@ -62,8 +62,9 @@ class Session:
         guarantee: int = 0,
         drafter: int = 0,
         causal_temperature: float = 1.0,
+        pipeline: int = 0,
     ) -> None:
-        """guarantee: 0 exact, 1 causal. drafter: 0 none, 1 suffix."""
+        """guarantee: 0 exact, 1 causal. drafter: 0 none, 1 suffix. pipeline: 0 auto, 1 off, 2 on."""
     def prefill(self, prompt: NDArray[np.int32]) -> None: ...
     def next_canvas(
         self,

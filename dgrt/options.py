@@ -21,6 +21,7 @@ MAX_INT64 = 2**63 - 1
 # In the order of the native numbers.
 GUARANTEES = ("exact", "causal")
 DRAFTERS = ("none", "suffix")
+PIPELINES = ("auto", "off", "on")
 SAMPLER_FIELDS = (
     "max_denoising_steps",
     "entropy_bound",
@@ -45,6 +46,9 @@ class GenerateOptions:
             of the model, and no less exact.
         drafter: Who proposes tokens that a pass may then confirm; it changes the number of passes, never the tokens.
             "none". "suffix" (with "causal"): what followed the same words before, in prompt or output.
+        pipeline: Of "exact". Whether a denoise step may carry along the commit of its canvas and the first step of the
+            next one, for the case that it is the last; it changes the number of passes, never the tokens. "auto": where
+            the device makes it pay. "off": the plain loop. "on": in every step.
         temperature: Of "causal". 0: always the most likely token. None: 1, the model's own distribution. (The
             refinement loop has a schedule instead: t_min, t_max.)
         trace: Record every denoise step in `GenerateResult.trace` (about `2 * L * D * 4` bytes per step).
@@ -68,6 +72,7 @@ class GenerateOptions:
     request: int = 0
     guarantee: str = "exact"
     drafter: str = "none"
+    pipeline: str = "auto"
     temperature: float | None = None
     trace: bool = False
     raw: bool = False
@@ -82,6 +87,9 @@ class GenerateOptions:
     def __post_init__(self) -> None:
         _one_of("guarantee", self.guarantee, GUARANTEES)
         _one_of("drafter", self.drafter, DRAFTERS)
+        _one_of("pipeline", self.pipeline, PIPELINES)
+        if self.guarantee == "causal" and self.pipeline == "on":
+            raise InvalidArgument("pipeline 'on' needs guarantee 'exact': guarantee 'causal' has no commits to foresee")
         if self.guarantee == "exact" and self.drafter != "none":
             raise InvalidArgument(f"drafter '{self.drafter}' needs guarantee 'causal', got guarantee 'exact'")
         if self.guarantee == "exact" and self.temperature is not None:
@@ -124,6 +132,7 @@ class GenerateKeywords(TypedDict, total=False):
     request: int
     guarantee: str
     drafter: str
+    pipeline: str
     temperature: float | None
     trace: bool
     raw: bool
@@ -141,7 +150,7 @@ def make_options(base: GenerateOptions | None, keywords: Mapping[str, Any]) -> G
 
     Raises:
         InvalidArgument: For an unknown keyword, with the nearest known name, or a value out of range.
-        Unsupported: For a guarantee or drafter that this build does not have.
+        Unsupported: For a guarantee, drafter or pipeline that this build does not have.
 
     Example:
         >>> make_options(None, {"seed": 3}).seed

@@ -24,10 +24,12 @@ class Stats:
 
     Attributes:
         prefill_passes: Engine passes over the prompt.
-        denoise_passes: Denoise steps over all canvases.
+        denoise_passes: Passes of one denoise step.
         commit_passes: Passes that write a finished canvas into KV.
         causal_passes: Passes that emit tokens of the causal distribution (guarantee "causal").
-        packed_passes: Passes with rows of several stages (0 in the plain loop).
+        packed_passes: Passes that hold a denoise step, a commit and the first step of the next canvas (0 in the plain
+            loop).
+        packed_commits: Commits whose KV rows a packed pass had written; each saved two passes.
         draft_calls: Drafter calls (0 with drafter "none").
         accepted_drafts: Drafted positions that were committed unchanged.
         row_tokens: Token rows over all passes.
@@ -40,6 +42,7 @@ class Stats:
         denoise_ms: Engine time of the denoise passes, ms.
         commit_ms: Engine time of the commit passes, ms.
         causal_ms: Engine time of the causal passes, ms.
+        packed_ms: Engine time of the packed passes, ms.
         head_ms: Vocabulary head, acceptance and renoise, ms.
         draft_ms: Drafter time, ms.
         total_ms: From the start of prefill to the last token, ms.
@@ -51,6 +54,7 @@ class Stats:
     commit_passes: int
     causal_passes: int
     packed_passes: int
+    packed_commits: int
     draft_calls: int
     accepted_drafts: int
     row_tokens: int
@@ -63,6 +67,7 @@ class Stats:
     denoise_ms: float
     commit_ms: float
     causal_ms: float
+    packed_ms: float
     head_ms: float
     draft_ms: float
     total_ms: float

@@ -22,6 +22,7 @@ from dgrt.native_thread import on_native_thread
 from dgrt.options import (
     DRAFTERS,
     GUARANTEES,
+    PIPELINES,
     MAX_INT32,
     MAX_INT64,
     GenerateKeywords,
@@ -106,7 +107,7 @@ class Runtime:
 
         Raises:
             InvalidArgument: For an unknown option, a value out of range, or a prompt that cannot be right.
-            Unsupported: For a guarantee or drafter that this build does not have.
+            Unsupported: For a guarantee, drafter or pipeline that this build does not have.
             OutOfMemory: If `memory_limit` or the machine does not allow the session.
             KeyboardInterrupt: On Ctrl-C, after the generation has been cancelled.
 
@@ -242,6 +243,7 @@ class Runtime:
             stop_ids=options.stop_ids,
             guarantee=GUARANTEES.index(options.guarantee),
             drafter=DRAFTERS.index(options.drafter),
+            pipeline=PIPELINES.index(options.pipeline),
             causal_temperature=1.0 if options.temperature is None else options.temperature,
         )
         return EventStream(

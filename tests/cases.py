@@ -83,6 +83,9 @@ NUM_TRAJECTORIES = 104
 MULTI_CANVAS_BATCH = 8  # long edits
 MULTI_CANVAS_COUNT = 3
 MULTI_CANVAS_LEAST = 6  # of the batch, so many answers must take several canvases: a model may cut one or two short
+# With and without commit speculation: random models and edits of mini, all of several canvases.
+PIPELINE_GENERATIONS = 2000
+PIPELINE_EDITS = 40
 # A trajectory may leave the oracle's where a decision is within arithmetic noise, and only there (every step of it is
 # then judged). Noise is 1e-6 of a probability and a canvas of a model that has learned little makes 5,000 decisions
 # that feed back into each other: 1 in 32 was seen. A trained model stops after a few clear steps.

@@ -17,9 +17,9 @@ class GraphRunner:
         self.model = self.manifest["model"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self._prefill, self._denoise, self._score = (
+        self._prefill, self._denoise, self._score, self._packed = (
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-            for name in ("prefill.onnx", "denoise.onnx", "score.onnx")
+            for name in ("prefill.onnx", "denoise.onnx", "score.onnx", "packed.onnx")
         )
 
     def empty(self) -> list[np.ndarray]:
@@ -51,10 +51,24 @@ class GraphRunner:
         feeds = {"canvas": canvas[None], "positions": positions, "soft": soft[None], **self._past(kv, past)}
         return self._denoise.run(None, feeds)[0][0]
 
-    def _past(self, kv: list[np.ndarray], past: int) -> dict[str, np.ndarray]:
-        feeds = {}
+    def packed(
+        self, canvases: np.ndarray, softs: np.ndarray, candidate: np.ndarray, kv: list[np.ndarray], past: int
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Hidden states of both `canvases` [2, L] with `softs` [2, L, D], and the KV rows of the candidate [L]."""
+        length = len(candidate)
+        own, following = np.arange(past, past + length), np.arange(past + length, past + 2 * length)
+        feeds = {"tokens": np.concatenate((*canvases, candidate))[None],
+                 "positions": np.concatenate((own, following, own))[None],
+                 "soft": softs[:1], "next_soft": softs[1:],
+                 **self._past(kv, past), **self._past(kv, past, ahead=length)}  # fmt: skip
+        hidden, next_hidden, *new = self._packed.run(None, feeds)
+        return hidden[0], next_hidden[0], [rows[0] for rows in new]
+
+    def _past(self, kv: list[np.ndarray], past: int, ahead: int = 0) -> dict[str, np.ndarray]:
+        """Rows in front of a pass at `past`; with `ahead`, those of them that a canvas so many tokens later sees."""
+        feeds, prefix = {}, "next_past" if ahead else "past"
         for index, layer in enumerate(self.model["layers"]):
-            first = max(0, past - (self.model["sliding_window"] - 1)) if layer["type"] == "sliding" else 0
-            feeds[f"past_k.{index}"] = kv[2 * index][None, first:past]
-            feeds[f"past_v.{index}"] = kv[2 * index + 1][None, first:past]
+            first = max(0, past + ahead - (self.model["sliding_window"] - 1)) if layer["type"] == "sliding" else 0
+            feeds[f"{prefix}_k.{index}"] = kv[2 * index][None, min(first, past) : past]
+            feeds[f"{prefix}_v.{index}"] = kv[2 * index + 1][None, min(first, past) : past]
         return feeds

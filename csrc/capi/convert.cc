@@ -10,6 +10,9 @@ static_assert(DGRT_FINISH_LENGTH == static_cast<int>(FinishReason::kLength));
 static_assert(DGRT_FINISH_CANCELLED == static_cast<int>(FinishReason::kCancelled));
 static_assert(DGRT_GUARANTEE_EXACT == static_cast<int>(Guarantee::kExact));
 static_assert(DGRT_GUARANTEE_CAUSAL == static_cast<int>(Guarantee::kCausal));
+static_assert(DGRT_PIPELINE_AUTO == static_cast<int>(Pipeline::kAuto));
+static_assert(DGRT_PIPELINE_OFF == static_cast<int>(Pipeline::kOff));
+static_assert(DGRT_PIPELINE_ON == static_cast<int>(Pipeline::kOn));
 static_assert(DGRT_DRAFTER_NONE == static_cast<int>(DrafterKind::kNone));
 static_assert(DGRT_DRAFTER_SUFFIX == static_cast<int>(DrafterKind::kSuffix));
 
@@ -36,6 +39,7 @@ dgrt_session_options DefaultSessionOptions(const Runtime& runtime) {
   to.guarantee = static_cast<int32_t>(from.guarantee);
   to.drafter = static_cast<int32_t>(from.drafter);
   to.causal_temperature = from.causal_temperature;
+  to.pipeline = static_cast<int32_t>(from.pipeline);
   return to;
 }
 
@@ -52,10 +56,10 @@ GenerateOptions ToGenerateOptions(const dgrt_session_options& from) {
   to.sampler.t_max = from.t_max;
   const auto stop_ids = TokenSpan(from.stop_ids, from.num_stop_ids, "dgrt_session_options.stop_ids");
   to.stop_ids.assign(stop_ids.begin(), stop_ids.end());
-  RequireZero(from.reserved, "dgrt_session_options.reserved");
   to.guarantee = static_cast<Guarantee>(from.guarantee);
   to.drafter = static_cast<DrafterKind>(from.drafter);
   to.causal_temperature = from.causal_temperature;
+  to.pipeline = static_cast<Pipeline>(from.pipeline);
   return to;
 }
 
@@ -87,6 +91,8 @@ dgrt_stats ToStats(const Session& session) {
   to.num_steps_per_canvas = from.steps_per_canvas.size();
   to.causal_passes = from.causal_passes;
   to.causal_ms = from.causal_ms;
+  to.packed_commits = from.packed_commits;
+  to.packed_ms = from.packed_ms;
   return to;
 }
 

@@ -1,15 +1,16 @@
 // Generated from export/dgrt_export/contract.py by `python -m dgrt_export.contract`; do not edit.
-// Names of graphs, inputs and outputs. kPastK, kPastV, kNewK, kNewV are prefixes: append the layer number.
+// Names of graphs, inputs and outputs. Those that end in a point are prefixes: append the layer number.
 #pragma once
 
 namespace dgrt::contract {
 
-inline constexpr int kContractVersion = 2;
+inline constexpr int kContractVersion = 3;
 inline constexpr char kFormat[] = "dgrt-engine";
 inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kPrefillGraph[] = "prefill";
 inline constexpr char kDenoiseGraph[] = "denoise";
 inline constexpr char kScoreGraph[] = "score";
+inline constexpr char kPackedGraph[] = "packed";
 
 inline constexpr char kTokens[] = "tokens";  // int64 [1, S]
 inline constexpr char kCanvas[] = "canvas";  // int64 [1, L]
@@ -20,5 +21,9 @@ inline constexpr char kPastV[] = "past_v.";  // float32 [1, P, K]
 inline constexpr char kNewK[] = "new_k.";  // float32 [1, S, K]
 inline constexpr char kNewV[] = "new_v.";  // float32 [1, S, K]
 inline constexpr char kHidden[] = "hidden";  // float32 [1, L, D]
+inline constexpr char kNextSoft[] = "next_soft";  // float32 [1, L, D]
+inline constexpr char kNextPastK[] = "next_past_k.";  // float32 [1, Q, K]
+inline constexpr char kNextPastV[] = "next_past_v.";  // float32 [1, Q, K]
+inline constexpr char kNextHidden[] = "next_hidden";  // float32 [1, L, D]
 
 }  // namespace dgrt::contract

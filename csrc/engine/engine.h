@@ -39,6 +39,17 @@ struct ModelFacts {
   std::vector<LayerFacts> layers;
 };
 
+// The rows of a packed pass: three groups of L, each as in the pass of its own that it stands for.
+struct PackedRows {
+  std::span<const int32_t> canvas;     // [L] Denoise at kv_len ...
+  const float* soft = nullptr;         // [L, D]
+  float* hidden = nullptr;             // [L, D]
+  std::span<const int32_t> candidate;  // [L] Prefill at kv_len: writes KV rows [kv_len, kv_len + L)
+  std::span<const int32_t> next;       // [L] Denoise at kv_len + L, behind the candidate's rows ...
+  const float* next_soft = nullptr;    // [L, D]
+  float* next_hidden = nullptr;        // [L, D]
+};
+
 // One sequence's use of an engine: holds the bindings that survive from step to step. One thread at a time.
 class Executor {
  public:
@@ -58,6 +69,10 @@ class Executor {
   // Reads KV rows [first, kv_len), writes none.
   virtual void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv,
                        const float* soft, float* hidden) = 0;
+
+  // Three passes in one, with bit-identical results. `next_kv`: the same memory as a query at kv_len + L sees it.
+  virtual void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
+                      std::span<const KvLayerView> next_kv) = 0;
 };
 
 // A loaded model. Any thread may call its methods.
@@ -67,6 +82,8 @@ class Engine {
   virtual const ModelFacts& model() const = 0;
   virtual EmbeddingTable embedding() const = 0;      // valid as long as the engine
   virtual std::unique_ptr<Executor> CreateExecutor() = 0;  // must not outlive the engine
+  // Whether the cost of a pass is its rows (a CPU) rather than the weights it reads (a large GPU with few rows).
+  virtual bool is_row_bound() const = 0;
   virtual std::string description() const = 0;       // e.g. "ONNX Runtime 1.32.0, CPU, portable fp32"
 };
 

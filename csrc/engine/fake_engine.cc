@@ -22,6 +22,7 @@ class FakeExecutor : public Executor {
   FakeExecutor(std::shared_ptr<const FakeScript> script, std::shared_ptr<FakeLog> log, const ModelFacts& model)
       : script_(std::move(script)), log_(std::move(log)), model_(model) {
     history_.reserve(static_cast<size_t>(model.context_len));
+    step_at_.assign(static_cast<size_t>(model.context_len + 1), 0);
   }
 
   void Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) override {
@@ -45,31 +46,52 @@ class FakeExecutor : public Executor {
       const int64_t token = sure ? TargetAt(next - script_->prompt_len) : mixed % model_.vocab_size;
       hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
     }
-    if (log_->num_calls == script_->nan_at_call) hidden[num_floats / 2] = std::numeric_limits<float>::quiet_NaN();
+    MaybeSpoil(hidden);
   }
 
   void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
                float* hidden) override {
     Begin();
     ++log_->num_denoise_calls;
+    FillHidden(canvas, kv_len, kv, soft, hidden);
+    MaybeSpoil(hidden);
+  }
+
+  void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
+              std::span<const KvLayerView> next_kv) override {
+    Begin();
+    ++log_->num_packed_calls;
+    FillHidden(rows.canvas, kv_len, kv, rows.soft, rows.hidden);
+    WriteRows(rows.candidate, kv_len, kv);
+    if (script_->record_prefills) log_->prefills.push_back({kv_len, {rows.candidate.begin(), rows.candidate.end()}});
+    FillHidden(rows.next, kv_len + model_.canvas_len, next_kv, rows.next_soft, rows.next_hidden);
+    MaybeSpoil(script_->spoil_next ? rows.next_hidden : rows.hidden);
+  }
+
+ private:
+  void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
+                  float* hidden) {
     DGRT_CHECK(static_cast<int64_t>(canvas.size()) == model_.canvas_len);
     DGRT_CHECK(kv_len <= static_cast<int64_t>(history_.size()));
     const size_t num_floats = canvas.size() * static_cast<size_t>(model_.hidden_size);
     const bool first_step = std::all_of(soft, soft + num_floats, [](float x) { return x == 0.0f; });
-    step_ = first_step ? 1 : step_ + 1;
+    int32_t& step = step_at_[static_cast<size_t>(kv_len)];
+    step = first_step ? 1 : step + 1;
     const int64_t mixed = CheckVisible(kv_len, kv);
     std::fill_n(hidden, num_floats, 0.0f);
     for (size_t row = 0; row < canvas.size(); ++row) {
       DGRT_CHECK(canvas[row] >= 0 && canvas[row] < model_.vocab_size);
-      const bool sure = step_ >= 1 + static_cast<int64_t>(row) * script_->num_steps / model_.canvas_len;
+      const bool sure = step >= 1 + static_cast<int64_t>(row) * script_->num_steps / model_.canvas_len;
       const int64_t position = kv_len - script_->prompt_len + static_cast<int64_t>(row);
       const int64_t token = sure ? TargetAt(position) : (canvas[row] + mixed) % model_.vocab_size;
       hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
     }
-    if (log_->num_calls == script_->nan_at_call) hidden[num_floats / 2] = std::numeric_limits<float>::quiet_NaN();
   }
 
- private:
+  void MaybeSpoil(float* hidden) const {
+    if (log_->num_calls == script_->nan_at_call) hidden[model_.hidden_size / 2] = std::numeric_limits<float>::quiet_NaN();
+  }
+
   void Begin() {
     ++log_->num_calls;
     if (script_->on_call) script_->on_call(log_->num_calls);
@@ -127,7 +149,7 @@ class FakeExecutor : public Executor {
   const std::shared_ptr<FakeLog> log_;
   const ModelFacts& model_;
   std::vector<int32_t> history_;  // tokens whose rows were written
-  int32_t step_ = 0;              // of the canvas in work
+  std::vector<int32_t> step_at_;  // [kv_len]: steps done of the canvas there
 };
 
 }  // namespace

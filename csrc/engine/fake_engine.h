@@ -27,7 +27,9 @@ struct FakeScript {
   int32_t num_steps = 3;         // steps of a canvas until every row is sure
   int64_t causal_doubt = 5;
   int64_t fail_at_call = 0;      // this call of any kind throws DeviceError (1: the first; 0: none)
-  int64_t nan_at_call = 0;       // this call, if a denoise pass, leaves one NaN in the hidden states
+  int64_t nan_at_call = 0;       // this call, if it returns hidden states, leaves one NaN in the hidden states
+  bool spoil_next = false;       // nan_at_call hits the next canvas of a packed pass
+  bool is_row_bound = true;
   bool record_prefills = true;   // off where a test counts allocations
   std::function<void(int64_t call)> on_call;  // before every call: delays, cancelling, failure of any other kind
 };
@@ -41,6 +43,7 @@ struct FakeLog {
   int64_t num_calls = 0;
   int64_t num_denoise_calls = 0;
   int64_t num_score_calls = 0;
+  int64_t num_packed_calls = 0;
   std::vector<PrefillCall> prefills;  // finished ones
 };
 
@@ -51,6 +54,7 @@ class FakeEngine : public Engine {
   const ModelFacts& model() const override { return model_; }
   EmbeddingTable embedding() const override;
   std::unique_ptr<Executor> CreateExecutor() override;
+  bool is_row_bound() const override { return script_->is_row_bound; }
   std::string description() const override { return "fake engine"; }
 
  private:

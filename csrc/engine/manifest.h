@@ -30,7 +30,7 @@ struct Manifest {
   ModelFacts model;
   GenerationDefaults generation;
   EmbeddingLocation embedding;
-  std::string prefill_file, denoise_file, score_file;  // names inside dir
+  std::string prefill_file, denoise_file, score_file, packed_file;  // names inside dir
   std::string profile, precision;
   int64_t weight_bytes = 0;                // all weight files
   std::string json;                        // as read

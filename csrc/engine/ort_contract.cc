@@ -83,9 +83,9 @@ constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 constexpr auto kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
 
 // One tensor [1, rows, K] per layer.
-void AddLayers(Tensors& tensors, const char* prefix, const ModelFacts& model) {
+void AddLayers(Tensors& tensors, const char* prefix, const ModelFacts& model, int64_t rows = kDynamic) {
   for (size_t i = 0; i < model.layers.size(); ++i) {
-    tensors.emplace(prefix + std::to_string(i), TensorType{kFloat, {1, kDynamic, model.layers[i].kv_width()}});
+    tensors.emplace(prefix + std::to_string(i), TensorType{kFloat, {1, rows, model.layers[i].kv_width()}});
   }
 }
 
@@ -118,6 +118,22 @@ void CheckDenoiseGraph(const Ort::Session& session, const ModelFacts& model, con
   AddLayers(inputs, contract::kPastK, model);
   AddLayers(inputs, contract::kPastV, model);
   const Tensors outputs = {{contract::kHidden, {kFloat, {1, rows, width}}}};
+  Compare(inputs, FoundInputs(session), file, "input");
+  Compare(outputs, FoundOutputs(session), file, "output");
+}
+
+void CheckPackedGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file) {
+  const int64_t rows = model.canvas_len, width = model.hidden_size;
+  Tensors inputs = {{contract::kTokens, {kInt64, {1, 3 * rows}}},
+                    {contract::kPositions, {kInt64, {1, 3 * rows}}},
+                    {contract::kSoft, {kFloat, {1, rows, width}}},
+                    {contract::kNextSoft, {kFloat, {1, rows, width}}}};
+  for (const char* past : {contract::kPastK, contract::kPastV, contract::kNextPastK, contract::kNextPastV}) {
+    AddLayers(inputs, past, model);
+  }
+  Tensors outputs = {{contract::kHidden, {kFloat, {1, rows, width}}}, {contract::kNextHidden, {kFloat, {1, rows, width}}}};
+  AddLayers(outputs, contract::kNewK, model, rows);
+  AddLayers(outputs, contract::kNewV, model, rows);
   Compare(inputs, FoundInputs(session), file, "input");
   Compare(outputs, FoundOutputs(session), file, "output");
 }

@@ -14,5 +14,6 @@ namespace dgrt {
 void CheckPrefillGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
 void CheckScoreGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
 void CheckDenoiseGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
+void CheckPackedGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
 
 }  // namespace dgrt

@@ -50,6 +50,31 @@ Ort::Session OpenSession(const std::string& path, int threads) {
       path, [&] { return Ort::Session(Environment(), path.c_str(), SessionOptions(threads)); });
 }
 
+// A graph opened when first asked for: most requests never need it, and a session may hold a prepacked copy of the weights.
+class LazySession {
+ public:
+  using Check = void (*)(const Ort::Session& session, const ModelFacts& model, const std::string& file);
+  LazySession(std::string path, int threads, Check check) : path_(std::move(path)), threads_(threads), check_(check) {}
+
+  Ort::Session& Get(const ModelFacts& model) {
+    const std::lock_guard lock(mutex_);
+    if (session_ == nullptr) {
+      Ort::Session opened = OpenSession(path_, threads_);
+      check_(opened, model, path_);
+      session_ = std::move(opened);
+    }
+    return session_;
+  }
+  void Abandon() { session_.release(); }
+
+ private:
+  const std::string path_;
+  const int threads_;
+  const Check check_;
+  std::mutex mutex_;
+  Ort::Session session_{nullptr};  // guarded by mutex_ until it is open
+};
+
 class OrtEngine : public Engine {
  public:
   OrtEngine(const Manifest& manifest, const OrtEngineOptions& options, const std::string& ort_version)
@@ -58,8 +83,8 @@ class OrtEngine : public Engine {
         embedding_file_(Path(manifest, manifest.embedding.file)),
         prefill_(OpenSession(Path(manifest, manifest.prefill_file), options.threads)),
         denoise_(OpenSession(Path(manifest, manifest.denoise_file), options.threads)),
-        score_path_(Path(manifest, manifest.score_file)),
-        threads_(options.threads),
+        score_(Path(manifest, manifest.score_file), options.threads, CheckScoreGraph),
+        packed_(Path(manifest, manifest.packed_file), options.threads, CheckPackedGraph),
         description_(Message("ONNX Runtime ", ort_version, ", CPU, ", manifest.profile, " ", manifest.precision)) {
     CheckPrefillGraph(prefill_, model_, manifest.prefill_file);
     CheckDenoiseGraph(denoise_, model_, manifest.denoise_file);
@@ -75,7 +100,8 @@ class OrtEngine : public Engine {
     if (!home_.IsHere()) {
       prefill_.release();
       denoise_.release();
-      score_.release();
+      score_.Abandon();
+      packed_.Abandon();
     }
   }
 
@@ -93,34 +119,22 @@ class OrtEngine : public Engine {
   std::unique_ptr<Executor> CreateExecutor() override {
     return TranslateOrtErrors<DeviceError>("new executor", [&]() -> std::unique_ptr<Executor> {
       return std::make_unique<OrtExecutor>(
-          OrtGraphs{&prefill_, &denoise_, [this]() -> Ort::Session& { return Score(); }, &model_, home_});
+          OrtGraphs{&prefill_, &denoise_, [this]() -> Ort::Session& { return score_.Get(model_); },
+                    [this]() -> Ort::Session& { return packed_.Get(model_); }, &model_, home_});
     });
   }
 
+  bool is_row_bound() const override { return true; }  // the CPU provider is the only one
   std::string description() const override { return description_; }
 
  private:
-  // Opened when first asked for: most requests never need it, and a session may hold a prepacked copy of the weights.
-  Ort::Session& Score() {
-    const std::lock_guard lock(score_mutex_);
-    if (score_ == nullptr) {
-      Ort::Session opened = OpenSession(score_path_, threads_);
-      CheckScoreGraph(opened, model_, score_path_);
-      score_ = std::move(opened);
-    }
-    return score_;
-  }
-
   static std::string Path(const Manifest& manifest, const std::string& file) { return manifest.dir + "/" + file; }
 
   ModelFacts model_;
   EmbeddingLocation embedding_location_;
   MappedFile embedding_file_;
   Ort::Session prefill_, denoise_;
-  Ort::Session score_{nullptr};  // guarded by score_mutex_ until it is open
-  std::mutex score_mutex_;
-  std::string score_path_;
-  int threads_;
+  LazySession score_, packed_;
   std::string description_;
   HomeProcess home_;
 };

@@ -12,12 +12,6 @@
 namespace dgrt {
 namespace {
 
-std::vector<std::string> LayerNames(const char* prefix, size_t num_layers) {
-  std::vector<std::string> names;
-  for (size_t i = 0; i < num_layers; ++i) names.push_back(prefix + std::to_string(i));
-  return names;
-}
-
 // A tensor over memory of ours. ONNX Runtime takes mutable pointers also for inputs, which it only reads.
 template <typename T, size_t kRank>
 Ort::Value TensorView(const Ort::MemoryInfo& memory, const T* start, const std::array<int64_t, kRank>& shape) {
@@ -40,6 +34,13 @@ void RequireHome(const HomeProcess& home) {
 
 }  // namespace
 
+LayerNames::LayerNames(const char* k_prefix, const char* v_prefix, size_t num_layers) {
+  for (size_t i = 0; i < num_layers; ++i) {
+    k.push_back(k_prefix + std::to_string(i));
+    v.push_back(v_prefix + std::to_string(i));
+  }
+}
+
 OrtExecutor::OrtExecutor(const OrtGraphs& graphs)
     : graphs_(graphs),
       memory_(Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault)),
@@ -47,10 +48,9 @@ OrtExecutor::OrtExecutor(const OrtGraphs& graphs)
       denoise_binding_(*graphs.denoise),
       canvas_ids_(static_cast<size_t>(graphs.model->canvas_len)),
       canvas_positions_(static_cast<size_t>(graphs.model->canvas_len)),
-      past_k_(LayerNames(contract::kPastK, graphs.model->layers.size())),
-      past_v_(LayerNames(contract::kPastV, graphs.model->layers.size())),
-      new_k_(LayerNames(contract::kNewK, graphs.model->layers.size())),
-      new_v_(LayerNames(contract::kNewV, graphs.model->layers.size())) {
+      past_(contract::kPastK, contract::kPastV, graphs.model->layers.size()),
+      next_past_(contract::kNextPastK, contract::kNextPastV, graphs.model->layers.size()),
+      new_(contract::kNewK, contract::kNewV, graphs.model->layers.size()) {
   const std::array<int64_t, 2> row_shape = {1, graphs.model->canvas_len};
   denoise_binding_.BindInput(contract::kCanvas, TensorView<int64_t>(memory_, canvas_ids_.data(), row_shape));
   denoise_binding_.BindInput(contract::kPositions, TensorView<int64_t>(memory_, canvas_positions_.data(), row_shape));
@@ -64,12 +64,24 @@ void OrtExecutor::CheckViews(int64_t kv_len, std::span<const KvLayerView> kv) co
   }
 }
 
-void OrtExecutor::BindPast(Ort::IoBinding& binding, int64_t kv_len, std::span<const KvLayerView> kv) {
+void OrtExecutor::BindPast(Ort::IoBinding& binding, const LayerNames& names, int64_t kv_len,
+                           std::span<const KvLayerView> kv) {
   for (size_t i = 0; i < kv.size(); ++i) {
-    const std::array<int64_t, 3> shape = {1, kv_len - kv[i].first, kv[i].width};
-    const int64_t start = kv[i].first * kv[i].width;
-    binding.BindInput(past_k_[i].c_str(), TensorView<float>(memory_, kv[i].k + start, shape));
-    binding.BindInput(past_v_[i].c_str(), TensorView<float>(memory_, kv[i].v + start, shape));
+    const int64_t first = std::min(kv[i].first, kv_len);
+    const std::array<int64_t, 3> shape = {1, kv_len - first, kv[i].width};
+    const int64_t start = first * kv[i].width;
+    binding.BindInput(names.k[i].c_str(), TensorView<float>(memory_, kv[i].k + start, shape));
+    binding.BindInput(names.v[i].c_str(), TensorView<float>(memory_, kv[i].v + start, shape));
+  }
+}
+
+void OrtExecutor::BindNew(Ort::IoBinding& binding, int64_t num_tokens, int64_t kv_len,
+                          std::span<const KvLayerView> kv) {
+  for (size_t i = 0; i < kv.size(); ++i) {
+    const std::array<int64_t, 3> shape = {1, num_tokens, kv[i].width};
+    const int64_t start = kv_len * kv[i].width;
+    binding.BindOutput(new_.k[i].c_str(), TensorView<float>(memory_, kv[i].k + start, shape));
+    binding.BindOutput(new_.v[i].c_str(), TensorView<float>(memory_, kv[i].v + start, shape));
   }
 }
 
@@ -83,13 +95,8 @@ void OrtExecutor::BindCausal(Ort::IoBinding& binding, std::span<const int32_t> t
   const std::array<int64_t, 2> row_shape = {1, num_tokens};
   binding.BindInput(contract::kTokens, TensorView<int64_t>(memory_, causal_ids_.data(), row_shape));
   binding.BindInput(contract::kPositions, TensorView<int64_t>(memory_, causal_positions_.data(), row_shape));
-  BindPast(binding, kv_len, kv);
-  for (size_t i = 0; i < kv.size(); ++i) {
-    const std::array<int64_t, 3> shape = {1, num_tokens, kv[i].width};
-    const int64_t start = kv_len * kv[i].width;
-    binding.BindOutput(new_k_[i].c_str(), TensorView<float>(memory_, kv[i].k + start, shape));
-    binding.BindOutput(new_v_[i].c_str(), TensorView<float>(memory_, kv[i].v + start, shape));
-  }
+  BindPast(binding, past_, kv_len, kv);
+  BindNew(binding, num_tokens, kv_len, kv);
 }
 
 void OrtExecutor::Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) {
@@ -130,7 +137,7 @@ void OrtExecutor::BindDenoise(int64_t kv_len, std::span<const KvLayerView> kv, c
   if (bound_.kv_len != kv_len || !std::equal(kv.begin(), kv.end(), bound_.kv.begin(), bound_.kv.end(), SameRows)) {
     bound_.kv_len = -1;  // until all of it is bound
     std::iota(canvas_positions_.begin(), canvas_positions_.end(), kv_len);
-    BindPast(denoise_binding_, kv_len, kv);
+    BindPast(denoise_binding_, past_, kv_len, kv);
     bound_.kv.assign(kv.begin(), kv.end());
     bound_.kv_len = kv_len;
   }
@@ -145,6 +152,40 @@ void OrtExecutor::Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::
   TranslateOrtErrors<DeviceError>("denoise pass", [&] {
     BindDenoise(kv_len, kv, soft, hidden);
     graphs_.denoise->Run(run_options_, denoise_binding_);
+  });
+}
+
+void OrtExecutor::Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
+                         std::span<const KvLayerView> next_kv) {
+  RequireHome(graphs_.home);
+  const int64_t len = graphs_.model->canvas_len;
+  CheckViews(kv_len, kv);
+  CheckViews(kv_len + len, next_kv);
+  packed_ids_.clear();
+  packed_positions_.resize(static_cast<size_t>(3 * len));
+  auto position = packed_positions_.begin();
+  for (const auto& [group, start] : {std::pair(rows.canvas, kv_len), {rows.next, kv_len + len}, {rows.candidate, kv_len}}) {
+    DGRT_CHECK(static_cast<int64_t>(group.size()) == len);
+    packed_ids_.insert(packed_ids_.end(), group.begin(), group.end());
+    std::iota(position, position + len, start);
+    position += len;
+  }
+  Ort::Session& packed = graphs_.packed();
+  TranslateOrtErrors<DeviceError>("packed pass", [&] {
+    if (!packed_binding_) packed_binding_.emplace(packed);
+    Ort::IoBinding& binding = *packed_binding_;
+    const std::array<int64_t, 2> row_shape = {1, 3 * len};
+    const std::array<int64_t, 3> float_shape = {1, len, graphs_.model->hidden_size};
+    binding.BindInput(contract::kTokens, TensorView<int64_t>(memory_, packed_ids_.data(), row_shape));
+    binding.BindInput(contract::kPositions, TensorView<int64_t>(memory_, packed_positions_.data(), row_shape));
+    binding.BindInput(contract::kSoft, TensorView<float>(memory_, rows.soft, float_shape));
+    binding.BindInput(contract::kNextSoft, TensorView<float>(memory_, rows.next_soft, float_shape));
+    BindPast(binding, past_, kv_len, kv);
+    BindPast(binding, next_past_, kv_len, next_kv);
+    binding.BindOutput(contract::kHidden, TensorView<float>(memory_, rows.hidden, float_shape));
+    binding.BindOutput(contract::kNextHidden, TensorView<float>(memory_, rows.next_hidden, float_shape));
+    BindNew(binding, len, kv_len, kv);
+    packed.Run(run_options_, binding);
   });
 }
 

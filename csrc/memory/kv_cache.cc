@@ -46,7 +46,11 @@ int64_t KvBytes(std::span<const KvLayerShape> layers, int64_t kv_len, int64_t nu
 }
 
 KvCache::KvCache(std::vector<KvLayerShape> layers, int64_t max_rows, int64_t memory_limit_bytes)
-    : shapes_(std::move(layers)), views_(shapes_.size()), max_rows_(max_rows), limit_bytes_(memory_limit_bytes) {
+    : shapes_(std::move(layers)),
+      views_(shapes_.size()),
+      views_after_(shapes_.size()),
+      max_rows_(max_rows),
+      limit_bytes_(memory_limit_bytes) {
   DGRT_CHECK(max_rows > 0 && memory_limit_bytes >= 0);
   layers_.reserve(shapes_.size());
   for (const KvLayerShape& shape : shapes_) {
@@ -105,13 +109,20 @@ Reservation KvCache::Reserve(int64_t num_rows) {
   return Reservation(this);
 }
 
-std::span<const KvLayerView> KvCache::Views() {
+std::span<const KvLayerView> KvCache::FillViews(std::vector<KvLayerView>& views, int64_t kv_len) {
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
-    views_[i] = {reinterpret_cast<float*>(layer.buffers[0].base), reinterpret_cast<float*>(layer.buffers[1].base),
-                 layer.first(kv_len_), layer.shape->width};
+    views[i] = {reinterpret_cast<float*>(layer.buffers[0].base), reinterpret_cast<float*>(layer.buffers[1].base),
+                layer.first(kv_len), layer.shape->width};
   }
-  return views_;
+  return views;
+}
+
+std::span<const KvLayerView> KvCache::Views() { return FillViews(views_, kv_len_); }
+
+std::span<const KvLayerView> KvCache::ViewsAfter(int64_t num_rows) {
+  DGRT_CHECK(num_rows <= num_reserved_);
+  return FillViews(views_after_, kv_len_ + num_rows);
 }
 
 void KvCache::Clear() {

@@ -73,6 +73,9 @@ class KvCache {
   // until the next call.
   std::span<const KvLayerView> Views();
 
+  // The same as they will be when num_rows of the reserved rows have been published.
+  std::span<const KvLayerView> ViewsAfter(int64_t num_rows);
+
   // Forgets all rows and gives their memory back. No reservation may be held.
   void Clear();
 
@@ -93,6 +96,7 @@ class KvCache {
     int64_t first(int64_t kv_len) const { return shape->first(kv_len); }
   };
 
+  std::span<const KvLayerView> FillViews(std::vector<KvLayerView>& views, int64_t kv_len);
   bool Commit(Buffer* buffer, int64_t end);
   void Shrink(Buffer* buffer, int64_t begin, int64_t end) noexcept;
   void TrimTo(int64_t num_rows) noexcept;
@@ -102,7 +106,7 @@ class KvCache {
 
   const std::vector<KvLayerShape> shapes_;
   std::vector<Layer> layers_;  // one per shape
-  std::vector<KvLayerView> views_;
+  std::vector<KvLayerView> views_, views_after_;
   int64_t max_rows_ = 0;
   int64_t limit_bytes_ = 0;
   int64_t kv_len_ = 0;

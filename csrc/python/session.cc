@@ -28,7 +28,7 @@ std::unique_ptr<SessionObject> NewSession(const RuntimeObject& runtime, int64_t 
                                           std::optional<float> t_max, std::optional<int32_t> stability_threshold,
                                           std::optional<float> confidence_threshold,
                                           std::optional<std::vector<int32_t>> stop_ids, int32_t guarantee,
-                                          int32_t drafter, float causal_temperature) {
+                                          int32_t drafter, float causal_temperature, int32_t pipeline) {
   GenerateOptions options = runtime.runtime->default_options();
   options.max_new_tokens = max_new_tokens;
   options.seed = seed;
@@ -43,6 +43,7 @@ std::unique_ptr<SessionObject> NewSession(const RuntimeObject& runtime, int64_t 
   options.guarantee = static_cast<Guarantee>(guarantee);
   options.drafter = static_cast<DrafterKind>(drafter);
   options.causal_temperature = causal_temperature;
+  options.pipeline = static_cast<Pipeline>(pipeline);
   const py::gil_scoped_release release;
   return std::unique_ptr<SessionObject>(
       new SessionObject{runtime.runtime, Session(runtime.runtime.get(), options)});
@@ -107,6 +108,7 @@ py::dict StatsDict(SessionObject& self) {
   result["commit_passes"] = stats.commit_passes;
   result["causal_passes"] = stats.causal_passes;
   result["packed_passes"] = stats.packed_passes;
+  result["packed_commits"] = stats.packed_commits;
   result["draft_calls"] = stats.draft_calls;
   result["accepted_drafts"] = stats.accepted_drafts;
   result["row_tokens"] = stats.row_tokens;
@@ -119,6 +121,7 @@ py::dict StatsDict(SessionObject& self) {
   result["denoise_ms"] = stats.denoise_ms;
   result["commit_ms"] = stats.commit_ms;
   result["causal_ms"] = stats.causal_ms;
+  result["packed_ms"] = stats.packed_ms;
   result["head_ms"] = stats.head_ms;
   result["draft_ms"] = stats.draft_ms;
   result["total_ms"] = stats.total_ms;
@@ -136,7 +139,7 @@ void RegisterSession(py::module_& module) {
            py::arg("entropy_bound") = py::none(), py::arg("t_min") = py::none(), py::arg("t_max") = py::none(),
            py::arg("stability_threshold") = py::none(), py::arg("confidence_threshold") = py::none(),
            py::arg("stop_ids") = py::none(), py::arg("guarantee") = 0, py::arg("drafter") = 0,
-           py::arg("causal_temperature") = 1.0f)
+           py::arg("causal_temperature") = 1.0f, py::arg("pipeline") = 0)
       .def("prefill", &Prefill, py::arg("prompt"), "Runs the prompt, int32 [n], through the model; once.")
       .def("next_canvas", &NextCanvas, py::arg("on_step") = py::none(), py::kw_only(), py::arg("with_soft") = false,
            "Refines and commits one canvas and returns the emitted tokens.")

@@ -81,7 +81,7 @@ void Sample(SessionState& state, const CausalPlan& plan) {
     canvas.uniform[i] = NoiseUniform(key, NoiseStream::kCausalSampling, static_cast<uint32_t>(position));
   }
   const bool greedy = state.options.causal_temperature == 0;
-  VocabularyHeadParams params = HeadParams(state);
+  VocabularyHeadParams params = HeadParams(state, canvas);
   params.canvas_len = plan.num_rows;
   params.temperature = greedy ? 1.0f : state.options.causal_temperature;
   LaunchVocabularyHead(params, state.pool);

@@ -26,7 +26,9 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
                                 GenerateSink* sink) {
   const std::span<const int32_t> emitted(state.canvas.argmax.data(), static_cast<size_t>(emission.num_tokens));
   const bool goes_on = emission.finish == FinishReason::kNone;
-  if (goes_on) {  // nobody looks back on the last canvas
+  Speculation* const speculation = state.speculation.get();
+  const bool is_in_kv = speculation != nullptr && speculation->stage == Speculation::Stage::kRight;
+  if (goes_on && !is_in_kv) {  // nobody looks back on the last canvas
     {
       StageTimer timer(&state.stats.commit_ms);
       state.executor->Prefill(state.canvas.argmax, plan.kv_len, state.kv.Views());
@@ -38,6 +40,8 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
   DGRT_CHECK(state.tokens.size() + emitted.size() <= state.tokens.capacity());
 
   if (goes_on) rows.Publish(plan.num_rows);
+  if (is_in_kv) speculation->stage = Speculation::Stage::kCommitted;
+  state.stats.packed_commits += is_in_kv;
   const size_t before = state.tokens.size();
   state.tokens.insert(state.tokens.end(), emitted.begin(), emitted.end());
   ++state.canvas_index;

@@ -1,5 +1,6 @@
-// One denoise step: a decoder forward, the vocabulary head, acceptance, renoise. Called by refine.cc. Takes
-// canvas.tokens and canvas.soft, leaves the outcome in argmax, entropy, sampled, accepted, next_tokens and next_soft.
+// One denoise step: a decoder forward, the vocabulary head, acceptance, renoise. Called by refine.cc; the second half also
+// by speculate.cc. Takes tokens and soft of a canvas, leaves the outcome in argmax, entropy, sampled, accepted,
+// next_tokens and next_soft.
 #include "common/check.h"
 #include "kernels/kernels.h"
 #include "runtime/head.h"
@@ -10,11 +11,19 @@
 namespace dgrt {
 namespace {
 
-auto WhereIs(const CanvasPlan& plan, int32_t step) {
-  return [&plan, step] { return Message("canvas ", plan.index, ", denoise step ", step); };
+void RunHead(SessionState& state, int32_t index, int32_t step, Canvas& canvas) {
+  const SamplerOptions& sampler = state.options.sampler;
+  DrawUniforms(state.noise_key(index, step), canvas.uniform);
+  VocabularyHeadParams params = HeadParams(state, canvas);
+  params.canvas_len = state.model.canvas_len;
+  params.temperature = TemperatureOfStep(sampler.t_min, sampler.t_max, step, sampler.max_denoising_steps);
+  params.soft = step > 1 ? canvas.next_soft.data() : nullptr;  // nothing follows step 1
+  LaunchVocabularyHead(params, state.pool);
 }
 
-void Forward(SessionState& state, const CanvasPlan& plan, int32_t step) {
+}  // namespace
+
+void DenoiseStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
   Canvas& canvas = state.canvas;
   {
     StageTimer timer(&state.stats.denoise_ms);
@@ -22,32 +31,18 @@ void Forward(SessionState& state, const CanvasPlan& plan, int32_t step) {
   }
   ++state.stats.denoise_passes;
   state.stats.row_tokens += state.model.canvas_len;
-  RequireFinite({canvas.hidden.data(), canvas.hidden.size()}, "hidden states are", WhereIs(plan, step));
+  UpdateCanvas(state, plan.index, step, canvas);
 }
 
-void RunHead(SessionState& state, const CanvasPlan& plan, int32_t step) {
-  Canvas& canvas = state.canvas;
-  const SamplerOptions& sampler = state.options.sampler;
-  DrawUniforms(state.noise_key(plan.index, step), canvas.uniform);
-  VocabularyHeadParams params = HeadParams(state);
-  params.canvas_len = state.model.canvas_len;
-  params.temperature = TemperatureOfStep(sampler.t_min, sampler.t_max, step, sampler.max_denoising_steps);
-  params.soft = step > 1 ? canvas.next_soft.data() : nullptr;  // nothing follows step 1
-  LaunchVocabularyHead(params, state.pool);
-  RequireFinite(canvas.entropy, "entropies are", WhereIs(plan, step));
-}
-
-}  // namespace
-
-void DenoiseStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
-  Canvas& canvas = state.canvas;
-  Forward(state, plan, step);
+void UpdateCanvas(SessionState& state, int32_t index, int32_t step, Canvas& canvas) {
+  const auto where = [&] { return Message("canvas ", index, ", denoise step ", step); };
+  RequireFinite({canvas.hidden.data(), canvas.hidden.size()}, "hidden states are", where);
   StageTimer timer(&state.stats.head_ms);
   std::swap(canvas.argmax, canvas.previous_argmax);
-  RunHead(state, plan, step);
+  RunHead(state, index, step, canvas);
+  RequireFinite(canvas.entropy, "entropies are", where);
   AcceptByEntropy(canvas.entropy, state.options.sampler.entropy_bound, canvas.accepted);
-  Renoise(state.noise_key(plan.index, step), state.model.vocab_size, {}, canvas.accepted, canvas.sampled,
-          canvas.next_tokens);
+  Renoise(state.noise_key(index, step), state.model.vocab_size, {}, canvas.accepted, canvas.sampled, canvas.next_tokens);
 }
 
 }  // namespace dgrt

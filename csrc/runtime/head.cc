@@ -6,8 +6,7 @@
 
 namespace dgrt {
 
-VocabularyHeadParams HeadParams(SessionState& state) {
-  Canvas& canvas = state.canvas;
+VocabularyHeadParams HeadParams(SessionState& state, Canvas& canvas) {
   VocabularyHeadParams params;
   params.hidden = canvas.hidden.data();
   params.table = state.table;
@@ -17,7 +16,7 @@ VocabularyHeadParams HeadParams(SessionState& state) {
   params.argmax = canvas.argmax.data();
   params.entropy = canvas.entropy.data();
   params.sampled = canvas.sampled.data();
-  params.workspace = canvas.head_workspace.data();
+  params.workspace = state.head_workspace.data();
   return params;
 }
 

@@ -10,8 +10,8 @@
 
 namespace dgrt {
 
-// Parameters over the buffers of state.canvas; length and temperature are the caller's to set, `soft` is null.
-VocabularyHeadParams HeadParams(SessionState& state);
+// Parameters over the buffers of a canvas; length and temperature are the caller's to set, `soft` is null.
+VocabularyHeadParams HeadParams(SessionState& state, Canvas& canvas);
 
 bool AllFinite(std::span<const float> numbers);
 

@@ -27,6 +27,13 @@ enum class Guarantee : int32_t {
   kCausal = 1,  // those of plain sampling from the causal pass, for a seed, with any drafter
 };
 
+// Commit speculation of kExact: whether a denoise step may carry along what follows if it is the last one.
+enum class Pipeline : int32_t {
+  kAuto = 0,  // where the device makes it pay
+  kOff = 1,   // never: the plain loop
+  kOn = 2,    // in every step but the first
+};
+
 enum class DrafterKind : int32_t { kNone = 0, kSuffix = 1 };
 
 struct GenerateOptions {
@@ -34,6 +41,7 @@ struct GenerateOptions {
   uint64_t seed = 0;
   uint32_t request = 0;              // distinguishes requests that share a seed; < 2^24
   Guarantee guarantee = Guarantee::kExact;
+  Pipeline pipeline = Pipeline::kAuto;       // only of kExact; changes the passes, never the tokens
   DrafterKind drafter = DrafterKind::kNone;  // only with kCausal
   float causal_temperature = 1;      // of kCausal; 1: the model's own distribution, 0: its most likely token
   std::function<std::unique_ptr<Drafter>()> make_drafter;  // a drafter of the caller's own, in place of `drafter`

@@ -1,25 +1,13 @@
 // Stage 3, refine: the loop of denoise steps on one canvas and its stop rule. Called by generate.cc. Writes the canvas
 // only: tokens and KV length are not its business.
 #include <algorithm>
+#include <utility>
 
 #include "runtime/noise.h"
 #include "runtime/session.h"
 
 namespace dgrt {
 namespace {
-
-void StartCanvas(SessionState& state, const CanvasPlan& plan) {
-  Canvas& canvas = state.canvas;
-  if (state.has_start_canvas) {
-    std::copy(state.start_canvas.begin(), state.start_canvas.end(), canvas.tokens.begin());
-  } else {
-    DrawInitialCanvas(state.noise_key(plan.index, 0), state.model.vocab_size, {}, canvas.tokens);
-  }
-  std::copy(canvas.tokens.begin(), canvas.tokens.end(), canvas.argmax.begin());
-  std::fill(canvas.soft.begin(), canvas.soft.end(), 0.0f);
-  canvas.num_steps = 0;
-  canvas.num_equal = 0;
-}
 
 // Stable: the argmax canvases of the `stability_threshold` steps before equal this one's (a run of equal canvases says
 // the same as keeping them all; the starting canvas does not count). Confident: mean entropy below the threshold.
@@ -28,8 +16,14 @@ bool StopRuleHolds(Canvas& canvas, const SamplerOptions& sampler) {
   canvas.num_equal = equal ? canvas.num_equal + 1 : 0;
   double sum = 0;
   for (const float entropy : canvas.entropy) sum += static_cast<double>(entropy);
-  const float mean = static_cast<float>(sum / static_cast<double>(canvas.entropy.size()));
-  return canvas.num_equal >= sampler.stability_threshold && mean < sampler.confidence_threshold;
+  canvas.mean_entropy = static_cast<float>(sum / static_cast<double>(canvas.entropy.size()));
+  return canvas.num_equal >= sampler.stability_threshold && canvas.mean_entropy < sampler.confidence_threshold;
+}
+
+void RunStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
+  if (WorthPacking(state, plan)) return PackedStep(state, plan, step);
+  DenoiseStep(state, plan, step);
+  CheckSpeculation(state);
 }
 
 StepView ViewOfStep(const SessionState& state, const CanvasPlan& plan, int32_t step, bool stopped) {
@@ -54,12 +48,22 @@ StepView ViewOfStep(const SessionState& state, const CanvasPlan& plan, int32_t s
 
 }  // namespace
 
+void StartCanvas(const SessionState& state, int32_t index, Canvas& canvas) {
+  DrawInitialCanvas(state.noise_key(index, 0), state.model.vocab_size, {}, canvas.tokens);
+  std::copy(canvas.tokens.begin(), canvas.tokens.end(), canvas.argmax.begin());
+  std::fill(canvas.soft.begin(), canvas.soft.end(), 0.0f);
+  canvas.num_steps = 0;
+  canvas.num_equal = 0;
+}
+
 RefineOutcome Refine(SessionState& state, const CanvasPlan& plan, GenerateSink* sink) {
   Canvas& canvas = state.canvas;
-  StartCanvas(state, plan);
+  bool has_first_step = AdoptNextCanvas(state);
+  if (!has_first_step) StartCanvas(state, plan.index, canvas);
+  if (state.has_start_canvas) canvas.tokens = canvas.argmax = state.start_canvas;
   for (int32_t step = state.options.sampler.max_denoising_steps; step >= 1; --step) {
     if (state.cancelled.load()) return RefineOutcome::kCancelled;
-    DenoiseStep(state, plan, step);
+    if (!std::exchange(has_first_step, false)) RunStep(state, plan, step);
     ++canvas.num_steps;
     const bool stopped = StopRuleHolds(canvas, state.options.sampler);
     if (sink != nullptr) sink->OnStep(ViewOfStep(state, plan, step, stopped));

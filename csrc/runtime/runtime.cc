@@ -76,6 +76,9 @@ void CheckOptions(const GenerateOptions& options, const ModelFacts& model) {
   if (options.guarantee == Guarantee::kExact && (options.drafter != DrafterKind::kNone || options.make_drafter)) {
     throw InvalidArgument("drafter: expected none with guarantee exact, found a drafter; guarantee causal takes one");
   }
+  if (options.pipeline < Pipeline::kAuto || options.pipeline > Pipeline::kOn) {
+    Reject("pipeline", "0 (auto), 1 (off) or 2 (on)", static_cast<int32_t>(options.pipeline));
+  }
   const float temperature = options.causal_temperature;
   if (!(temperature == 0 || temperature >= kLowestTemperature) || !std::isfinite(temperature)) {
     Reject("causal_temperature", Message("0, or a number from ", kLowestTemperature).c_str(), temperature);
@@ -90,10 +93,15 @@ std::vector<KvLayerShape> KvShapes(const ModelFacts& model) {
   return shapes;
 }
 
-int64_t WorkspaceBytes(const ModelFacts& model) {
+bool MaySpeculate(const GenerateOptions& options) {
+  return options.guarantee == Guarantee::kExact && options.pipeline != Pipeline::kOff;
+}
+
+int64_t WorkspaceBytes(const ModelFacts& model, bool may_speculate) {
+  const int64_t num_canvases = may_speculate ? 2 : 1;
   const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4;  // five token rows, accepted, entropy, uniform, start canvas
   const int64_t rows = 3 * model.canvas_len * model.hidden_size * static_cast<int64_t>(sizeof(float));
-  return per_position * model.canvas_len + rows +
+  return num_canvases * (per_position * model.canvas_len + rows) +
          static_cast<int64_t>(
              VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size));
 }
@@ -108,8 +116,6 @@ Canvas::Canvas(const ModelFacts& model) {
   entropy.assign(positions, 0);
   uniform.assign(positions, 0);
   for (AlignedBuffer<float>* buffer : {&soft, &next_soft, &hidden}) *buffer = AlignedBuffer<float>(floats);
-  head_workspace = AlignedBuffer<unsigned char>(
-      VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size));
 }
 
 namespace {
@@ -129,8 +135,11 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Threa
       pool(threads),
       options(wanted),
       executor(engine.CreateExecutor()),
-      kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(model))),
+      kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(model, MaySpeculate(wanted)))),
       canvas(model),
+      head_workspace(VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size)),
+      is_row_bound(engine.is_row_bound()),
+      speculation(MaySpeculate(wanted) ? std::make_unique<Speculation>(model) : nullptr),
       drafter(MakeDrafter(wanted)),
       start_canvas(static_cast<size_t>(model.canvas_len)) {}
 
@@ -160,7 +169,7 @@ MemoryPlan Runtime::memory() const {
   const ModelFacts& facts = model();
   MemoryPlan plan;
   plan.weight_bytes = impl_->weight_bytes;
-  plan.workspace_bytes = WorkspaceBytes(facts);
+  plan.workspace_bytes = WorkspaceBytes(facts, MaySpeculate(impl_->defaults));
   const std::vector<KvLayerShape> shapes = KvShapes(facts);
   // The longest prompt: nothing holds more, whichever of its reservations is the largest.
   ForEachReservation(facts.context_len - facts.canvas_len, facts.canvas_len, [&](int64_t kv_len, int64_t num_rows) {

@@ -20,7 +20,7 @@
 namespace dgrt {
 
 // The canvas in work and the scratch of its denoise steps. All memory is taken when the session is made.
-// Written by refine.cc and denoise_step.cc; commit.cc only reads.
+// Written by refine.cc and denoise_step.cc (the next canvas also by speculate.cc); commit.cc only reads.
 struct Canvas {
   explicit Canvas(const ModelFacts& model);
 
@@ -35,9 +35,25 @@ struct Canvas {
   AlignedBuffer<float> soft;             // [L, D] self-conditioning of the step; zeros on the first
   AlignedBuffer<float> next_soft;        // [L, D] for the next step; swapped with soft
   AlignedBuffer<float> hidden;           // [L, D] engine output
-  AlignedBuffer<unsigned char> head_workspace;
   int32_t num_steps = 0;                 // steps done
   int32_t num_equal = 0;                 // steps right before the last one with the same argmax canvas
+  float mean_entropy = 0;                // of the last step, nats
+};
+
+// What was computed ahead in the hope that the canvas in work ends as `candidate`. Stages: written by speculate.cc, except
+// kRight -> kCommitted, which is commit.cc's.
+struct Speculation {
+  explicit Speculation(const ModelFacts& model)
+      : next(model), candidate(static_cast<size_t>(model.canvas_len), model.pad_token_id) {}
+
+  enum class Stage {
+    kNone,
+    kRight,      // the argmax canvas is the candidate: the reserved KV rows are its, `next` has done its first step
+    kCommitted,  // the candidate was committed: `next` is the canvas to go on with
+  };
+  Canvas next;
+  std::vector<int32_t> candidate;  // [L]
+  Stage stage = Stage::kNone;
 };
 
 struct SessionState {
@@ -52,6 +68,9 @@ struct SessionState {
   const std::unique_ptr<Executor> executor;
   KvCache kv;  // before the canvas: a memory limit that is too low is found before memory is taken
   Canvas canvas;
+  AlignedBuffer<unsigned char> head_workspace;
+  const bool is_row_bound;                         // of the engine's device
+  const std::unique_ptr<Speculation> speculation;  // null: the plain loop
 
   int64_t prompt_len = 0;             // 0: not prefilled
   std::vector<int32_t> tokens;        // committed, emitted
@@ -77,8 +96,11 @@ void CheckOptions(const GenerateOptions& options, const ModelFacts& model);
 // Throws InvalidArgument, naming the first token that is not in [0, vocab_size).
 void RequireTokens(const char* what, std::span<const int32_t> tokens, int64_t vocab_size);
 
+// Whether a session with these options may compute ahead, which takes a second canvas.
+bool MaySpeculate(const GenerateOptions& options);
+
 // Bytes of one session beside its KV rows.
-int64_t WorkspaceBytes(const ModelFacts& model);
+int64_t WorkspaceBytes(const ModelFacts& model, bool may_speculate);
 
 // The layers of a model as the KV cache wants them.
 std::vector<KvLayerShape> KvShapes(const ModelFacts& model);
@@ -92,8 +114,26 @@ void PrefillPrompt(SessionState& state, std::span<const int32_t> prompt);
 enum class RefineOutcome { kDone, kCancelled };
 RefineOutcome Refine(SessionState& state, const CanvasPlan& plan, GenerateSink* sink);
 
+// refine.cc: a canvas before its first step: noise, no self-conditioning.
+void StartCanvas(const SessionState& state, int32_t index, Canvas& canvas);
+
 // denoise_step.cc: one decoder forward and one sampler update of state.canvas at step n.
 void DenoiseStep(SessionState& state, const CanvasPlan& plan, int32_t step);
+
+// denoise_step.cc: the sampler update alone, from canvas.hidden; `index` of the canvas in its request.
+void UpdateCanvas(SessionState& state, int32_t index, int32_t step, Canvas& canvas);
+
+// speculate.cc: whether the next step should be a PackedStep. A matter of speed only.
+bool WorthPacking(const SessionState& state, const CanvasPlan& plan);
+
+// speculate.cc: DenoiseStep that also computes ahead.
+void PackedStep(SessionState& state, const CanvasPlan& plan, int32_t step);
+
+// speculate.cc: after a plain step: what was computed ahead is void if the argmax canvas has changed.
+void CheckSpeculation(SessionState& state);
+
+// speculate.cc: makes the canvas that was computed ahead the canvas in work, if there is one. True: its first step is done.
+bool AdoptNextCanvas(SessionState& state);
 
 // commit.cc: what of the finished canvas is emitted and why the request ends, if it does. No side effects.
 struct Emission {

@@ -11,7 +11,8 @@ struct Stats {
   int64_t denoise_passes = 0;   // denoise_step.cc
   int64_t commit_passes = 0;    // commit.cc: passes that write a finished canvas into KV
   int64_t causal_passes = 0;    // causal.cc: passes that emit tokens of the causal distribution
-  int64_t packed_passes = 0;    // passes with rows of several stages (0 in the plain loop)
+  int64_t packed_passes = 0;    // speculate.cc: a denoise step, a commit and the next canvas's first step in one
+  int64_t packed_commits = 0;   // commit.cc: commits whose KV rows a packed pass had written
   int64_t draft_calls = 0;      // drafter calls (0 with drafter "none")
   int64_t accepted_drafts = 0;  // drafted positions that were committed unchanged
   int64_t row_tokens = 0;       // token rows over all passes
@@ -23,6 +24,7 @@ struct Stats {
   double denoise_ms = 0;        // engine time of denoise passes
   double commit_ms = 0;         // engine time of commit passes
   double causal_ms = 0;         // engine time of causal passes
+  double packed_ms = 0;         // engine time of packed passes
   double head_ms = 0;           // vocabulary head, acceptance and renoise
   double draft_ms = 0;
   double total_ms = 0;

@@ -10,7 +10,7 @@ import re
 from dataclasses import fields
 from typing import Any
 
-from dgrt.options import DRAFTERS, GUARANTEES, GenerateOptions, make_options
+from dgrt.options import DRAFTERS, GUARANTEES, PIPELINES, GenerateOptions, make_options
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -53,6 +53,10 @@ def add_generation(parser: argparse.ArgumentParser, *, max_new_tokens: int | Non
     group.add_argument(
         "--drafter", default="none", metavar="NAME",
         help=f"{' or '.join(DRAFTERS)}: who proposes tokens; changes the speed only (default: none)",
+    )  # fmt: skip
+    group.add_argument(
+        "--pipeline", default="auto", metavar="WHEN",
+        help=f"{', '.join(PIPELINES)}: compute the commit ahead; changes the speed only (default: auto)",
     )  # fmt: skip
     group.add_argument("--temperature", type=number, metavar="T", help="of --guarantee causal; 0: greedy (default: 1)")
     group = parser.add_argument_group("sampler (defaults: the engine's)")

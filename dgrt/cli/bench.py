@@ -115,7 +115,7 @@ def measure(result: GenerateResult) -> dict[str, float]:
     return {
         "denoise_ms_per_step": stats.denoise_ms / steps,
         "head_ms_per_step": stats.head_ms / steps,
-        "steps_per_canvas": stats.denoise_passes / max(stats.canvases, 1),
+        "steps_per_canvas": sum(stats.steps_per_canvas) / max(stats.canvases, 1),
         "tokens_per_second": stats.tokens_per_second,
         "tokens_per_pass": stats.tokens_per_pass,
         "prefill_ms": stats.prefill_ms,

@@ -93,7 +93,7 @@ def cut_entries(cut: Cut, entries: Mapping[str, TensorEntry], folder: Path) -> d
 def num_passes(config: ModelConfig) -> int:
     """Model passes of the comparison, the reference's and the graphs'."""
     chunks, pasts = _lengths(config)
-    return 3 * len(chunks) + 2 * len(pasts)
+    return 3 * len(chunks) + 2 * len(pasts) + 2 * len(_packed_pasts(pasts))
 
 
 def check_parity(
@@ -154,7 +154,7 @@ class _Worst:
 def _compare(
     cut: Cut, tensors: Mapping[str, TensorEntry], files: Mapping[str, Path], seed: int, advance: Callable[[int], None]
 ) -> _Worst:
-    """Worst difference over chunked prefill and score and over denoise with no, a short and a long past."""
+    """Worst difference over chunked prefill and score and over denoise and packed with no, a short and a long past."""
     config = cut.config
     chunks, pasts = _lengths(config)
     rng = np.random.default_rng(seed)
@@ -164,9 +164,9 @@ def _compare(
 
     reference = Reference(cut.raw, tensors)
     expected_kv, expected_causal = reference.prefill(tokens, chunks, advance)
-    expected_hidden = []
-    for past in pasts:
-        expected_hidden.append(reference.denoise(canvas, soft, expected_kv, past))
+    expected_hidden = {}
+    for past in (*pasts, *(past + config.canvas_len for past in _packed_pasts(pasts))):
+        expected_hidden[past] = reference.denoise(canvas, soft, expected_kv, past)
         advance(1)
     del reference  # its fp32 weights go before the sessions come
 
@@ -175,35 +175,65 @@ def _compare(
     session = _session(files[contract.SCORE_GRAPH])
     differences += _causal_differences("score", session, config, tokens, chunks, expected_kv, expected_causal, advance)
     session = _session(files[contract.DENOISE_GRAPH])
-    for past, expected in zip(pasts, expected_hidden, strict=True):
+    for past in pasts:
         feeds = {contract.CANVAS.name: canvas[None], contract.SOFT.name: soft[None],
                  contract.DENOISE_POSITIONS.name: np.arange(past, past + config.canvas_len)[None],
                  **_past_feeds(config, expected_kv, past)}  # fmt: skip
         hidden = session.run(None, feeds)[0][0]
         advance(1)
-        differences.append(_difference(hidden, expected, f"denoise hidden states with {past} past tokens"))
+        differences.append(_difference(hidden, expected_hidden[past], f"denoise hidden states with {past} past tokens"))
+    session = _session(files[contract.PACKED_GRAPH])
+    for past in _packed_pasts(pasts):
+        end = past + config.canvas_len  # the candidate is what the prompt holds there; both canvases are `canvas`
+        places = [np.arange(past, end), np.arange(end, end + config.canvas_len), np.arange(past, end)]
+        feeds = {contract.PACKED_TOKENS.name: np.concatenate((canvas, canvas, tokens[past:end]))[None],
+                 contract.PACKED_POSITIONS.name: np.concatenate(places)[None],
+                 contract.SOFT.name: soft[None], contract.NEXT_SOFT.name: soft[None],
+                 **_past_feeds(config, expected_kv, past),
+                 **_past_feeds(config, expected_kv, past, ahead=config.canvas_len)}  # fmt: skip
+        found = [tensor[0] for tensor in session.run(None, feeds)]
+        advance(1)
+        wanted = [expected_hidden[past], expected_hidden[end], *(rows[past:end] for rows in expected_kv)]
+        places = ["hidden states", "hidden states of the next canvas", *_kv_places(config)]
+        differences += [
+            _difference(actual, expected, f"packed {place} with {past} past tokens")
+            for actual, expected, place in zip(found, wanted, places, strict=True)
+        ]
     return max(differences, key=lambda w: w.error / w.allowed)
 
 
 def _lengths(config: ModelConfig) -> tuple[list[int], list[int]]:
     """Chunk lengths of the prefill, and the past of each denoise pass: none, half a window, more than a window.
 
-    Chunks start with a single token, so that borders fall on odd places.
+    Chunks start with a single token, so that borders fall on odd places. The last one is the candidate of a packed pass.
     """
     window, total = config.sliding_window, config.sliding_window + 9
     chunks = [1]
     while (left := total - sum(chunks)) > 0:
         chunks.append(min(left, _MAX_CHUNK, max(1, total // 2)))
-    return chunks, sorted({0, window // 2, total})
+    return [*chunks, config.canvas_len], sorted({0, window // 2, total})
 
 
-def _past_feeds(config: ModelConfig, kv: list[np.ndarray], past: int) -> dict[str, np.ndarray]:
-    """past_k.N and past_v.N for `past` committed tokens, from rows [T, K] of every layer."""
+def _packed_pasts(pasts: list[int]) -> list[int]:
+    """No past and the longest: where the rows that leave the window of the next canvas differ most."""
+    return [pasts[0], pasts[-1]]
+
+
+def _kv_places(config: ModelConfig) -> list[str]:
+    return [f"{kind} of layer {layer}" for layer in range(len(config.layers)) for kind in ("keys", "values")]
+
+
+def _past_feeds(config: ModelConfig, kv: list[np.ndarray], past: int, ahead: int = 0) -> dict[str, np.ndarray]:
+    """past_k.N and past_v.N for `past` committed tokens, from rows [T, K] of every layer.
+
+    With `ahead`: next_past_k.N and next_past_v.N for a canvas that starts so many tokens later.
+    """
+    tensors = (contract.NEXT_PAST_K, contract.NEXT_PAST_V) if ahead else (contract.PAST_K, contract.PAST_V)
     feeds = {}
     for index, layer in enumerate(config.layers):
-        first = max(0, past - (config.sliding_window - 1)) if layer.type == "sliding" else 0
-        for tensor, rows in ((contract.PAST_K, kv[2 * index]), (contract.PAST_V, kv[2 * index + 1])):
-            feeds[contract.layer_tensor(tensor, index)] = rows[None, first:past]
+        first = max(0, past + ahead - (config.sliding_window - 1)) if layer.type == "sliding" else 0
+        for tensor, rows in zip(tensors, kv[2 * index : 2 * index + 2], strict=True):
+            feeds[contract.layer_tensor(tensor, index)] = rows[None, min(first, past) : past]
     return feeds
 
 
@@ -230,8 +260,7 @@ def _causal_differences(
             rows.append(new[0])
         advance(1)
         done += size
-    places = [f"{kind} of layer {layer}" for layer in range(len(config.layers)) for kind in ("keys", "values")]
-    places = [*([] if hidden is None else ["hidden states"]), *places]
+    places = [*([] if hidden is None else ["hidden states"]), *_kv_places(config)]
     return [
         _difference(np.concatenate(rows), wanted, f"{graph} {place}")
         for rows, wanted, place in zip(collected, expected, places, strict=True)

@@ -4,14 +4,14 @@
 regenerates and compares. Changing anything here means a new CONTRACT_VERSION and a CHANGELOG line.
 
 Axis letters: S tokens of a prefill chunk, L canvas, P past rows of a layer (full layers: all committed tokens;
-sliding layers: the last W - 1), K num_kv_heads * head_dim of the layer, D hidden size. Leading 1 is the batch.
+sliding layers: the last W - 1), Q the same for a canvas L tokens further on, K num_kv_heads * head_dim of the layer, D hidden size. Leading 1 is the batch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 FORMAT = "dgrt-engine"
 MANIFEST_FILE = "manifest.json"
 
@@ -28,6 +28,7 @@ class Tensor:
 PREFILL_GRAPH = "prefill"
 DENOISE_GRAPH = "denoise"
 SCORE_GRAPH = "score"
+PACKED_GRAPH = "packed"
 
 TOKENS = Tensor("tokens", ("1", "S"), "int64")
 CANVAS = Tensor("canvas", ("1", "L"), "int64")
@@ -40,12 +41,25 @@ NEW_K = Tensor("new_k.{layer}", ("1", "S", "K"), "float32")
 NEW_V = Tensor("new_v.{layer}", ("1", "S", "K"), "float32")
 HIDDEN = Tensor("hidden", ("1", "L", "D"), "float32")
 SCORE_HIDDEN = Tensor("hidden", ("1", "S", "D"), "float32")
+# Of the packed pass: L rows each of the canvas, of the canvas after it, and of the candidate to commit between them.
+PACKED_TOKENS = Tensor("tokens", ("1", "3L"), "int64")
+PACKED_POSITIONS = Tensor("positions", ("1", "3L"), "int64")
+NEXT_SOFT = Tensor("next_soft", ("1", "L", "D"), "float32")
+NEXT_PAST_K = Tensor("next_past_k.{layer}", ("1", "Q", "K"), "float32")
+NEXT_PAST_V = Tensor("next_past_v.{layer}", ("1", "Q", "K"), "float32")
+NEXT_HIDDEN = Tensor("next_hidden", ("1", "L", "D"), "float32")
+PACKED_NEW_K = Tensor("new_k.{layer}", ("1", "L", "K"), "float32")
+PACKED_NEW_V = Tensor("new_v.{layer}", ("1", "L", "K"), "float32")
 
 # Inputs and outputs in graph order; layered tensors are interleaved per layer (k.0, v.0, k.1, v.1, ...).
 GRAPHS: dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = {
     PREFILL_GRAPH: ((TOKENS, PREFILL_POSITIONS, PAST_K, PAST_V), (NEW_K, NEW_V)),
     DENOISE_GRAPH: ((CANVAS, DENOISE_POSITIONS, SOFT, PAST_K, PAST_V), (HIDDEN,)),
     SCORE_GRAPH: ((TOKENS, PREFILL_POSITIONS, PAST_K, PAST_V), (SCORE_HIDDEN, NEW_K, NEW_V)),
+    PACKED_GRAPH: (
+        (PACKED_TOKENS, PACKED_POSITIONS, SOFT, NEXT_SOFT, PAST_K, PAST_V, NEXT_PAST_K, NEXT_PAST_V),
+        (HIDDEN, NEXT_HIDDEN, PACKED_NEW_K, PACKED_NEW_V),
+    ),
 }
 
 
@@ -64,7 +78,11 @@ _HEADER_TENSORS: dict[str, Tensor] = {
     "kPastV": PAST_V,
     "kNewK": NEW_K,
     "kNewV": NEW_V,
-    "kHidden": HIDDEN,  # the same name in both graphs that have it
+    "kHidden": HIDDEN,  # the same name in all graphs that have it
+    "kNextSoft": NEXT_SOFT,
+    "kNextPastK": NEXT_PAST_K,
+    "kNextPastV": NEXT_PAST_V,
+    "kNextHidden": NEXT_HIDDEN,
 }
 
 
@@ -76,10 +94,11 @@ def header_text() -> str:
         "kPrefillGraph": PREFILL_GRAPH,
         "kDenoiseGraph": DENOISE_GRAPH,
         "kScoreGraph": SCORE_GRAPH,
+        "kPackedGraph": PACKED_GRAPH,
     }
     lines = [
         "// Generated from export/dgrt_export/contract.py by `python -m dgrt_export.contract`; do not edit.",
-        "// Names of graphs, inputs and outputs. kPastK, kPastV, kNewK, kNewV are prefixes: append the layer number.",
+        "// Names of graphs, inputs and outputs. Those that end in a point are prefixes: append the layer number.",
         "#pragma once",
         "",
         "namespace dgrt::contract {",

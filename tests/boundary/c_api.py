@@ -46,7 +46,7 @@ SessionOptions: Any = struct(
     "SessionOptions", request=c_uint32, seed=c_uint64, max_new_tokens=c_int64, max_denoising_steps=c_int32,
     stability_threshold=c_int32, entropy_bound=c_float, confidence_threshold=c_float, t_min=c_float, t_max=c_float,
     stop_ids=Ids, num_stop_ids=c_uint64, guarantee=c_int32, drafter=c_int32, causal_temperature=c_float,
-    reserved=c_int32,
+    pipeline=c_int32,
 )  # fmt: skip
 Step: Any = struct(
     "Step", canvas_index=c_int32, step=c_int32, temperature=c_float, kv_len=c_int64, canvas_len=c_int64,
@@ -65,6 +65,7 @@ Stats: Any = struct(
     "Stats", finish_reason=c_int32, **dict.fromkeys(COUNTERS, c_int64), kv_len=c_int64, peak_kv_bytes=c_int64,
     tokens_per_pass=c_double, **dict.fromkeys(TIMES, c_double), steps_per_canvas=Ids,
     num_steps_per_canvas=c_uint64, causal_passes=c_int64, causal_ms=c_double,
+    packed_commits=c_int64, packed_ms=c_double,
 )  # fmt: skip
 
 

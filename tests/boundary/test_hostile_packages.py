@@ -101,7 +101,7 @@ def test_another_contract_version(package: Package, refused: Callable[..., str],
     assert f"contract_version: expected {current}, found {version}" in refused(package.save())
 
 
-@pytest.mark.parametrize("name", ["prefill.onnx", "score.onnx", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["prefill.onnx", "score.onnx", "packed.onnx", "model.safetensors", "tokenizer.json"])
 def test_missing_truncated_longer_and_changed_files(package: Package, refused: Callable[..., str], name: str) -> None:
     content, folder = package.read(name), package.save()
     size = len(content)

@@ -35,6 +35,7 @@ class Package {
     Add("prefill.onnx", "prefill graph");
     Add("denoise.onnx", "denoise graph");
     Add("score.onnx", "score graph");
+    Add("packed.onnx", "packed graph");
     Add("model.safetensors", std::string(10 + 8 * 4 * 4, 'w'));
     manifest["format"] = "dgrt-engine";
     manifest["contract_version"] = contract::kContractVersion;
@@ -49,7 +50,9 @@ class Package {
     manifest["generation"] = {{"max_denoising_steps", 48}, {"entropy_bound", 0.1},       {"t_min", 0.4},
                               {"t_max", 0.8},              {"stability_threshold", 1},   {"confidence_threshold", 0.005},
                               {"stop_ids", {1, 7}}};
-    manifest["graphs"] = {{"prefill", {{"file", "prefill.onnx"}}}, {"denoise", {{"file", "denoise.onnx"}}}, {"score", {{"file", "score.onnx"}}}};
+    for (const char* graph : {"prefill", "denoise", "score", "packed"}) {
+      manifest["graphs"][graph]["file"] = std::string(graph) + ".onnx";
+    }
     manifest["embedding"] = {{"file", "model.safetensors"}, {"offset", 10}, {"bytes", 128}, {"dtype", "float32"}};
     manifest["weight_files"] = {"model.safetensors"};
   }

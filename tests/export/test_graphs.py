@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from safetensors.torch import load_file
 
-GRAPHS = ("prefill", "denoise", "score")
+GRAPHS = ("prefill", "denoise", "score", "packed")
 FORMS = ("dense", "unrolled", "loop")
 
 
@@ -93,6 +93,12 @@ def test_denoise_has_no_mask_and_the_causal_graphs_one_per_layer_type(engines):
         assert len(masks) == layers and masks[0] == masks[2] != masks[1] and masks[3:] == masks[1:2] * (layers - 3)
 
 
+def test_in_the_packed_graph_only_the_candidate_has_a_mask(engines):
+    attention = [n for n in nodes(load(engines("one_kv_head"), "packed").graph) if n.op_type == "Attention"]
+    masked = [node for node in attention if len(node.input) == 4]
+    assert (len(attention), len(masked)) == (2 * 4 + 3, 3)  # of the candidate the last layer keeps K and V only
+
+
 def test_rotary_tables_are_computed_once_per_layer_type(engines):
     for graph in GRAPHS:
         operators = [node.op_type for node in nodes(load(engines("six_layers_bf16"), graph).graph)]
@@ -110,7 +116,8 @@ def test_the_last_prefill_layer_reads_nothing_but_keys_and_values(engines):
 def test_layer_scalars_of_both_sides_are_honoured(engines):
     encoder, decoder = "model.encoder.language_model.layers.{}.layer_scalar", "model.decoder.layers.{}.layer_scalar"
     expected = {"prefill": {encoder.format(0)}, "score": {encoder.format(n) for n in (0, 1)},
-                "denoise": {decoder.format(n) for n in (0, 1)}}  # fmt: skip
+                "denoise": {decoder.format(n) for n in (0, 1)},
+                "packed": {decoder.format(n) for n in (0, 1)} | {encoder.format(0)}}  # fmt: skip
     for graph in GRAPHS:
         names = {tensor.name for tensor in load(engines("plain"), graph).graph.initializer}
         assert {name for name in names if "layer_scalar" in name} == expected[graph]

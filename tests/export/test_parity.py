@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from compare import assert_close
 from graph_runner import GraphRunner
-from tolerances import tolerance
+from tolerances import EXACT, tolerance
 
 WINDOW = models.spec("plain").window
 
@@ -215,3 +215,23 @@ def test_the_smallest_shapes_pass_the_gate(tmp_path, shape, form):
 
     folder = models.build_checkpoint(models.ModelSpec("extreme", **shape), tmp_path / "c")
     assert export(folder, tmp_path / "e", moe=form).manifest["parity"]["max_abs_error"] < tolerance("kv").absolute
+
+
+@pytest.mark.parametrize("spec", models.RANDOM_SPECS, ids=lambda s: s.name)
+def test_a_packed_pass_equals_its_three_passes(runners, spec):
+    """With no past, with a past that the window cuts, and with canvases longer than the window."""
+    runner = runners(spec.name)
+    rng = np.random.default_rng(3)
+    canvases = rng.integers(0, spec.vocab_size, (2, spec.canvas_len))
+    candidate = random_tokens(runner, spec.canvas_len, 1)
+    softs = rng.standard_normal((2, spec.canvas_len, spec.hidden_size), dtype=np.float32)
+    for past in (0, 1, spec.window - 1, 2 * spec.window + 3):
+        kv = runner.prefill(random_tokens(runner, past, 2), []) if past else runner.empty()
+        hidden, next_hidden, new = runner.packed(canvases, softs, candidate, kv, past)
+        _, wanted_new = runner.score(candidate, kv, past)
+        assert_close(hidden, runner.denoise(canvases[0], softs[0], kv, past), EXACT, f"canvas, {past} past tokens")
+        behind = [np.concatenate((rows, more)) for rows, more in zip(kv, wanted_new, strict=True)]
+        wanted = runner.denoise(canvases[1], softs[1], behind, past + spec.canvas_len)
+        assert_close(next_hidden, wanted, EXACT, f"next canvas, {past} past tokens")
+        for rows, wanted_rows in zip(new, wanted_new, strict=True):
+            assert_close(rows, wanted_rows, EXACT, f"KV rows, {past} past tokens")

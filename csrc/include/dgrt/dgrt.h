@@ -53,6 +53,9 @@ enum { DGRT_FINISH_NONE = 0, DGRT_FINISH_STOP = 1, DGRT_FINISH_LENGTH = 2, DGRT_
 enum { DGRT_GUARANTEE_EXACT = 0, DGRT_GUARANTEE_CAUSAL = 1 };
 /* Who proposes tokens: NONE; SUFFIX, what followed the same words before in prompt or output (CAUSAL only). */
 enum { DGRT_DRAFTER_NONE = 0, DGRT_DRAFTER_SUFFIX = 1 };
+/* Whether a denoise step may carry along what follows if it is the last one (EXACT only): AUTO, where the device makes it
+ * pay; OFF, the plain loop; ON, in every step. It changes the passes, never the tokens. */
+enum { DGRT_PIPELINE_AUTO = 0, DGRT_PIPELINE_OFF = 1, DGRT_PIPELINE_ON = 2 };
 
 /* A loaded engine package. Any thread may use it at any time. */
 typedef struct dgrt_runtime dgrt_runtime;
@@ -108,7 +111,7 @@ typedef struct dgrt_session_options {
   int32_t guarantee;          /* DGRT_GUARANTEE_... */
   int32_t drafter;            /* DGRT_DRAFTER_... */
   float causal_temperature;   /* CAUSAL only; 1: the model's own distribution, 0: its most likely token */
-  int32_t reserved;           /* 0 */
+  int32_t pipeline;           /* DGRT_PIPELINE_..., EXACT only */
 } dgrt_session_options;
 
 /* One denoise step, for on_step. All pointers are borrowed until the callback returns. */
@@ -151,7 +154,7 @@ typedef struct dgrt_stats {
   int64_t prefill_passes;    /* engine passes over the prompt */
   int64_t denoise_passes;
   int64_t commit_passes;     /* passes that write a finished canvas into KV */
-  int64_t packed_passes;     /* passes with rows of several stages */
+  int64_t packed_passes;     /* a denoise step, a commit and the next canvas's first step in one */
   int64_t draft_calls;
   int64_t accepted_drafts;   /* drafted positions that were committed unchanged */
   int64_t row_tokens;        /* token rows over all passes */
@@ -171,6 +174,8 @@ typedef struct dgrt_stats {
   uint64_t num_steps_per_canvas;
   int64_t causal_passes;     /* CAUSAL: passes that emit tokens */
   double causal_ms;
+  int64_t packed_commits;    /* commits whose KV rows a packed pass had written */
+  double packed_ms;
 } dgrt_stats;
 
 /* ---- library: any thread ---- */

@@ -14,17 +14,17 @@ class Denoise(Wrapper):
     def forward(self, canvas: Tensor, positions: Tensor, soft: Tensor, past: list[Tensor]) -> Tensor:
         """past: past_k.0, past_v.0, past_k.1, ... Returns hidden [1, L, D] after the final norm."""
         config, decoder = self.config, self.model.decoder
-        x, tables = self._condition(self.embed(canvas), soft), self.rotary_tables(positions)
+        x, tables = self.condition(self.embed(canvas), soft), self.rotary_tables(positions)
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]
             normed = self.norm(x, layer.input_layernorm)
             k, v = self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
             q = self.queries(layer.self_attn, facts, normed, tables[facts.type])
             attended = ops.canvas_attention(q, k, v, past[2 * i], past[2 * i + 1], config.num_heads, facts.num_kv_heads)
-            x = self.after_attention(layer, x, attended, layer.layer_scalar)
+            x = self.after_attention(layer, x, attended) * layer.layer_scalar
         return self.norm(x, decoder.norm).unsqueeze(0)
 
-    def _condition(self, x: Tensor, soft: Tensor) -> Tensor:
+    def condition(self, x: Tensor, soft: Tensor) -> Tensor:
         """Adds the self-conditioning signal; the post-norm runs even when `soft` is all zeros."""
         module = self.model.decoder.self_conditioning
         signal = self.norm(soft.squeeze(0), module.pre_norm)

@@ -57,8 +57,11 @@ class Wrapper(nn.Module):
         v = self.norm(raw_v, attention.v_norm).view(1, -1, facts.kv_width)
         return ops.rotate(k, *table, facts.num_kv_heads), v
 
-    def after_attention(self, layer: Any, residual: Tensor, attended: Tensor, scalar: Tensor) -> Tensor:
-        """Output projection, then dense MLP and experts side by side. The router reads the raw residual."""
+    def after_attention(self, layer: Any, residual: Tensor, attended: Tensor) -> Tensor:
+        """Output projection, then dense MLP and experts side by side. The router reads the raw residual.
+
+        What is left of the layer is its scalar, which differs between the two sides.
+        """
         flat = attended.view(-1, attended.shape[2])
         x = residual + self.norm(layer.self_attn.o_proj(flat), layer.post_attention_layernorm)
         dense = self.norm(layer.mlp(self.norm(x, layer.pre_feedforward_layernorm)), layer.post_feedforward_layernorm_1)
@@ -70,4 +73,4 @@ class Wrapper(nn.Module):
             self.norm(x, layer.pre_feedforward_layernorm_2), index, weight, experts.gate_up_proj, experts.down_proj
         )
         both = dense + self.norm(routed, layer.post_feedforward_layernorm_2)
-        return (x + self.norm(both, layer.post_feedforward_layernorm)) * scalar
+        return x + self.norm(both, layer.post_feedforward_layernorm)

@@ -35,7 +35,7 @@ class Prefill(Wrapper):
             attended = ops.causal_attention(
                 q, k, v, past[2 * i], past[2 * i + 1], config.num_heads, facts.num_kv_heads, window
             )
-            x = self.after_attention(layer, x, attended, scalars[i].layer_scalar)
+            x = self.after_attention(layer, x, attended) * scalars[i].layer_scalar
         return new, x
 
 

@@ -11,10 +11,16 @@ from torch.export import Dim, ExportedProgram
 from .. import contract
 from ..config import ModelConfig
 from .denoise import Denoise
+from .packed import Packed
 from .prefill import Prefill, Score
 
 # Sizes to trace with: any that differ from each other and from 0 and 1, which tracing would treat as constants.
-_TRACE_LEN, _TRACE_PAST = 7, {"sliding": 3, "full": 5}
+_TRACE_SIZES = {"S": 7, "P_sliding": 3, "P_full": 5, "Q_sliding": 2, "Q_full": 9}
+
+_WRAPPERS = {
+    contract.PREFILL_GRAPH: Prefill, contract.DENOISE_GRAPH: Denoise, contract.SCORE_GRAPH: Score,
+    contract.PACKED_GRAPH: Packed,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,13 +34,14 @@ class TracedGraph:
 
 
 def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig) -> list[contract.Tensor]:
-    """Contract tensors with axes resolved: numbers where the model fixes them, else S, P_sliding, P_full."""
+    """Contract tensors with axes resolved: numbers where the model fixes them, else S, P_sliding, P_full, Q_sliding, Q_full."""
     plain = [t for t in tensors if "{layer}" not in t.name]
     layered = [t for t in tensors if "{layer}" in t.name]
-    fixed = {"1": "1", "L": str(config.canvas_len), "D": str(config.hidden_size), "S": "S"}
+    rows = config.canvas_len
+    fixed = {"1": "1", "L": str(rows), "3L": str(3 * rows), "D": str(config.hidden_size), "S": "S"}
     expanded = [contract.Tensor(t.name, tuple(fixed[a] for a in t.axes), t.dtype) for t in plain]
     for index, layer in enumerate(config.layers):
-        axes = {**fixed, "K": str(layer.kv_width), "P": f"P_{layer.type}"}
+        axes = {**fixed, "K": str(layer.kv_width), "P": f"P_{layer.type}", "Q": f"Q_{layer.type}"}
         for t in layered:
             name = contract.layer_tensor(t, index)
             expanded.append(contract.Tensor(name, tuple(axes[a] for a in t.axes), t.dtype))
@@ -43,20 +50,18 @@ def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig) -> list[c
 
 def trace(name: str, target: torch.nn.Module, config: ModelConfig) -> TracedGraph:
     """Traces one of the contract's graphs of `target`, a meta-device module tree."""
-    wrappers = {contract.PREFILL_GRAPH: Prefill, contract.DENOISE_GRAPH: Denoise, contract.SCORE_GRAPH: Score}
-    wrapper = wrappers[name](target, config)
+    wrapper = _WRAPPERS[name](target, config)
     inputs, outputs = (_expand(side, config) for side in contract.GRAPHS[name])
-    sizes = {"S": _TRACE_LEN, **{f"P_{kind}": size for kind, size in _TRACE_PAST.items()}}
-    symbols = {"S": Dim("S"), "P_sliding": Dim("P_sliding", min=0), "P_full": Dim("P_full", min=0)}
+    symbols = {axis: Dim(axis) if axis == "S" else Dim(axis, min=0) for axis in _TRACE_SIZES}
 
     def example(tensor: contract.Tensor) -> torch.Tensor:
-        shape = [sizes.get(axis) or int(axis) for axis in tensor.axes]
+        shape = [_TRACE_SIZES.get(axis) or int(axis) for axis in tensor.axes]
         return torch.empty(shape, dtype=getattr(torch, tensor.dtype), device="meta")
 
     def dynamic(tensor: contract.Tensor) -> dict[int, Any]:
         return {i: symbols[axis] for i, axis in enumerate(tensor.axes) if axis in symbols}
 
-    num_plain = len(inputs) - 2 * len(config.layers)
+    num_plain = sum("{layer}" not in tensor.name for tensor in contract.GRAPHS[name][0])
     plain, past = inputs[:num_plain], inputs[num_plain:]
     with torch.no_grad():
         program = torch.export.export(

@@ -131,6 +131,19 @@ def _squeeze(low: Lowering, node: Node) -> str:
     return low.build.node(op, [low.value(x), low.build.constant([axis])], node.name)
 
 
+@_lowers(aten.cat.default)
+def _cat(low: Lowering, node: Node) -> str:
+    parts, *axis = node.args
+    return low.build.node("Concat", [low.value(part) for part in parts], node.name, axis=axis[0] if axis else 0)
+
+
+@_lowers(aten.split_with_sizes.default)
+def _split(low: Lowering, node: Node) -> list[str]:
+    x, sizes, *axis = node.args
+    inputs = [low.value(x), low.build.constant(list(sizes))]
+    return low.build.nodes("Split", inputs, len(sizes), node.name, axis=axis[0] if axis else 0)
+
+
 @_lowers(operator.getitem)
 def _item(low: Lowering, node: Node) -> str:
     return low.value(node.args[0])[node.args[1]]
