@@ -63,6 +63,7 @@ class Session:
         drafter: int = 0,
         causal_temperature: float = 1.0,
         pipeline: int = 0,
+        logprobs: bool = False,
     ) -> None:
         """guarantee: 0 exact, 1 causal. drafter: 0 none, 1 suffix. pipeline: 0 auto, 1 off, 2 on."""
     def prefill(self, prompt: NDArray[np.int32]) -> None: ...
@@ -83,6 +84,9 @@ class Session:
         """"" while running, then "stop", "length" or "cancelled"."""
     @property
     def tokens(self) -> NDArray[np.int32]: ...
+    @property
+    def logprobs(self) -> NDArray[np.float32]:
+        """One per emitted token, nats; empty unless asked for."""
     @property
     def kv_len(self) -> int: ...
     def stats(self) -> dict[str, Any]:

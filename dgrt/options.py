@@ -49,6 +49,9 @@ class GenerateOptions:
         pipeline: Of "exact". Whether a denoise step may carry along the commit of its canvas and the first step of the
             next one, for the case that it is the last; it changes the number of passes, never the tokens. "auto": where
             the device makes it pay. "off": the plain loop. "on": in every step.
+        logprobs: Of "exact". Also return the log-probability that the model's causal pass gives each token, in
+            `GenerateResult.logprobs`; a doubt that refinement had no way to show. Costs the hidden states of the commit
+            pass and one vocabulary head per canvas, and a pass for the last canvas.
         temperature: Of "causal". 0: always the most likely token. None: 1, the model's own distribution. (The
             refinement loop has a schedule instead: t_min, t_max.)
         trace: Record every denoise step in `GenerateResult.trace` (about `2 * L * D * 4` bytes per step).
@@ -73,6 +76,7 @@ class GenerateOptions:
     guarantee: str = "exact"
     drafter: str = "none"
     pipeline: str = "auto"
+    logprobs: bool = False
     temperature: float | None = None
     trace: bool = False
     raw: bool = False
@@ -96,7 +100,11 @@ class GenerateOptions:
             raise InvalidArgument("temperature needs guarantee 'causal'; guarantee 'exact' has t_min and t_max")
         if self.guarantee == "causal" and self.trace:
             raise InvalidArgument("trace needs guarantee 'exact': guarantee 'causal' has no denoise steps to record")
-        for name in ("trace", "raw"):
+        if self.guarantee == "causal" and self.logprobs:
+            raise InvalidArgument("logprobs needs guarantee 'exact'")
+        if self.pipeline == "on" and self.logprobs:
+            raise InvalidArgument("logprobs needs a commit pass of its own: pipeline must be 'auto' or 'off', got 'on'")
+        for name in ("trace", "raw", "logprobs"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidArgument(f"{name} must be True or False, got {getattr(self, name)!r}")
         for name, low, high in _INTEGERS:
@@ -133,6 +141,7 @@ class GenerateKeywords(TypedDict, total=False):
     guarantee: str
     drafter: str
     pipeline: str
+    logprobs: bool
     temperature: float | None
     trace: bool
     raw: bool

@@ -244,6 +244,7 @@ class Runtime:
             guarantee=GUARANTEES.index(options.guarantee),
             drafter=DRAFTERS.index(options.drafter),
             pipeline=PIPELINES.index(options.pipeline),
+            logprobs=options.logprobs,
             causal_temperature=1.0 if options.temperature is None else options.temperature,
         )
         return EventStream(

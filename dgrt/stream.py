@@ -126,6 +126,7 @@ def _events(generation: Generation, thread: NativeThread) -> Generator[Event, No
                 stats=Stats.from_native(generation.session.stats()),
                 options=options,
                 trace=trace,
+                logprobs=generation.session.logprobs if options.logprobs else None,
             ),
         )
     finally:

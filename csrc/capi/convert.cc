@@ -40,6 +40,7 @@ dgrt_session_options DefaultSessionOptions(const Runtime& runtime) {
   to.drafter = static_cast<int32_t>(from.drafter);
   to.causal_temperature = from.causal_temperature;
   to.pipeline = static_cast<int32_t>(from.pipeline);
+  to.logprobs = from.logprobs;
   return to;
 }
 
@@ -60,6 +61,11 @@ GenerateOptions ToGenerateOptions(const dgrt_session_options& from) {
   to.drafter = static_cast<DrafterKind>(from.drafter);
   to.causal_temperature = from.causal_temperature;
   to.pipeline = static_cast<Pipeline>(from.pipeline);
+  if (from.logprobs != 0 && from.logprobs != 1) {
+    throw InvalidArgument(Message("dgrt_session_options.logprobs: expected 0 or 1, found ", from.logprobs));
+  }
+  to.logprobs = from.logprobs == 1;
+  RequireZero(from.reserved, "dgrt_session_options.reserved");
   return to;
 }
 

@@ -168,6 +168,18 @@ dgrt_status dgrt_session_tokens(dgrt_session* session, const int32_t** tokens, s
   });
 }
 
+dgrt_status dgrt_session_logprobs(dgrt_session* session, const float** logprobs, size_t* num_tokens) {
+  return Guarded([&] {
+    RequireNotNull(session, "session");
+    RequireNotNull(logprobs, "logprobs");
+    RequireNotNull(num_tokens, "num_tokens");
+    const auto use = session->use.Enter();
+    const std::span<const float> found = session->session.logprobs();
+    *logprobs = found.data();
+    *num_tokens = found.size();
+  });
+}
+
 dgrt_status dgrt_session_cancel(dgrt_session* session) {
   return Guarded([&] {
     RequireNotNull(session, "session");

@@ -21,8 +21,9 @@ namespace dgrt {
 //               double over float weights relative to the row's maximum; where there is an allowed set, tiles are
 //               counted along the set. How the additions are grouped (runs of ids inside a tile) moves a border between
 //               two tokens by 1e-6 of the total at most
+//   log_prob[l] = ln p[l, scored[l]]                             (scored[l] must be allowed)
 //   soft[l]   = embed_scale * sum_v p[l, v] table[v]
-// A pinned position has argmax = sampled = pinned, entropy 0, soft = embed_scale * table[pinned].
+// A pinned position has argmax = sampled = pinned, entropy 0, log_prob 0, soft = embed_scale * table[pinned].
 // Results do not depend on the number of threads.
 struct VocabularyHeadParams {
   const float* hidden = nullptr;     // in  [L, D]
@@ -37,6 +38,8 @@ struct VocabularyHeadParams {
   float* entropy = nullptr;          // out [L]
   int32_t* sampled = nullptr;        // out [L]
   float* soft = nullptr;             // out [L, D], or null: not wanted (last step of a canvas)
+  const int32_t* scored = nullptr;   // in  [L] token ids, or null
+  float* log_prob = nullptr;         // out [L] nats, written where `scored` is given
   void* workspace = nullptr;         // scratch, VocabularyHeadWorkspaceBytes(...) bytes, 64-byte aligned
 };
 

@@ -28,7 +28,7 @@ std::unique_ptr<SessionObject> NewSession(const RuntimeObject& runtime, int64_t 
                                           std::optional<float> t_max, std::optional<int32_t> stability_threshold,
                                           std::optional<float> confidence_threshold,
                                           std::optional<std::vector<int32_t>> stop_ids, int32_t guarantee,
-                                          int32_t drafter, float causal_temperature, int32_t pipeline) {
+                                          int32_t drafter, float causal_temperature, int32_t pipeline, bool logprobs) {
   GenerateOptions options = runtime.runtime->default_options();
   options.max_new_tokens = max_new_tokens;
   options.seed = seed;
@@ -44,6 +44,7 @@ std::unique_ptr<SessionObject> NewSession(const RuntimeObject& runtime, int64_t 
   options.drafter = static_cast<DrafterKind>(drafter);
   options.causal_temperature = causal_temperature;
   options.pipeline = static_cast<Pipeline>(pipeline);
+  options.logprobs = logprobs;
   const py::gil_scoped_release release;
   return std::unique_ptr<SessionObject>(
       new SessionObject{runtime.runtime, Session(runtime.runtime.get(), options)});
@@ -87,6 +88,11 @@ py::array_t<int32_t> GetCanvas(SessionObject& self) {
 py::array_t<int32_t> EmittedTokens(SessionObject& self) {
   const auto use = self.use.Enter();
   return Copy(self.session.tokens());
+}
+
+py::array_t<float> EmittedLogprobs(SessionObject& self) {
+  const auto use = self.use.Enter();
+  return Copy(self.session.logprobs());
 }
 
 int64_t KvLen(SessionObject& self) {
@@ -139,7 +145,8 @@ void RegisterSession(py::module_& module) {
            py::arg("entropy_bound") = py::none(), py::arg("t_min") = py::none(), py::arg("t_max") = py::none(),
            py::arg("stability_threshold") = py::none(), py::arg("confidence_threshold") = py::none(),
            py::arg("stop_ids") = py::none(), py::arg("guarantee") = 0, py::arg("drafter") = 0,
-           py::arg("causal_temperature") = 1.0f, py::arg("pipeline") = 0)
+           py::arg("causal_temperature") = 1.0f, py::arg("pipeline") = 0,
+           py::arg("logprobs") = false)
       .def("prefill", &Prefill, py::arg("prompt"), "Runs the prompt, int32 [n], through the model; once.")
       .def("next_canvas", &NextCanvas, py::arg("on_step") = py::none(), py::kw_only(), py::arg("with_soft") = false,
            "Refines and commits one canvas and returns the emitted tokens.")
@@ -149,6 +156,7 @@ void RegisterSession(py::module_& module) {
            "Any thread: stops between two denoise steps.")
       .def_property_readonly("finish_reason", &FinishReasonText)
       .def_property_readonly("tokens", &EmittedTokens)
+      .def_property_readonly("logprobs", &EmittedLogprobs)
       .def_property_readonly("kv_len", &KvLen)
       .def("stats", &StatsDict, "The fields of dgrt.Stats.");
 }

@@ -28,8 +28,10 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
   const bool goes_on = emission.finish == FinishReason::kNone;
   Speculation* const speculation = state.speculation.get();
   const bool is_in_kv = speculation != nullptr && speculation->stage == Speculation::Stage::kRight;
-  if (goes_on && !is_in_kv) {  // nobody looks back on the last canvas
-    {
+  if (state.logprobs != nullptr || (goes_on && !is_in_kv)) {  // nobody looks back on the last canvas
+    if (state.logprobs != nullptr) {
+      ScoreCanvas(state, plan);
+    } else {
       StageTimer timer(&state.stats.commit_ms);
       state.executor->Prefill(state.canvas.argmax, plan.kv_len, state.kv.Views());
     }
@@ -40,6 +42,7 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
   DGRT_CHECK(state.tokens.size() + emitted.size() <= state.tokens.capacity());
 
   if (goes_on) rows.Publish(plan.num_rows);
+  if (state.logprobs != nullptr) PublishLogprobs(state, emission.num_tokens);
   if (is_in_kv) speculation->stage = Speculation::Stage::kCommitted;
   state.stats.packed_commits += is_in_kv;
   const size_t before = state.tokens.size();

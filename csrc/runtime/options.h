@@ -42,6 +42,7 @@ struct GenerateOptions {
   uint32_t request = 0;              // distinguishes requests that share a seed; < 2^24
   Guarantee guarantee = Guarantee::kExact;
   Pipeline pipeline = Pipeline::kAuto;       // only of kExact; changes the passes, never the tokens
+  bool logprobs = false;             // only of kExact: also the causal pass's log-probability of each token
   DrafterKind drafter = DrafterKind::kNone;  // only with kCausal
   float causal_temperature = 1;      // of kCausal; 1: the model's own distribution, 0: its most likely token
   std::function<std::unique_ptr<Drafter>()> make_drafter;  // a drafter of the caller's own, in place of `drafter`

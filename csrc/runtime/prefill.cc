@@ -25,12 +25,16 @@ void CheckPrompt(const SessionState& state, std::span<const int32_t> prompt) {
   RequireTokens("prompt", prompt, model.vocab_size);
 }
 
-void RunChunk(SessionState& state, std::span<const int32_t> chunk) {
+void RunChunk(SessionState& state, std::span<const int32_t> chunk, bool is_last) {
   const int64_t num_rows = static_cast<int64_t>(chunk.size());
   Reservation rows = state.kv.Reserve(num_rows);
   {
     StageTimer timer(&state.stats.prefill_ms);
-    state.executor->Prefill(chunk, state.kv.kv_len(), state.kv.Views());
+    if (is_last && state.logprobs != nullptr) {
+      ScorePrompt(state, chunk);
+    } else {
+      state.executor->Prefill(chunk, state.kv.kv_len(), state.kv.Views());
+    }
   }
   ++state.stats.prefill_passes;
   state.stats.row_tokens += num_rows;
@@ -42,7 +46,9 @@ void ReserveOutput(SessionState& state, int64_t prompt_len) {
   const int64_t canvases = MaxCanvases(prompt_len, state.model.canvas_len, state.model.context_len);
   const int64_t by_context = state.is_causal() ? state.model.context_len - prompt_len : canvases * state.model.canvas_len;
   const int64_t wanted = state.options.max_new_tokens;
-  state.tokens.reserve(static_cast<size_t>(wanted > 0 ? std::min(wanted, by_context) : by_context));
+  const auto most = static_cast<size_t>(wanted > 0 ? std::min(wanted, by_context) : by_context);
+  state.tokens.reserve(most);
+  if (state.logprobs != nullptr) state.logprobs->tokens.reserve(most);
   state.stats.steps_per_canvas.reserve(static_cast<size_t>(canvases));
 }
 
@@ -61,7 +67,7 @@ void PrefillPrompt(SessionState& state, std::span<const int32_t> prompt) {
     for (int64_t begin = 0; begin < num_rows; begin = PrefillChunkEnd(begin, num_rows)) {
       if (state.cancelled.load()) throw Cancelled(Message("cancelled after ", begin, " of ", prompt_len, " prompt tokens"));
       const int64_t end = PrefillChunkEnd(begin, num_rows);
-      RunChunk(state, prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)));
+      RunChunk(state, prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)), end == num_rows);
     }
   } catch (...) {
     state.kv.Clear();

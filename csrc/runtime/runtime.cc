@@ -79,6 +79,12 @@ void CheckOptions(const GenerateOptions& options, const ModelFacts& model) {
   if (options.pipeline < Pipeline::kAuto || options.pipeline > Pipeline::kOn) {
     Reject("pipeline", "0 (auto), 1 (off) or 2 (on)", static_cast<int32_t>(options.pipeline));
   }
+  if (options.logprobs && options.guarantee != Guarantee::kExact) {
+    throw InvalidArgument("logprobs: expected guarantee exact, found causal");
+  }
+  if (options.logprobs && options.pipeline == Pipeline::kOn) {
+    throw InvalidArgument("logprobs: expected pipeline auto or off, found on: the commit pass has to be its own");
+  }
   const float temperature = options.causal_temperature;
   if (!(temperature == 0 || temperature >= kLowestTemperature) || !std::isfinite(temperature)) {
     Reject("causal_temperature", Message("0, or a number from ", kLowestTemperature).c_str(), temperature);
@@ -94,14 +100,16 @@ std::vector<KvLayerShape> KvShapes(const ModelFacts& model) {
 }
 
 bool MaySpeculate(const GenerateOptions& options) {
-  return options.guarantee == Guarantee::kExact && options.pipeline != Pipeline::kOff;
+  return options.guarantee == Guarantee::kExact && options.pipeline != Pipeline::kOff && !options.logprobs;
 }
 
-int64_t WorkspaceBytes(const ModelFacts& model, bool may_speculate) {
-  const int64_t num_canvases = may_speculate ? 2 : 1;
+int64_t WorkspaceBytes(const ModelFacts& model, const GenerateOptions& options) {
+  const int64_t num_canvases = MaySpeculate(options) ? 2 : 1;
+  const auto float_bytes = static_cast<int64_t>(sizeof(float));
+  const int64_t logprobs = (model.canvas_len + 1) * model.hidden_size + model.canvas_len;
   const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4;  // five token rows, accepted, entropy, uniform, start canvas
-  const int64_t rows = 3 * model.canvas_len * model.hidden_size * static_cast<int64_t>(sizeof(float));
-  return num_canvases * (per_position * model.canvas_len + rows) +
+  const int64_t rows = 3 * model.canvas_len * model.hidden_size * float_bytes;
+  return num_canvases * (per_position * model.canvas_len + rows) + (options.logprobs ? logprobs * float_bytes : 0) +
          static_cast<int64_t>(
              VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size));
 }
@@ -135,11 +143,12 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Threa
       pool(threads),
       options(wanted),
       executor(engine.CreateExecutor()),
-      kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(model, MaySpeculate(wanted)))),
+      kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(model, wanted))),
       canvas(model),
       head_workspace(VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size)),
       is_row_bound(engine.is_row_bound()),
       speculation(MaySpeculate(wanted) ? std::make_unique<Speculation>(model) : nullptr),
+      logprobs(wanted.logprobs ? std::make_unique<Logprobs>(model) : nullptr),
       drafter(MakeDrafter(wanted)),
       start_canvas(static_cast<size_t>(model.canvas_len)) {}
 
@@ -169,7 +178,7 @@ MemoryPlan Runtime::memory() const {
   const ModelFacts& facts = model();
   MemoryPlan plan;
   plan.weight_bytes = impl_->weight_bytes;
-  plan.workspace_bytes = WorkspaceBytes(facts, MaySpeculate(impl_->defaults));
+  plan.workspace_bytes = WorkspaceBytes(facts, impl_->defaults);
   const std::vector<KvLayerShape> shapes = KvShapes(facts);
   // The longest prompt: nothing holds more, whichever of its reservations is the largest.
   ForEachReservation(facts.context_len - facts.canvas_len, facts.canvas_len, [&](int64_t kv_len, int64_t num_rows) {
@@ -224,6 +233,9 @@ std::span<const int32_t> Session::canvas() const { return impl_->state.canvas.ar
 void Session::Cancel() { impl_->state.cancelled.store(true); }
 FinishReason Session::finish_reason() const { return impl_->state.finish; }
 std::span<const int32_t> Session::tokens() const { return impl_->state.tokens; }
+std::span<const float> Session::logprobs() const {
+  return impl_->state.logprobs != nullptr ? impl_->state.logprobs->tokens : std::span<const float>();
+}
 int64_t Session::kv_len() const { return impl_->state.kv.kv_len(); }
 const Stats& Session::stats() const { return impl_->state.stats; }
 

@@ -75,6 +75,7 @@ class Session {
 
   FinishReason finish_reason() const;
   std::span<const int32_t> tokens() const;   // emitted so far, prompt excluded
+  std::span<const float> logprobs() const;   // one per emitted token, nats; empty unless GenerateOptions::logprobs
   int64_t kv_len() const;                    // committed KV rows
   const Stats& stats() const;
 

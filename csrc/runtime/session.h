@@ -56,6 +56,17 @@ struct Speculation {
   Stage stage = Stage::kNone;
 };
 
+// The causal pass's log-probabilities of the emitted tokens. Written by logprobs.cc.
+struct Logprobs {
+  explicit Logprobs(const ModelFacts& model)
+      : hidden(static_cast<size_t>((model.canvas_len + 1) * model.hidden_size)),
+        canvas(static_cast<size_t>(model.canvas_len)) {}
+
+  AlignedBuffer<float> hidden;  // [1 + L, D] row 0: behind the last committed token; then behind those of the canvas
+  std::vector<float> canvas;    // [L] of the canvas that is being committed, nats
+  std::vector<float> tokens;    // one per emitted token, nats
+};
+
 struct SessionState {
   SessionState(std::shared_ptr<Runtime> owner, Engine& engine, ThreadPool& threads, const GenerateOptions& wanted,
                int64_t memory_limit_bytes);
@@ -71,6 +82,7 @@ struct SessionState {
   AlignedBuffer<unsigned char> head_workspace;
   const bool is_row_bound;                         // of the engine's device
   const std::unique_ptr<Speculation> speculation;  // null: the plain loop
+  const std::unique_ptr<Logprobs> logprobs;        // null: not wanted
 
   int64_t prompt_len = 0;             // 0: not prefilled
   std::vector<int32_t> tokens;        // committed, emitted
@@ -100,7 +112,7 @@ void RequireTokens(const char* what, std::span<const int32_t> tokens, int64_t vo
 bool MaySpeculate(const GenerateOptions& options);
 
 // Bytes of one session beside its KV rows.
-int64_t WorkspaceBytes(const ModelFacts& model, bool may_speculate);
+int64_t WorkspaceBytes(const ModelFacts& model, const GenerateOptions& options);
 
 // The layers of a model as the KV cache wants them.
 std::vector<KvLayerShape> KvShapes(const ModelFacts& model);
@@ -146,6 +158,15 @@ Emission PlanEmission(const SessionState& state, const CanvasPlan& plan);
 // then publishes. Returns the emitted tokens.
 std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Reservation rows, const Emission& emission,
                                 GenerateSink* sink);
+
+// logprobs.cc: the last chunk of the prompt; keeps the prediction behind its last token.
+void ScorePrompt(SessionState& state, std::span<const int32_t> chunk);
+
+// logprobs.cc: a causal pass over the argmax canvas that writes its KV rows as a commit does, and what it thinks of it.
+void ScoreCanvas(SessionState& state, const CanvasPlan& plan);
+
+// logprobs.cc: the first num_tokens of the canvas were emitted.
+void PublishLogprobs(SessionState& state, int64_t num_tokens) noexcept;
 
 // generate.cc: one canvas from plan to commit.
 std::span<const int32_t> RunCanvas(SessionState& state, GenerateSink* sink);

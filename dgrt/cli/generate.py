@@ -155,9 +155,18 @@ def _print_json(args: argparse.Namespace, result: GenerateResult) -> None:
             "finish_reason": result.finish_reason,
             "seed": result.options.seed,
             "options": asdict(result.options),
+            **({} if result.logprobs is None else {"logprobs": [round(float(x), 6) for x in result.logprobs]}),
             "stats": result.stats.to_dict(),
         }
     )
+
+
+def _logprob_rows(result: GenerateResult) -> list[tuple[str, str]]:
+    if result.logprobs is None or not result.logprobs.size:
+        return []
+    mean, least = float(result.logprobs.mean()), int(result.logprobs.argmin())
+    worst = f"least {float(result.logprobs[least]):.3f} at token {least}"
+    return [("causal pass", f"mean log-probability {mean:.4f} nats, {worst}")]
 
 
 def _print_stats(result: GenerateResult) -> None:
@@ -188,6 +197,7 @@ def _print_stats(result: GenerateResult) -> None:
             ("prefill", f"{stats.prefill_ms:.1f} ms in {stats.prefill_passes} passes"),
             *passes,
             ("head", f"{stats.head_ms:.1f} ms"),
+            *_logprob_rows(result),
             ("total", f"{stats.total_ms:.1f} ms"),
             ("peak KV", human_bytes(stats.peak_kv_bytes)),
         ],

@@ -46,7 +46,7 @@ SessionOptions: Any = struct(
     "SessionOptions", request=c_uint32, seed=c_uint64, max_new_tokens=c_int64, max_denoising_steps=c_int32,
     stability_threshold=c_int32, entropy_bound=c_float, confidence_threshold=c_float, t_min=c_float, t_max=c_float,
     stop_ids=Ids, num_stop_ids=c_uint64, guarantee=c_int32, drafter=c_int32, causal_temperature=c_float,
-    pipeline=c_int32,
+    pipeline=c_int32, logprobs=c_int32, reserved=c_int32,
 )  # fmt: skip
 Step: Any = struct(
     "Step", canvas_index=c_int32, step=c_int32, temperature=c_float, kv_len=c_int64, canvas_len=c_int64,
@@ -102,6 +102,7 @@ def load() -> ctypes.CDLL:
         "dgrt_session_prefill": (c_int32, [handle, Ids, c_size_t]),
         "dgrt_session_next_canvas": (c_int32, [handle, c_void_p, out_ids, out_size, POINTER(c_int32)]),
         "dgrt_session_tokens": (c_int32, [handle, out_ids, out_size]),
+        "dgrt_session_logprobs": (c_int32, [handle, POINTER(POINTER(c_float)), out_size]),
         "dgrt_session_cancel": (c_int32, [handle]),
         "dgrt_session_stats": (c_int32, [handle, c_void_p]),
         "dgrt_session_set_canvas": (c_int32, [handle, Ids, c_size_t]),

@@ -30,6 +30,8 @@ struct HeadCase {
 struct HeadOutput {
   std::vector<int32_t> argmax, sampled;
   std::vector<float> entropy, soft;
+  std::vector<int32_t> scored;
+  std::vector<float> log_prob;
   bool operator==(const HeadOutput&) const = default;
 };
 
@@ -57,9 +59,19 @@ struct Fixture {
   }
   static size_t Size(int64_t n) { return static_cast<size_t>(n); }
 
+  // Some token that the row may have.
+  int32_t ScoredOf(int64_t row, const PositionConstraint* constraints) const {
+    const PositionConstraint none, &constraint = constraints == nullptr ? none : constraints[row];
+    if (constraint.is_pinned()) return constraint.pinned;
+    if (constraint.is_restricted()) return constraint.allowed[Size(row) % constraint.allowed.size()];
+    return static_cast<int32_t>((row * 37 + 5) % c.vocab);
+  }
+
   HeadOutput Run(int threads, const PositionConstraint* constraints = nullptr, bool want_soft = true) const {
     HeadOutput out{std::vector<int32_t>(Size(c.len), -7), std::vector<int32_t>(Size(c.len), -7),
-                   std::vector<float>(Size(c.len), -7), std::vector<float>(want_soft ? Size(c.len * c.dim) : 0, -7)};
+                   std::vector<float>(Size(c.len), -7), std::vector<float>(want_soft ? Size(c.len * c.dim) : 0, -7),
+                   {}, std::vector<float>(Size(c.len), -7)};
+    for (int64_t row = 0; row < c.len; ++row) out.scored.push_back(ScoredOf(row, constraints));
     AlignedBuffer<unsigned char> workspace(VocabularyHeadWorkspaceBytes(c.len, c.dim, c.vocab));
     std::memset(workspace.data(), 0xff, workspace.bytes());  // NaN everywhere: nothing may be read before it is written
     VocabularyHeadParams params;
@@ -75,6 +87,8 @@ struct Fixture {
     params.entropy = out.entropy.data();
     params.sampled = out.sampled.data();
     params.soft = want_soft ? out.soft.data() : nullptr;
+    params.scored = out.scored.data();
+    params.log_prob = out.log_prob.data();
     params.workspace = workspace.data();
     ThreadPool pool(threads);
     LaunchVocabularyHead(params, pool);
@@ -108,13 +122,14 @@ void CheckRow(const Fixture& f, const HeadOutput& out, int64_t row, const std::v
   const double best = *std::max_element(scores.begin(), scores.end());
   double total = 0;
   for (const double s : scores) total += std::exp(s - best);
-  double entropy = 0, below = 0, from = -1, to = -1, argmax_score = -1e9;
+  double entropy = 0, below = 0, from = -1, to = -1, argmax_score = -1e9, log_prob = 1;
   std::vector<double> soft(Fixture::Size(f.c.dim));
   for (size_t i = 0; i < ids.size(); ++i) {
     const double p = std::exp(scores[i] - best) / total;
     entropy -= p * (scores[i] - best - std::log(total));
     if (ids[i] == out.sampled[Fixture::Size(row)]) from = below, to = below + p;
     if (ids[i] == out.argmax[Fixture::Size(row)]) argmax_score = scores[i];
+    if (ids[i] == out.scored[Fixture::Size(row)]) log_prob = scores[i] - best - std::log(total);
     below += p;
     for (int64_t d = 0; d < f.c.dim; ++d) {
       soft[Fixture::Size(d)] += 1.5 * p * static_cast<double>(f.table[Fixture::Size(ids[i] * f.c.dim + d)]);
@@ -122,6 +137,7 @@ void CheckRow(const Fixture& f, const HeadOutput& out, int64_t row, const std::v
   }
   CHECK_NEAR(argmax_score, best, kScoreTolerance);
   CHECK_NEAR(out.entropy[Fixture::Size(row)], entropy, kEntropyTolerance);
+  CHECK_NEAR(out.log_prob[Fixture::Size(row)], log_prob, kEntropyTolerance + kScoreTolerance);
   const double u = f.uniform[Fixture::Size(row)];
   CHECK(from >= 0);  // an id of the set
   CHECK(u >= from - kBorderTolerance && u < to + kBorderTolerance);

@@ -112,6 +112,8 @@ typedef struct dgrt_session_options {
   int32_t drafter;            /* DGRT_DRAFTER_... */
   float causal_temperature;   /* CAUSAL only; 1: the model's own distribution, 0: its most likely token */
   int32_t pipeline;           /* DGRT_PIPELINE_..., EXACT only */
+  int32_t logprobs;           /* EXACT only: 1: also what dgrt_session_logprobs returns, for a pass and a head per canvas */
+  int32_t reserved;           /* 0 */
 } dgrt_session_options;
 
 /* One denoise step, for on_step. All pointers are borrowed until the callback returns. */
@@ -218,6 +220,10 @@ DGRT_API dgrt_status dgrt_session_next_canvas(dgrt_session* session, const dgrt_
 /* All tokens emitted so far, prompt excluded; borrowed until the next call on this session. */
 DGRT_API dgrt_status dgrt_session_tokens(dgrt_session* session, const int32_t** tokens,
                                          size_t* num_tokens) DGRT_MUST_USE;
+/* The causal pass's log-probability (nats) of each token emitted so far, given all before it; *num_tokens is 0 unless
+ * dgrt_session_options.logprobs was set. Borrowed until the next call on this session. */
+DGRT_API dgrt_status dgrt_session_logprobs(dgrt_session* session, const float** logprobs,
+                                           size_t* num_tokens) DGRT_MUST_USE;
 /* Any thread: the running or next call stops between two denoise steps and the session ends as
  * DGRT_FINISH_CANCELLED; a running prefill returns DGRT_CANCELLED. */
 DGRT_API dgrt_status dgrt_session_cancel(dgrt_session* session) DGRT_MUST_USE;
