@@ -4,8 +4,8 @@
 
 The modes take turns on every case, so a slow moment of the machine is shared. Prints, per task and mode: the share of
 exact answers, target passes and token rows per case (prefill, denoise, commit, packed and causal passes), tokens/s from
-token ids to token ids, and its ratio to the plain refinement loop in the same run. Stops if a mode of the exact tier emits
-other tokens than the plain loop.
+token ids to token ids, and its ratio to the plain refinement loop in the same run. Stops if a mode of the exact tier
+emits other tokens than the plain loop.
 """
 
 from __future__ import annotations

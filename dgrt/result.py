@@ -150,7 +150,7 @@ class GenerateResult:
         stats: Counters and times.
         options: The options in force, the engine's defaults filled in; names guarantee and drafter.
         trace: One `StepTrace` per denoise step if it was asked for, else None.
-        logprobs: Log-probability that the causal pass gives each of `tokens`, given the prompt and all tokens before it,
+        logprobs: Log-probability that the causal pass gives each of `tokens`, given prompt and all tokens before it,
             [n] float32, nats, if it was asked for, else None.
     """
 

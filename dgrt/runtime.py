@@ -22,9 +22,9 @@ from dgrt.native_thread import on_native_thread
 from dgrt.options import (
     DRAFTERS,
     GUARANTEES,
-    PIPELINES,
     MAX_INT32,
     MAX_INT64,
+    PIPELINES,
     GenerateKeywords,
     GenerateOptions,
     checked_integer,

@@ -1,7 +1,7 @@
 // Commit speculation: a step packed with what follows if it turns out to be the last one, that is the commit of the
-// argmax canvas of the step before and the first step of the next canvas (drafting note, option g). If the argmax canvas
-// stays as it is, both are what the plain loop would compute; if not, they are dropped and nothing has leaked: their KV
-// rows lie behind kv_len and their noise is keyed by canvas and step. Called by refine.cc. Tokens never depend on it.
+// argmax canvas of the step before and the first step of the next canvas. If the argmax canvas stays as it is, both are
+// what the plain loop would compute; if not, they are dropped and nothing has leaked: their KV rows lie behind kv_len and
+// their noise is keyed by canvas and step. Called by refine.cc. Tokens never depend on it.
 #include <algorithm>
 
 #include "common/check.h"

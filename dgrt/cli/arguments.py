@@ -58,7 +58,9 @@ def add_generation(parser: argparse.ArgumentParser, *, max_new_tokens: int | Non
         "--pipeline", default="auto", metavar="WHEN",
         help=f"{', '.join(PIPELINES)}: compute the commit ahead; changes the speed only (default: auto)",
     )  # fmt: skip
-    group.add_argument("--logprobs", action="store_true", help="also score the tokens with the causal pass (see --json)")
+    group.add_argument(
+        "--logprobs", action="store_true", help="also score the tokens with the causal pass (in --json and --stats)"
+    )
     group.add_argument("--temperature", type=number, metavar="T", help="of --guarantee causal; 0: greedy (default: 1)")
     group = parser.add_argument_group("sampler (defaults: the engine's)")
     group.add_argument("--max-denoising-steps", type=integer, metavar="N", help="most denoise steps per canvas")

@@ -180,7 +180,7 @@ def _print_stats(result: GenerateResult) -> None:
         passes = [
             ("denoise", f"{stats.denoise_ms:.1f} ms in {stats.denoise_passes} passes"),
             ("commit", f"{stats.commit_ms:.1f} ms in {stats.commit_passes} passes"),
-            ("packed", f"{stats.packed_ms:.1f} ms in {stats.packed_passes} passes, {stats.packed_commits} commits foreseen"),
+            ("packed", f"{stats.packed_ms:.1f} ms in {stats.packed_passes} passes, {stats.packed_commits} commits"),
         ]
     else:
         drafted = f", {stats.accepted_drafts} tokens drafted right in {stats.draft_calls} calls"

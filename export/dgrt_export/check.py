@@ -205,7 +205,7 @@ def _compare(
 def _lengths(config: ModelConfig) -> tuple[list[int], list[int]]:
     """Chunk lengths of the prefill, and the past of each denoise pass: none, half a window, more than a window.
 
-    Chunks start with a single token, so that borders fall on odd places. The last one is the candidate of a packed pass.
+    Chunks start with a single token, so that borders fall on odd places. The last is the candidate of a packed pass.
     """
     window, total = config.sliding_window, config.sliding_window + 9
     chunks = [1]

@@ -4,7 +4,8 @@
 regenerates and compares. Changing anything here means a new CONTRACT_VERSION and a CHANGELOG line.
 
 Axis letters: S tokens of a prefill chunk, L canvas, P past rows of a layer (full layers: all committed tokens;
-sliding layers: the last W - 1), Q the same for a canvas L tokens further on, K num_kv_heads * head_dim of the layer, D hidden size. Leading 1 is the batch.
+sliding layers: the last W - 1), Q the same for a canvas L tokens further on, K num_kv_heads * head_dim of the layer,
+D hidden size. Leading 1 is the batch.
 """
 
 from __future__ import annotations

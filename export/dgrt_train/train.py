@@ -33,6 +33,7 @@ from .optim import Optimiser, WeightAverage
 from .pool import load_pool
 from .schedule import phase_at, step_batches
 
+
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--out", type=Path, required=True, help="run folder: checkpoints, curve, puzzle pool")

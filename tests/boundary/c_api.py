@@ -185,6 +185,11 @@ class Session:
         self.finish_reason = FINISH[finish.value]
         return tokens[: count.value]
 
+    def logprobs(self) -> list[float]:
+        numbers, count = POINTER(c_float)(), c_size_t()
+        check(LIB.dgrt_session_logprobs(self.handle, byref(numbers), byref(count)))
+        return numbers[: count.value]
+
     def _ids(self, function: Any) -> list[int]:
         tokens, count = Ids(), c_size_t()
         check(function(self.handle, byref(tokens), byref(count)))

@@ -112,6 +112,7 @@ def test_null_pointers_are_errors_not_crashes(runtime: Any) -> None:
         LIB.dgrt_session_next_canvas(session.handle, None, byref(tokens), None, byref(finish)),
         LIB.dgrt_session_next_canvas(session.handle, None, byref(tokens), byref(count), None),
         LIB.dgrt_session_tokens(session.handle, None, byref(count)),
+        LIB.dgrt_session_logprobs(session.handle, None, byref(count)),
         LIB.dgrt_session_cancel(None),
         LIB.dgrt_session_stats(session.handle, None),
         LIB.dgrt_session_set_canvas(session.handle, None, 32),
@@ -128,6 +129,9 @@ def test_session_options_are_checked(runtime: Any) -> None:
     wrong = {"max_new_tokens": 0, "request": 2**24, "max_denoising_steps": 0, "entropy_bound": float("nan")}
     for name, value in wrong.items():
         with pytest.raises(Failure, match=f"DGRT_INVALID_ARGUMENT.*{name}"):
+            c_api.Session(runtime, **{name: value})
+    for name, value in {"pipeline": 3, "logprobs": 2, "reserved": 1}.items():
+        with pytest.raises(Failure, match=name):
             c_api.Session(runtime, **{name: value})
     with pytest.raises(Failure, match="stop_ids"):
         c_api.Session(runtime, stop_ids=[10**6])

@@ -280,6 +280,28 @@ def test_a_graph_with_another_output(
     assert f"denoise.onnx: output hidden: expected float32 [1, 32, 64], found {found}" in refused(package.save())
 
 
+def test_a_tampered_packed_graph_is_found_when_it_is_first_needed(package: Package, ort_library: str) -> None:
+    """It is opened by the first packed pass; its canvas is not committed, and the plain loop does without it."""
+    import onnx
+
+    def rename(model: Any) -> None:
+        model.graph.output[1].name = "states"
+        model.graph.node.append(onnx.helper.make_node("Identity", ["next_hidden"], ["states"]))
+
+    rewrite_graph(package, "packed.onnx", rename)
+    runtime = _native.Runtime(str(package.save()), threads=1, ort_library=ort_library)
+    long = {"max_new_tokens": 200, "max_denoising_steps": 3, "stop_ids": []}
+    ahead = _native.Session(runtime, pipeline=2, **long)
+    ahead.prefill(np.array([2, 3], np.int32))
+    for _ in range(2):
+        with pytest.raises(dgrt.ContractMismatch, match="packed.onnx: output next_hidden: expected.*found none"):
+            ahead.next_canvas()
+        assert (ahead.tokens.size, ahead.kv_len) == (0, 2)
+    plain = _native.Session(runtime, pipeline=1, **long)
+    plain.prefill(np.array([2, 3], np.int32))
+    assert plain.next_canvas().size
+
+
 def test_a_tampered_score_graph_is_found_when_it_is_first_needed(package: Package, ort_library: str) -> None:
     """It is opened by the first causal pass, not with the package; refinement does without it."""
 

@@ -93,7 +93,7 @@ def test_the_editor_streams_drafts_and_ends_with_the_text(editor: Path, mini_eng
     assert result.returncode == 0, result.stderr
     assert result.stdout == decode_answer(session.tokens.tolist()) + "\n"
     drafts = result.stderr.splitlines()
-    assert len(drafts) == session.stats()["denoise_passes"] and drafts[0].startswith("48 ")
+    assert len(drafts) == sum(session.stats()["steps_per_canvas"]) and drafts[0].startswith("48 ")
     assert all("%" in line for line in drafts)
 
 

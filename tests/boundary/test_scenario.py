@@ -13,6 +13,7 @@ from boundary import c_api
 from dgrt import _native
 
 CASES = json.loads((Path(__file__).parent / "scenario.json").read_text(encoding="utf-8"))["cases"]
+COUNTERS = (*c_api.COUNTERS, "causal_passes", "packed_commits")
 FIELDS = ("canvas_in", "argmax", "entropy", "sampled", "accepted", "canvas_out")
 
 
@@ -45,6 +46,7 @@ def run_native(runtime: Any, case: dict[str, Any], prompt: list[int], canvas: li
     return {
         "emitted": emitted, "tokens": session.tokens.tolist(), "finish": session.finish_reason,
         "stats": session.stats(), "kv_len": session.kv_len, "canvas": session.canvas().tolist(), "steps": steps,
+        "logprobs": session.logprobs.tolist(),
     }  # fmt: skip
 
 
@@ -74,8 +76,8 @@ def run_foreign(runtime: Any, case: dict[str, Any], prompt: list[int], canvas: l
     stats = session.stats()
     result = {
         "emitted": emitted, "tokens": session.tokens(), "finish": session.finish_reason, "kv_len": stats.kv_len,
-        "stats": {name: getattr(stats, name) for name in c_api.COUNTERS}, "canvas": session.canvas(), "steps": steps,
-        "steps_per_canvas": stats.steps_per_canvas[: stats.num_steps_per_canvas],
+        "stats": {name: getattr(stats, name) for name in COUNTERS}, "canvas": session.canvas(), "steps": steps,
+        "steps_per_canvas": stats.steps_per_canvas[: stats.num_steps_per_canvas], "logprobs": session.logprobs(),
     }  # fmt: skip
     session.destroy()
     return result
@@ -94,13 +96,14 @@ def test_both_faces_agree(runtimes: Any, case: dict[str, Any]) -> None:
     left = run_native(native, case, prompt, canvas)
     right = run_foreign(foreign, case, prompt, canvas)
 
-    for key in ("emitted", "tokens", "finish", "kv_len", "canvas"):
+    for key in ("emitted", "tokens", "finish", "kv_len", "canvas", "logprobs"):
         assert left[key] == right[key], key
     assert left["tokens"] == [token for part in left["emitted"] for token in part]
-    for name in c_api.COUNTERS:
+    for name in COUNTERS:
         assert left["stats"][name] == right["stats"][name], name
     assert left["stats"]["steps_per_canvas"] == right["steps_per_canvas"]
-    assert len(left["steps"]) == len(right["steps"]) == left["stats"]["denoise_passes"]
+    assert len(left["steps"]) == len(right["steps"]) == sum(right["steps_per_canvas"])
+    assert len(left["logprobs"]) == (len(left["tokens"]) if case["options"].get("logprobs") else 0)
     for a, b in zip(left["steps"], right["steps"], strict=True):
         assert (a["step"], a["stopped"], a["kv_len"]) == (b["step"], b["stopped"], b["kv_len"])
         for name in FIELDS:

@@ -35,7 +35,7 @@ def test_a_stream_tells_the_same_story_as_generate(mini: dgrt.Runtime) -> None:
     assert np.array_equal(np.concatenate([event.tokens for event in commits]), alone.tokens)
     assert "".join(event.text or "" for event in commits) == alone.text
     drafts = [event for event in events if event.kind == "draft"]
-    assert alone.trace is not None and len(drafts) == len(alone.trace) == result.stats.denoise_passes
+    assert alone.trace is not None and len(drafts) == len(alone.trace) == sum(result.stats.steps_per_canvas)
     for draft, step in zip(drafts, alone.trace, strict=True):
         assert (draft.canvas_index, draft.step) == (step.canvas_index, step.step)
         assert np.array_equal(draft.tokens, step.argmax) and np.array_equal(draft.settled, step.accepted)
@@ -233,6 +233,31 @@ def test_the_causal_tier_streams_one_commit_per_pass(mini: dgrt.Runtime) -> None
     assert result.stats.causal_ms > 0
 
 
+def test_computing_ahead_shows_in_the_counts_alone(plain: dgrt.Runtime) -> None:
+    """Events, trace and tokens come in the order of the plain loop: a canvas is heard of after the commit before it."""
+    options: dict[str, Any] = {"seed": 4, "max_new_tokens": 90, "max_denoising_steps": 5, "stop_ids": (),
+                               "confidence_threshold": 9.0}  # fmt: skip
+    told: dict[str, list[Any]] = {}
+    for pipeline in ("off", "on"):
+        events = list(plain.stream([2, 9, 14], pipeline=pipeline, **options))
+        told[pipeline] = [
+            (e.kind, e.canvas_index, e.step, None if e.tokens is None else e.tokens.tolist()) for e in events
+        ]
+    assert told["on"] == told["off"]
+    stats = plain.generate([2, 9, 14], pipeline="on", **options).stats
+    assert 0 < stats.packed_commits <= stats.packed_passes
+    assert stats.packed_ms > 0
+
+
+def test_log_probabilities_come_with_the_tokens_they_belong_to(plain: dgrt.Runtime) -> None:
+    options: dict[str, Any] = {"seed": 4, "max_new_tokens": 41, "max_denoising_steps": 5, "stop_ids": ()}
+    result = plain.generate([2, 9], logprobs=True, **options)
+    assert result.tokens.tolist() == plain.generate([2, 9], **options).tokens.tolist()
+    assert result.logprobs is not None
+    assert result.logprobs.shape == (41,)
+    assert (result.logprobs <= 0).all()
+
+
 @pytest.mark.parametrize(
     ("keywords", "error", "says"),
     [
@@ -242,6 +267,9 @@ def test_the_causal_tier_streams_one_commit_per_pass(mini: dgrt.Runtime) -> None
         ({"guarantee": "verified"}, dgrt.Unsupported, "available: exact, causal"),
         ({"drafter": "model"}, dgrt.Unsupported, "available: none, suffix"),
         ({"drafter": "suffix"}, dgrt.InvalidArgument, "needs guarantee 'causal'"),
+        ({"pipeline": "always"}, dgrt.Unsupported, "available: auto, off, on"),
+        ({"logprobs": 1}, dgrt.InvalidArgument, "logprobs must be True or False"),
+        ({"logprobs": True, "pipeline": "on"}, dgrt.InvalidArgument, "must be 'auto' or 'off'"),
         ({"guarantee": "causal", "trace": True}, dgrt.InvalidArgument, "trace needs guarantee 'exact'"),
         ({"guarantee": "causal", "entropy_bound": 0.1}, dgrt.InvalidArgument, "entropy_bound needs guarantee 'exact'"),
         ({"guarantee": "causal", "temperature": -1}, dgrt.InvalidArgument, "temperature must be a finite number"),

@@ -1,7 +1,7 @@
 """Commit speculation on real engines: the tokens, steps and counts of the plain loop, whatever was computed ahead.
 
-The C++ tests do the same with a scripted engine; here ONNX Runtime computes, so a packed pass that rounds differently in
-one bit would show. Random models, and mini's edits, whose answers span several canvases.
+The C++ tests do the same with a scripted engine; here ONNX Runtime computes, so a packed pass that rounds differently
+in one bit would show. Random models, and mini's edits, whose answers span several canvases.
 """
 
 from __future__ import annotations

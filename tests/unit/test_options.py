@@ -36,9 +36,9 @@ def test_an_unknown_option_like_nothing_known_lists_the_known_ones() -> None:
         make_options(None, {"zzzzz": 1})
 
 
-@pytest.mark.parametrize("name", ["guarantee", "drafter"])
+@pytest.mark.parametrize("name", ["guarantee", "drafter", "pipeline"])
 def test_a_speculation_mode_that_is_not_there_names_what_is(name: str) -> None:
-    with pytest.raises(Unsupported, match=f"{name} 'verified' is not available.*available: (exact|none)"):
+    with pytest.raises(Unsupported, match=f"{name} 'verified' is not available.*available: (exact|none|auto)"):
         make_options(None, {name: "verified"})
 
 

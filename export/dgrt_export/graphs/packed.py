@@ -41,9 +41,10 @@ class Packed(Denoise):
             window = config.sliding_window if facts.type == "sliding" else 0
             gone = max(0, rows - (window - 1)) if window else 0  # rows of the candidate that `next` looks past
             seen_k, seen_v = (t.split([gone, rows - gone], 1)[1] if gone else t for t in (k2, v2))
+            k1, v1 = torch.cat((seen_k, k1), 1), torch.cat((seen_v, v1), 1)
             attended = [
                 ops.canvas_attention(q0, k0, v0, past_k, past_v, *heads),
-                ops.canvas_attention(q1, torch.cat((seen_k, k1), 1), torch.cat((seen_v, v1), 1), next_k, next_v, *heads),
+                ops.canvas_attention(q1, k1, v1, next_k, next_v, *heads),
             ]
             if i + 1 == len(config.layers):  # as in `Prefill`: of the candidate nothing is read behind its K and V
                 canvases, _ = x.split([2 * rows, rows])

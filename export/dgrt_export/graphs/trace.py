@@ -34,7 +34,7 @@ class TracedGraph:
 
 
 def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig) -> list[contract.Tensor]:
-    """Contract tensors with axes resolved: numbers where the model fixes them, else S, P_sliding, P_full, Q_sliding, Q_full."""
+    """Contract tensors with axes resolved: numbers where the model fixes them, else one of `_TRACE_SIZES`."""
     plain = [t for t in tensors if "{layer}" not in t.name]
     layered = [t for t in tensors if "{layer}" in t.name]
     rows = config.canvas_len

@@ -1,7 +1,7 @@
 """The record that every task generator returns, and the seeds of the three splits.
 
-Training, probe (looked at while a model is made) and held-out (reported) cases come from the same generators with different seeds;
-the seed enters a hash, so the streams share no random state.
+Training, probe (looked at while a model is made) and held-out (reported) cases come
+from the same generators with different seeds; the seed enters a hash, so the streams share no random state.
 """
 import random
 from dataclasses import dataclass, field
