@@ -15,8 +15,9 @@ class Drafter {
   // The text grew by these tokens: the prompt first, then what is committed.
   virtual void Append(std::span<const int32_t> tokens) = 0;
 
-  // Writes the tokens that it expects next, at most draft.size(); returns how many.
-  virtual int64_t Draft(std::span<int32_t> draft) = 0;
+  // Writes the tokens that it expects next, at most draft.size(), and how likely it is that each of them and all before
+  // it are right, in [0, 1]; returns how many. `confidence` has the size of `draft` and holds ones before the call.
+  virtual int64_t Draft(std::span<int32_t> draft, std::span<float> confidence) = 0;
 };
 
 }  // namespace dgrt

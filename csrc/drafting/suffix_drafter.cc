@@ -19,7 +19,19 @@ constexpr int64_t kMaxAgreement = 32;
 
 }  // namespace
 
+// What was drafted lies in the text, from drafted_.source on, whether the caller used all of it or not.
+void SuffixDrafter::LearnFrom(std::span<const int32_t> tokens) {
+  const auto count = std::min(num_drafted_, static_cast<int64_t>(tokens.size()));
+  num_drafted_ = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const bool was_right = text_[static_cast<size_t>(drafted_.source + i)] == tokens[static_cast<size_t>(i)];
+    confidence_.Learn(drafted_.agreement + i, was_right);
+    if (!was_right) return;  // what follows was a guess about another text
+  }
+}
+
 void SuffixDrafter::Append(std::span<const int32_t> tokens) {
+  LearnFrom(tokens);
   for (const int32_t token : tokens) {
     // Where the text departs the place is kept: after an insertion the copy goes on right there.
     if (source_ > 0 && text_[static_cast<size_t>(source_)] == token) ++source_;
@@ -39,32 +51,35 @@ int64_t SuffixDrafter::CommonSuffix(int64_t end) const {
   return length;
 }
 
-// The index that the next token is expected to be copied from; 0: none.
-int64_t SuffixDrafter::Source() const {
+SuffixDrafter::Copy SuffixDrafter::FindCopy() const {
   const SuffixAutomaton::Match match = automaton_.LongestEarlierSuffix();
-  int64_t best = match.length >= kMinMatch ? match.end : 0;
+  Copy best;
+  if (match.length >= kMinMatch) best = {match.end, std::min(match.length, kMaxAgreement)};
   if (source_ == 0) return best;
-  int64_t agreement = best > 0 ? std::min(match.length, kMaxAgreement) : 0;
   const int64_t first = std::max<int64_t>(1, source_ - kWindow);
   const int64_t last = std::min(static_cast<int64_t>(text_.size()) - 1, source_ + kWindow);
   for (int64_t end = first; end <= last; ++end) {
     const int64_t found = CommonSuffix(end);
-    const bool nearer = best == 0 || std::abs(end - source_) < std::abs(best - source_);
-    if (found > agreement || (found > 0 && found == agreement && nearer)) {
-      best = end;
-      agreement = found;
-    }
+    const bool nearer = best.source == 0 || std::abs(end - source_) < std::abs(best.source - source_);
+    if (found > best.agreement || (found > 0 && found == best.agreement && nearer)) best = {end, found};
   }
   return best;
 }
 
-int64_t SuffixDrafter::Draft(std::span<int32_t> draft) {
-  const int64_t source = Source();
-  if (source == 0) return 0;
-  source_ = source;
-  const int64_t count = std::min(static_cast<int64_t>(draft.size()), static_cast<int64_t>(text_.size()) - source);
-  std::copy_n(text_.begin() + source, count, draft.begin());
-  return count;
+int64_t SuffixDrafter::Draft(std::span<int32_t> draft, std::span<float> confidence) {
+  num_drafted_ = 0;
+  const Copy copy = FindCopy();
+  if (copy.source == 0) return 0;
+  source_ = copy.source;
+  drafted_ = copy;
+  num_drafted_ = std::min(static_cast<int64_t>(draft.size()), static_cast<int64_t>(text_.size()) - copy.source);
+  std::copy_n(text_.begin() + copy.source, num_drafted_, draft.begin());
+  float all_right = 1;
+  for (int64_t i = 0; i < num_drafted_; ++i) {
+    all_right *= confidence_.Of(copy.agreement + i);
+    confidence[static_cast<size_t>(i)] = all_right;
+  }
+  return num_drafted_;
 }
 
 }  // namespace dgrt

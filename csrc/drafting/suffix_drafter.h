@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "drafting/drafter.h"
+#include "drafting/match_confidence.h"
 #include "drafting/suffix_automaton.h"
 
 namespace dgrt {
@@ -15,15 +16,24 @@ namespace dgrt {
 class SuffixDrafter : public Drafter {
  public:
   void Append(std::span<const int32_t> tokens) override;
-  int64_t Draft(std::span<int32_t> draft) override;
+  int64_t Draft(std::span<int32_t> draft, std::span<float> confidence) override;
 
  private:
+  // A place to copy from (0: none) and how many tokens before it agree with the end of the text.
+  struct Copy {
+    int64_t source = 0;
+    int64_t agreement = 0;
+  };
   int64_t CommonSuffix(int64_t end) const;
-  int64_t Source() const;
+  Copy FindCopy() const;
+  void LearnFrom(std::span<const int32_t> tokens);
 
   std::vector<int32_t> text_;
   SuffixAutomaton automaton_;
   int64_t source_ = 0;  // where in text_ the copy has got to; 0: nothing is being copied
+  MatchConfidence confidence_;
+  Copy drafted_;                 // the last draft, until the text has shown what became of it
+  int64_t num_drafted_ = 0;
 };
 
 }  // namespace dgrt

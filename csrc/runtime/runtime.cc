@@ -150,6 +150,7 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Threa
       speculation(MaySpeculate(wanted) ? std::make_unique<Speculation>(model) : nullptr),
       logprobs(wanted.logprobs ? std::make_unique<Logprobs>(model) : nullptr),
       drafter(MakeDrafter(wanted)),
+      draft_confidence(drafter != nullptr ? static_cast<size_t>(model.canvas_len) : 0),
       start_canvas(static_cast<size_t>(model.canvas_len)) {}
 
 // --- Runtime ---

@@ -90,7 +90,7 @@ struct SessionState {
   FinishReason finish = FinishReason::kNone;
   int32_t pending_token = 0;          // causal tier: emitted last (or end of the prompt), its KV row not yet written
   std::unique_ptr<Drafter> drafter;   // null: none
-  int64_t draft_len = 16;             // causal tier: length of the next draft; adapted by causal.cc
+  std::vector<float> draft_confidence;  // [L] causal tier: of the draft in work
   std::vector<int32_t> start_canvas;  // [L] given by SetCanvas; used while has_start_canvas
   bool has_start_canvas = false;
   std::atomic<bool> cancelled{false};

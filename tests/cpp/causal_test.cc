@@ -28,7 +28,7 @@ struct FunctionDrafter : Drafter {
   using Function = std::function<int64_t(const Tokens& text, std::span<int32_t> draft)>;
   explicit FunctionDrafter(Function with) : function(std::move(with)) {}
   void Append(std::span<const int32_t> tokens) override { text.insert(text.end(), tokens.begin(), tokens.end()); }
-  int64_t Draft(std::span<int32_t> draft) override { return function(text, draft); }
+  int64_t Draft(std::span<int32_t> draft, std::span<float>) override { return function(text, draft); }
   Function function;
   Tokens text;
 };
@@ -117,6 +117,26 @@ TEST(ARightDraftSavesPasses) {
   CHECK(session.stats().tokens_per_pass() > 7);
 }
 
+TEST(TokensThatAreNotWorthTheirRowAreNotTried) {
+  struct Doubting : Drafter {
+    void Append(std::span<const int32_t>) override {}
+    int64_t Draft(std::span<int32_t> draft, std::span<float> confidence) override {
+      std::fill(draft.begin(), draft.end(), 7);
+      for (size_t i = 0; i < confidence.size(); ++i) confidence[i] = 1.0f - 0.2f * static_cast<float>(i);  // 1, 0.8, ...
+      return static_cast<int64_t>(draft.size());
+    }
+  };
+  for (const bool is_row_bound : {true, false}) {
+    CausalFixture f;
+    f.script->is_row_bound = is_row_bound;
+    f.options.make_drafter = [] { return std::make_unique<Doubting>(); };
+    Session session = f.MakeSession();
+    session.Prefill(f.prompt);
+    session.NextCanvas(nullptr);
+    CHECK_EQ(session.stats().row_tokens, 3 + 1 + (is_row_bound ? 4 : 5));  // at 0.27: 1, 0.8, 0.6, 0.4; at 0.02: 0.2 too
+  }
+}
+
 TEST(ADrafterThatFailsIsDropped) {
   const Tokens expected = Plain(17, 1);
   CausalFixture f;
@@ -133,7 +153,7 @@ TEST(ADrafterThatFailsIsDropped) {
 TEST(ADrafterThatFailsOnThePromptIsDropped) {
   struct Failing : Drafter {
     void Append(std::span<const int32_t>) override { throw 7; }
-    int64_t Draft(std::span<int32_t>) override { return 0; }
+    int64_t Draft(std::span<int32_t>, std::span<float>) override { return 0; }
   };
   CausalFixture f;
   f.options.make_drafter = [] { return std::make_unique<Failing>(); };
