@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from pathlib import Path
 from dgrt_train.tasks import edit, json_record, sudoku
 from dgrt_train.tasks.case import HELD_OUT_SEED, Case
 from environment import environment
+from results_file import store
 
 import dgrt
 
@@ -78,17 +78,6 @@ def measure(runtime: dgrt.Runtime, task: str, cases: int, seed: int) -> dict:
     }
 
 
-def store(row: dict, path: Path) -> None:
-    """Puts the row into the file, in place of one of the same task; whoever reads the file finds it whole."""
-    before = json.loads(path.read_text())["rows"] if path.exists() else []
-    order = list(TASKS)
-    rows = sorted([*(r for r in before if r["task"] != row["task"]), row], key=lambda r: order.index(r["task"]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
-    os.replace(beside, path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("engine", help="engine package folder")
@@ -103,7 +92,7 @@ def main() -> None:
     for task in args.tasks:
         row = {**measure(runtime, task, args.cases, args.seed), **here}
         if args.out:
-            store(row, args.out)
+            store(row, args.out, "task", list(TASKS))
         low, high = row["interval_95"]
         print(
             f"{task:11} {100 * row['rate']:6.2f} %  [{100 * low:.1f}, {100 * high:.1f}]  "

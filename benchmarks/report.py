@@ -42,7 +42,7 @@ def speed_table() -> str:
             f"| {row['scenario']} | dgrt / Hugging Face | **{row['speedup_step']:.2f}x** | "
             f"**{row['speedup_end_to_end']:.2f}x** | | | |"
         )
-    return "\n".join([*lines, "", source_line(report)])
+    return "\n".join([*lines, "", *row_sources(report["rows"], "scenario")])
 
 
 def accuracy_table() -> str:
@@ -57,16 +57,16 @@ def accuracy_table() -> str:
             f"| {row['task']} | {row['cases']} | {100 * row['rate']:.1f} % | {100 * low:.1f} to {100 * high:.1f} % | "
             f"{TARGETS[row['task']]:.1f} % | {row['steps_per_canvas']:.1f} | {row['canvases_per_case']:.1f} |"
         )
-    return "\n".join([*lines, "", *row_sources(report["rows"])])
+    return "\n".join([*lines, "", *row_sources(report["rows"], "task")])
 
 
-def row_sources(rows: list[dict]) -> list[str]:
-    """One line per run that rows come from, with its tasks where there are several runs."""
+def row_sources(rows: list[dict], key: str) -> list[str]:
+    """One line per run that rows come from, with the names of its rows where there are several runs."""
     runs: dict[str, list[str]] = {}
     for row in rows:
         source = source_line(row) if row["environment"] else "environment and command not recorded"
-        runs.setdefault(source, []).append(row["task"])
-    return list(runs) if len(runs) == 1 else [f"- {', '.join(tasks)}: {source}" for source, tasks in runs.items()]
+        runs.setdefault(source, []).append(row[key])
+    return list(runs) if len(runs) == 1 else [f"- {', '.join(names)}: {source}" for source, names in runs.items()]
 
 
 def export_table() -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from e2e import workload
 from environment import environment
+from results_file import store
 
 HERE = Path(__file__).resolve().parent
 HF_SETTINGS = [
@@ -131,20 +132,19 @@ def run_scenario(scenario: dict, rounds: int, threads: int, cache_dir: Path) -> 
 
 
 def main() -> None:
-    names = sorted(path.stem for path in (HERE / "scenarios").glob("*.json"))
+    names = sorted((path.stem for path in (HERE / "scenarios").glob("*.json")), reverse=True)  # mini, mid
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scenario", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds of both sides (default 3)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--cache", type=Path, default=HERE.parent / ".cache" / "benchmarks", help="work folder")
-    parser.add_argument("--out", type=Path, help="write the rows as JSON")
+    parser.add_argument("--out", type=Path, help="write the rows as JSON; rows of other scenarios in it stay")
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
-    rows = []
+    here = environment()  # once: a results file that is being written makes the tree dirty
     for name in args.scenario:
         scenario = json.loads((HERE / "scenarios" / f"{name}.json").read_text())
-        row = run_scenario(scenario, args.rounds, args.threads, args.cache)
-        rows.append(row)
+        row = {**run_scenario(scenario, args.rounds, args.threads, args.cache), **here}
         for side in ("hf", "dgrt"):
             r = row[side]
             print(
@@ -158,8 +158,7 @@ def main() -> None:
             flush=True,
         )
         if args.out:
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps({"rows": rows, **environment()}, indent=1) + "\n")
+            store(row, args.out, "scenario", names)
 
 
 if __name__ == "__main__":
