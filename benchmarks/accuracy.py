@@ -11,7 +11,6 @@ environment and command it comes from; rows of tasks that were not measured now 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
