@@ -83,7 +83,8 @@ class FakeExecutor : public Executor {
       DGRT_CHECK(canvas[row] >= 0 && canvas[row] < model_.vocab_size);
       const bool sure = step >= 1 + static_cast<int64_t>(row) * script_->num_steps / model_.canvas_len;
       const int64_t position = kv_len - script_->prompt_len + static_cast<int64_t>(row);
-      const int64_t token = sure ? TargetAt(position) : (canvas[row] + mixed) % model_.vocab_size;
+      int64_t token = sure ? TargetAt(position) : (canvas[row] + mixed) % model_.vocab_size;
+      if (row == 0 && script_->new_mind_at > 0 && step >= script_->new_mind_at) token = (token + 1) % model_.vocab_size;
       hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
     }
   }

@@ -41,6 +41,7 @@ void Vary(uint64_t seed, PipelineFixture& f) {
   f.options.seed = seed;
   f.options.request = static_cast<uint32_t>(seed % 7);
   f.script->num_steps = 1 + static_cast<int32_t>(random() % 9);
+  if (random() % 2 == 0) f.script->new_mind_at = f.script->num_steps + static_cast<int32_t>(random() % 4);
   f.options.sampler.max_denoising_steps = 1 + static_cast<int32_t>(random() % 10);
   f.options.sampler.stability_threshold = static_cast<int32_t>(random() % 4);
   f.options.sampler.confidence_threshold = random() % 3 == 0 ? 1e-12f : 0.05f;
