@@ -132,7 +132,7 @@ def run_scenario(scenario: dict, rounds: int, threads: int, cache_dir: Path) -> 
 
 
 def main() -> None:
-    names = sorted((path.stem for path in (HERE / "scenarios").glob("*.json")), reverse=True)  # mini, mid
+    names = sorted((path.stem for path in (HERE / "scenarios").glob("*.json")), key=lambda name: (name != "mini", name))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scenario", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds of both sides (default 3)")

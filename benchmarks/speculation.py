@@ -77,8 +77,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     args = parser.parse_args()
     runtime = dgrt.Runtime(args.engine, threads=args.threads)
-    for options in MODES.values():  # loading of graphs and first touch of weights
-        runtime.generate("json\nname=Ana Silva", max_new_tokens=8, **options)
+    for options in MODES.values():  # loading of graphs and first touch of weights; several canvases, so all graphs
+        tokens = 3 * runtime.info.canvas_len
+        runtime.generate("json\nname=Ana Silva", max_new_tokens=tokens, stop_ids=(), **options)
     rows = []
     for task in args.tasks:
         for row in measure(runtime, task, args.cases):

@@ -48,7 +48,7 @@ class GenerateOptions:
             "none". "suffix" (with "causal"): what followed the same words before, in prompt or output.
         pipeline: Of "exact". Whether a denoise step may carry along the commit of its canvas and the first step of the
             next one, for the case that it is the last; it changes the number of passes, never the tokens. "auto": where
-            the device makes it pay. "off": the plain loop. "on": in every step.
+            weights, not rows, are what a pass costs; so not on a CPU. "off": the plain loop. "on": wherever it can be.
         logprobs: Of "exact". Also return the log-probability that the model's causal pass gives each token, in
             `GenerateResult.logprobs`; a doubt that refinement had no way to show. Costs the hidden states of the commit
             pass and one vocabulary head per canvas, and a pass for the last canvas.

@@ -25,7 +25,7 @@ class Stats:
     Attributes:
         prefill_passes: Engine passes over the prompt.
         denoise_passes: Passes of one denoise step.
-        commit_passes: Passes that write a finished canvas into KV.
+        commit_passes: Causal passes over a finished canvas; over the last one only with `logprobs`.
         causal_passes: Passes that emit tokens of the causal distribution (guarantee "causal").
         packed_passes: Passes that hold a denoise step, a commit and the first step of the next canvas (0 in the plain
             loop).

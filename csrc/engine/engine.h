@@ -70,7 +70,7 @@ class Executor {
   virtual void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv,
                        const float* soft, float* hidden) = 0;
 
-  // Three passes in one, with bit-identical results. `next_kv`: the same memory as a query at kv_len + L sees it.
+  // Three passes in one, with bit-identical results. Only where Engine::can_pack(). `next_kv`: the same memory as a query at kv_len + L sees it.
   virtual void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
                       std::span<const KvLayerView> next_kv) = 0;
 };
@@ -82,6 +82,8 @@ class Engine {
   virtual const ModelFacts& model() const = 0;
   virtual EmbeddingTable embedding() const = 0;      // valid as long as the engine
   virtual std::unique_ptr<Executor> CreateExecutor() = 0;  // must not outlive the engine
+  // Whether a packed pass has the bits of its three passes.
+  virtual bool can_pack() const = 0;
   // Whether the cost of a pass is its rows (a CPU) rather than the weights it reads (a large GPU with few rows).
   virtual bool is_row_bound() const = 0;
   virtual std::string description() const = 0;       // e.g. "ONNX Runtime 1.32.0, CPU, portable fp32"

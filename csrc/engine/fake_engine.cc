@@ -46,7 +46,7 @@ class FakeExecutor : public Executor {
       const int64_t token = sure ? TargetAt(next - script_->prompt_len) : mixed % model_.vocab_size;
       hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
     }
-    MaybeSpoil(hidden);
+    MaybeSpoil(hidden, tokens.size());
   }
 
   void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
@@ -54,7 +54,7 @@ class FakeExecutor : public Executor {
     Begin();
     ++log_->num_denoise_calls;
     FillHidden(canvas, kv_len, kv, soft, hidden);
-    MaybeSpoil(hidden);
+    MaybeSpoil(hidden, canvas.size());
   }
 
   void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
@@ -65,7 +65,7 @@ class FakeExecutor : public Executor {
     WriteRows(rows.candidate, kv_len, kv);
     if (script_->record_prefills) log_->prefills.push_back({kv_len, {rows.candidate.begin(), rows.candidate.end()}});
     FillHidden(rows.next, kv_len + model_.canvas_len, next_kv, rows.next_soft, rows.next_hidden);
-    MaybeSpoil(script_->spoil_next ? rows.next_hidden : rows.hidden);
+    MaybeSpoil(script_->spoil_next ? rows.next_hidden : rows.hidden, rows.canvas.size());
   }
 
  private:
@@ -89,8 +89,10 @@ class FakeExecutor : public Executor {
     }
   }
 
-  void MaybeSpoil(float* hidden) const {
-    if (log_->num_calls == script_->nan_at_call) hidden[model_.hidden_size / 2] = std::numeric_limits<float>::quiet_NaN();
+  void MaybeSpoil(float* hidden, size_t num_rows) const {
+    if (log_->num_calls != script_->nan_at_call) return;
+    const int64_t row = script_->spoil_last_row ? static_cast<int64_t>(num_rows) - 1 : 0;
+    hidden[row * model_.hidden_size + model_.hidden_size / 2] = std::numeric_limits<float>::quiet_NaN();
   }
 
   void Begin() {

@@ -29,7 +29,9 @@ struct FakeScript {
   int64_t causal_doubt = 5;
   int64_t fail_at_call = 0;      // this call of any kind throws DeviceError (1: the first; 0: none)
   int64_t nan_at_call = 0;       // this call, if it returns hidden states, leaves one NaN in the hidden states
+  bool spoil_last_row = false;   // nan_at_call hits the last row instead of the first
   bool spoil_next = false;       // nan_at_call hits the next canvas of a packed pass
+  bool can_pack = true;
   bool is_row_bound = true;
   bool record_prefills = true;   // off where a test counts allocations
   std::function<void(int64_t call)> on_call;  // before every call: delays, cancelling, failure of any other kind
@@ -55,6 +57,7 @@ class FakeEngine : public Engine {
   const ModelFacts& model() const override { return model_; }
   EmbeddingTable embedding() const override;
   std::unique_ptr<Executor> CreateExecutor() override;
+  bool can_pack() const override { return script_->can_pack; }
   bool is_row_bound() const override { return script_->is_row_bound; }
   std::string description() const override { return "fake engine"; }
 

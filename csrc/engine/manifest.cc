@@ -213,6 +213,7 @@ Manifest LoadManifest(const std::string& dir, bool verify_weights) {
   manifest.weight_bytes = files.weight_bytes();
   manifest.profile = root.String("profile");
   manifest.precision = root.String("precision");
+  manifest.experts = root.String("experts");
   manifest.model = ReadModel(root.Object("model"));
   manifest.generation = ReadGeneration(root.Object("generation"), manifest.model);
   manifest.embedding = ReadEmbedding(root.Object("embedding"), manifest.model, files);

@@ -31,7 +31,7 @@ struct Manifest {
   GenerationDefaults generation;
   EmbeddingLocation embedding;
   std::string prefill_file, denoise_file, score_file, packed_file;  // names inside dir
-  std::string profile, precision;
+  std::string profile, precision, experts;
   int64_t weight_bytes = 0;                // all weight files
   std::string json;                        // as read
   std::string dir;                         // absolute, symbolic links resolved

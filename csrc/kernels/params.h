@@ -34,7 +34,7 @@ struct VocabularyHeadParams {
   float embed_scale = 1;             // sqrt(D)
   const double* uniform = nullptr;   // in  [L], in [0, 1)
   const PositionConstraint* constraints = nullptr;  // in [L], or null: all positions free
-  int32_t* argmax = nullptr;         // out [L]
+  int32_t* argmax = nullptr;         // out [L], or null: not wanted; so are the next two
   float* entropy = nullptr;          // out [L]
   int32_t* sampled = nullptr;        // out [L]
   float* soft = nullptr;             // out [L, D], or null: not wanted (last step of a canvas)

@@ -1,7 +1,7 @@
 // KV memory of one sequence: per layer one buffer for K and one for V, token-major fp32, address = base + token * width.
 // Address space is reserved for the whole context at the start; pages are committed when rows are reserved and, in
-// sliding layers, given back when the window has moved past them. Called by prefill.cc and commit.cc (write) and
-// denoise_step.cc (views). Must not know of canvases, sampling or engines.
+// sliding layers, given back when the window has moved past them. Called by the stages of
+// runtime/ that run a pass. Must not know of canvases, sampling or engines.
 #pragma once
 
 #include <algorithm>

@@ -22,22 +22,29 @@ Emission PlanEmission(const SessionState& state, const CanvasPlan& plan) {
   return {std::min(until_stop, left), at_limit || !room ? FinishReason::kLength : FinishReason::kNone};
 }
 
+namespace {
+
+void RunCommitPass(SessionState& state, const CanvasPlan& plan) {
+  if (state.logprobs != nullptr) {
+    ScoreCanvas(state, plan);
+  } else {
+    StageTimer timer(&state.stats.commit_ms);
+    state.executor->Prefill(state.canvas.argmax, plan.kv_len, state.kv.Views());
+  }
+  ++state.stats.commit_passes;
+  state.stats.row_tokens += state.model.canvas_len;
+}
+
+}  // namespace
+
 std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Reservation rows, const Emission& emission,
                                 GenerateSink* sink) {
   const std::span<const int32_t> emitted(state.canvas.argmax.data(), static_cast<size_t>(emission.num_tokens));
   const bool goes_on = emission.finish == FinishReason::kNone;
   Speculation* const speculation = state.speculation.get();
   const bool is_in_kv = speculation != nullptr && speculation->stage == Speculation::Stage::kRight;
-  if (state.logprobs != nullptr || (goes_on && !is_in_kv)) {  // nobody looks back on the last canvas
-    if (state.logprobs != nullptr) {
-      ScoreCanvas(state, plan);
-    } else {
-      StageTimer timer(&state.stats.commit_ms);
-      state.executor->Prefill(state.canvas.argmax, plan.kv_len, state.kv.Views());
-    }
-    ++state.stats.commit_passes;
-    state.stats.row_tokens += state.model.canvas_len;
-  }
+  const bool needs_pass = state.logprobs != nullptr || (goes_on && !is_in_kv);  // nobody looks back on the last canvas
+  if (needs_pass) RunCommitPass(state, plan);
   if (sink != nullptr) sink->OnCommit(plan.index, emitted);
   DGRT_CHECK(state.tokens.size() + emitted.size() <= state.tokens.capacity());
 

@@ -11,38 +11,41 @@
 namespace dgrt {
 
 void ScorePrompt(SessionState& state, std::span<const int32_t> chunk) {
-  const int64_t width = state.model.hidden_size;
-  AlignedBuffer<float> hidden(chunk.size() * static_cast<size_t>(width));
+  AlignedBuffer<float>& hidden = state.logprobs->hidden;
+  const auto width = static_cast<size_t>(state.model.hidden_size);
   state.executor->Score(chunk, state.kv.kv_len(), state.kv.Views(), hidden.data());
-  std::copy(hidden.end() - width, hidden.end(), state.logprobs->hidden.begin());
+  const std::span<const float> last(hidden.data() + (chunk.size() - 1) * width, width);
+  RequireFinite(last, "hidden states are", [] { return std::string("causal pass over the prompt"); });
+  std::copy(last.begin(), last.end(), hidden.begin());
 }
 
 void ScoreCanvas(SessionState& state, const CanvasPlan& plan) {
-  Canvas& canvas = state.canvas;
   Logprobs& out = *state.logprobs;
   const int64_t width = state.model.hidden_size, length = state.model.canvas_len;
   {
     StageTimer timer(&state.stats.commit_ms);
     // Row i holds the prediction of token i: behind the row of the token in front of the canvas come the canvas's own.
-    state.executor->Score(canvas.argmax, plan.kv_len, state.kv.Views(), out.hidden.data() + width);
+    state.executor->Score(state.canvas.argmax, plan.kv_len, state.kv.Views(), out.hidden.data() + width);
   }
   const auto where = [&] { return Message("canvas ", plan.index, ", causal pass"); };
-  RequireFinite({out.hidden.data(), out.hidden.size()}, "hidden states are", where);
+  RequireFinite({out.hidden.data(), static_cast<size_t>((length + 1) * width)}, "hidden states are", where);
   StageTimer timer(&state.stats.head_ms);
-  std::fill(canvas.uniform.begin(), canvas.uniform.end(), 0.0);  // nothing is sampled
-  VocabularyHeadParams params = HeadParams(state, canvas);
+  VocabularyHeadParams params = HeadParams(state, state.canvas);
   params.hidden = out.hidden.data();
   params.canvas_len = length;
-  params.argmax = canvas.previous_argmax.data();  // the argmax canvas is what is being committed
-  params.scored = canvas.argmax.data();
+  params.argmax = params.sampled = nullptr;  // the canvas is finished: nothing of it may change
+  params.entropy = nullptr;
+  params.scored = state.canvas.argmax.data();
   params.log_prob = out.canvas.data();
   LaunchVocabularyHead(params, state.pool);
+  RequireFinite(out.canvas, "log-probabilities are", where);
 }
 
 void PublishLogprobs(SessionState& state, int64_t num_tokens) noexcept {
   Logprobs& out = *state.logprobs;
   out.tokens.insert(out.tokens.end(), out.canvas.begin(), out.canvas.begin() + num_tokens);  // room: prefill.cc
-  std::copy(out.hidden.end() - state.model.hidden_size, out.hidden.end(), out.hidden.begin());
+  const int64_t width = state.model.hidden_size;
+  std::copy_n(out.hidden.begin() + state.model.canvas_len * width, width, out.hidden.begin());
 }
 
 }  // namespace dgrt

@@ -29,9 +29,9 @@ enum class Guarantee : int32_t {
 
 // Commit speculation of kExact: whether a denoise step may carry along what follows if it is the last one.
 enum class Pipeline : int32_t {
-  kAuto = 0,  // where the device makes it pay
+  kAuto = 0,  // where weights, not rows, are what a pass costs
   kOff = 1,   // never: the plain loop
-  kOn = 2,    // in every step but the first
+  kOn = 2,    // in every step where something may follow and nothing is computed ahead yet
 };
 
 enum class DrafterKind : int32_t { kNone = 0, kSuffix = 1 };

@@ -58,6 +58,7 @@ void StartCanvas(const SessionState& state, int32_t index, Canvas& canvas) {
 
 RefineOutcome Refine(SessionState& state, const CanvasPlan& plan, GenerateSink* sink) {
   Canvas& canvas = state.canvas;
+  if (state.cancelled.load()) return RefineOutcome::kCancelled;  // before anything is started or adopted
   bool has_first_step = AdoptNextCanvas(state);
   if (!has_first_step) StartCanvas(state, plan.index, canvas);
   if (state.has_start_canvas) canvas.tokens = canvas.argmax = state.start_canvas;

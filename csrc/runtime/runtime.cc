@@ -79,6 +79,9 @@ void CheckOptions(const GenerateOptions& options, const ModelFacts& model) {
   if (options.pipeline < Pipeline::kAuto || options.pipeline > Pipeline::kOn) {
     Reject("pipeline", "0 (auto), 1 (off) or 2 (on)", static_cast<int32_t>(options.pipeline));
   }
+  if (options.guarantee == Guarantee::kCausal && options.pipeline == Pipeline::kOn) {
+    throw InvalidArgument("pipeline: expected auto or off with guarantee causal, found on");
+  }
   if (options.logprobs && options.guarantee != Guarantee::kExact) {
     throw InvalidArgument("logprobs: expected guarantee exact, found causal");
   }
@@ -99,15 +102,20 @@ std::vector<KvLayerShape> KvShapes(const ModelFacts& model) {
   return shapes;
 }
 
-bool MaySpeculate(const GenerateOptions& options) {
-  return options.guarantee == Guarantee::kExact && options.pipeline != Pipeline::kOff && !options.logprobs;
+// On a CPU a packed pass costs nearly what its three passes cost, and another session's memory (README.md beside this file).
+bool Speculates(const GenerateOptions& options, const Engine& engine) {
+  if (options.guarantee != Guarantee::kExact || options.logprobs) return false;
+  return options.pipeline == Pipeline::kOn ||
+         (options.pipeline == Pipeline::kAuto && engine.can_pack() && !engine.is_row_bound());
 }
 
-int64_t WorkspaceBytes(const ModelFacts& model, const GenerateOptions& options) {
-  const int64_t num_canvases = MaySpeculate(options) ? 2 : 1;
+int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine) {
+  const ModelFacts& model = engine.model();
+  const int64_t num_canvases = Speculates(options, engine) ? 2 : 1;
   const auto float_bytes = static_cast<int64_t>(sizeof(float));
-  const int64_t logprobs = (model.canvas_len + 1) * model.hidden_size + model.canvas_len;
-  const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4;  // five token rows, accepted, entropy, uniform, start canvas
+  const int64_t logprobs = Logprobs::NumRows(model) * model.hidden_size + model.canvas_len;
+  // Five token rows, accepted, entropy, uniform, start canvas, confidence of a draft.
+  const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4 + 4;
   const int64_t rows = 3 * model.canvas_len * model.hidden_size * float_bytes;
   return num_canvases * (per_position * model.canvas_len + rows) + (options.logprobs ? logprobs * float_bytes : 0) +
          static_cast<int64_t>(
@@ -143,11 +151,11 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Threa
       pool(threads),
       options(wanted),
       executor(engine.CreateExecutor()),
-      kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(model, wanted))),
+      kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(wanted, engine))),
       canvas(model),
       head_workspace(VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size)),
       is_row_bound(engine.is_row_bound()),
-      speculation(MaySpeculate(wanted) ? std::make_unique<Speculation>(model) : nullptr),
+      speculation(Speculates(wanted, engine) ? std::make_unique<Speculation>(model) : nullptr),
       logprobs(wanted.logprobs ? std::make_unique<Logprobs>(model) : nullptr),
       drafter(MakeDrafter(wanted)),
       draft_confidence(drafter != nullptr ? static_cast<size_t>(model.canvas_len) : 0),
@@ -179,7 +187,7 @@ MemoryPlan Runtime::memory() const {
   const ModelFacts& facts = model();
   MemoryPlan plan;
   plan.weight_bytes = impl_->weight_bytes;
-  plan.workspace_bytes = WorkspaceBytes(facts, impl_->defaults);
+  plan.workspace_bytes = WorkspaceBytes(impl_->defaults, *impl_->engine);
   const std::vector<KvLayerShape> shapes = KvShapes(facts);
   // The longest prompt: nothing holds more, whichever of its reservations is the largest.
   ForEachReservation(facts.context_len - facts.canvas_len, facts.canvas_len, [&](int64_t kv_len, int64_t num_rows) {
@@ -206,6 +214,9 @@ std::shared_ptr<Runtime> RequireRuntime(std::shared_ptr<Runtime> runtime) {
 Session::Session(std::shared_ptr<Runtime> runtime, const GenerateOptions& options) {
   Runtime::Impl& shared = *RequireRuntime(runtime)->impl_;
   CheckOptions(options, shared.engine->model());
+  if (options.pipeline == Pipeline::kOn && !shared.engine->can_pack()) {
+    throw Unsupported("pipeline: expected auto or off with this engine, found on: a packed pass of it rounds differently");
+  }
   impl_.reset(new Impl{{std::move(runtime), *shared.engine, *shared.pool, options, shared.options.memory_limit_bytes}});
 }
 Session::~Session() = default;

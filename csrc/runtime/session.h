@@ -2,6 +2,7 @@
 // writes which field is the state table in csrc/README.md.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -20,7 +21,7 @@
 namespace dgrt {
 
 // The canvas in work and the scratch of its denoise steps. All memory is taken when the session is made.
-// Written by refine.cc and denoise_step.cc (the next canvas also by speculate.cc); commit.cc only reads.
+// Written by refine.cc and denoise_step.cc (the next canvas also by speculate.cc); commit.cc and logprobs.cc only read.
 struct Canvas {
   explicit Canvas(const ModelFacts& model);
 
@@ -59,10 +60,12 @@ struct Speculation {
 // The causal pass's log-probabilities of the emitted tokens. Written by logprobs.cc.
 struct Logprobs {
   explicit Logprobs(const ModelFacts& model)
-      : hidden(static_cast<size_t>((model.canvas_len + 1) * model.hidden_size)),
-        canvas(static_cast<size_t>(model.canvas_len)) {}
+      : hidden(static_cast<size_t>(NumRows(model) * model.hidden_size)), canvas(static_cast<size_t>(model.canvas_len)) {}
+  static int64_t NumRows(const ModelFacts& model) { return std::max(kPrefillChunkTokens, 1 + model.canvas_len); }
 
-  AlignedBuffer<float> hidden;  // [1 + L, D] row 0: behind the last committed token; then behind those of the canvas
+  // [NumRows, D] row 0: behind the last committed token; rows 1 .. L: behind those of the canvas. While the prompt is
+  // prefilled: behind the tokens of its last chunk.
+  AlignedBuffer<float> hidden;
   std::vector<float> canvas;    // [L] of the canvas that is being committed, nats
   std::vector<float> tokens;    // one per emitted token, nats
 };
@@ -80,7 +83,7 @@ struct SessionState {
   KvCache kv;  // before the canvas: a memory limit that is too low is found before memory is taken
   Canvas canvas;
   AlignedBuffer<unsigned char> head_workspace;
-  const bool is_row_bound;                         // of the engine's device
+  const bool is_row_bound;                         // of the engine
   const std::unique_ptr<Speculation> speculation;  // null: the plain loop
   const std::unique_ptr<Logprobs> logprobs;        // null: not wanted
 
@@ -108,11 +111,11 @@ void CheckOptions(const GenerateOptions& options, const ModelFacts& model);
 // Throws InvalidArgument, naming the first token that is not in [0, vocab_size).
 void RequireTokens(const char* what, std::span<const int32_t> tokens, int64_t vocab_size);
 
-// Whether a session with these options may compute ahead, which takes a second canvas.
-bool MaySpeculate(const GenerateOptions& options);
+// Whether a session computes ahead, which takes a second canvas.
+bool Speculates(const GenerateOptions& options, const Engine& engine);
 
 // Bytes of one session beside its KV rows.
-int64_t WorkspaceBytes(const ModelFacts& model, const GenerateOptions& options);
+int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine);
 
 // The layers of a model as the KV cache wants them.
 std::vector<KvLayerShape> KvShapes(const ModelFacts& model);

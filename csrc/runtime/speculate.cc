@@ -5,31 +5,15 @@
 #include <algorithm>
 
 #include "common/check.h"
-#include "runtime/head.h"
 #include "runtime/session.h"
 #include "runtime/stage_timer.h"
 
 namespace dgrt {
-namespace {
-
-// On a device where rows cost, speculation must be right nearly always. Measured on mini (README.md beside this file): an
-// argmax canvas that has not changed for a step and has this many times the entropy at which it may stop is final in
-// nine cases of ten; with more entropy in one of two.
-constexpr float kNearlyConfident = 4;
-
-bool PolicyAgrees(const SessionState& state) {
-  if (state.options.pipeline == Pipeline::kOn || !state.is_row_bound) return true;
-  const Canvas& canvas = state.canvas;
-  return canvas.num_equal > 0 && canvas.mean_entropy < kNearlyConfident * state.options.sampler.confidence_threshold;
-}
-
-}  // namespace
 
 bool WorthPacking(const SessionState& state, const CanvasPlan& plan) {
   if (state.speculation == nullptr || state.speculation->stage != Speculation::Stage::kNone) return false;
   if (state.canvas.num_steps == 0) return false;                                  // no argmax canvas yet
-  if (PlanEmission(state, plan).finish != FinishReason::kNone) return false;      // nothing would follow it
-  return PolicyAgrees(state);
+  return PlanEmission(state, plan).finish == FinishReason::kNone;                 // else nothing would follow it
 }
 
 void PackedStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
@@ -49,9 +33,11 @@ void PackedStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
   state.stats.row_tokens += 3 * state.model.canvas_len;
   UpdateCanvas(state, plan.index, step, canvas);
   if (canvas.argmax != speculation.candidate) return;
-  // A next canvas that cannot go on must not stop this one: the plain loop would commit it first.
-  if (!AllFinite({next.hidden.data(), next.hidden.size()})) return;
-  UpdateCanvas(state, plan.index + 1, state.options.sampler.max_denoising_steps, next);
+  try {
+    UpdateCanvas(state, plan.index + 1, state.options.sampler.max_denoising_steps, next);
+  } catch (const DeviceError&) {
+    return;  // a next canvas that is not finite must not stop this one: the plain loop commits it first
+  }
   speculation.stage = Speculation::Stage::kRight;
 }
 

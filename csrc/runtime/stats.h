@@ -9,7 +9,7 @@ namespace dgrt {
 struct Stats {
   int64_t prefill_passes = 0;   // prefill.cc: engine passes over the prompt (one per chunk)
   int64_t denoise_passes = 0;   // denoise_step.cc
-  int64_t commit_passes = 0;    // commit.cc: passes that write a finished canvas into KV
+  int64_t commit_passes = 0;    // commit.cc: causal passes over a finished canvas; over the last one only with logprobs
   int64_t causal_passes = 0;    // causal.cc: passes that emit tokens of the causal distribution
   int64_t packed_passes = 0;    // speculate.cc: a denoise step, a commit and the next canvas's first step in one
   int64_t packed_commits = 0;   // commit.cc: commits whose KV rows a packed pass had written

@@ -111,10 +111,9 @@ def measure(result: GenerateResult) -> dict[str, float]:
         True
     """
     stats = result.stats
-    steps = max(stats.denoise_passes, 1)
     return {
-        "denoise_ms_per_step": stats.denoise_ms / steps,
-        "head_ms_per_step": stats.head_ms / steps,
+        "denoise_ms_per_step": stats.denoise_ms / max(stats.denoise_passes, 1),
+        "head_ms_per_step": stats.head_ms / max(sum(stats.steps_per_canvas), 1),
         "steps_per_canvas": sum(stats.steps_per_canvas) / max(stats.canvases, 1),
         "tokens_per_second": stats.tokens_per_second,
         "tokens_per_pass": stats.tokens_per_pass,

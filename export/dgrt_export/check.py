@@ -159,14 +159,17 @@ def _compare(
     chunks, pasts = _lengths(config)
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, config.vocab_size, sum(chunks))
-    canvas = rng.integers(0, config.vocab_size, config.canvas_len)
-    soft = rng.standard_normal((config.canvas_len, config.hidden_size), dtype=np.float32)
+    canvas, following = rng.integers(0, config.vocab_size, (2, config.canvas_len))
+    soft, next_soft = rng.standard_normal((2, config.canvas_len, config.hidden_size), dtype=np.float32)
 
     reference = Reference(cut.raw, tensors)
     expected_kv, expected_causal = reference.prefill(tokens, chunks, advance)
-    expected_hidden = {}
-    for past in (*pasts, *(past + config.canvas_len for past in _packed_pasts(pasts))):
+    expected_hidden, expected_next = {}, {}
+    for past in pasts:
         expected_hidden[past] = reference.denoise(canvas, soft, expected_kv, past)
+        advance(1)
+    for past in _packed_pasts(pasts):
+        expected_next[past] = reference.denoise(following, next_soft, expected_kv, past + config.canvas_len)
         advance(1)
     del reference  # its fp32 weights go before the sessions come
 
@@ -184,16 +187,16 @@ def _compare(
         differences.append(_difference(hidden, expected_hidden[past], f"denoise hidden states with {past} past tokens"))
     session = _session(files[contract.PACKED_GRAPH])
     for past in _packed_pasts(pasts):
-        end = past + config.canvas_len  # the candidate is what the prompt holds there; both canvases are `canvas`
+        end = past + config.canvas_len  # the candidate is what the prompt holds there
         places = [np.arange(past, end), np.arange(end, end + config.canvas_len), np.arange(past, end)]
-        feeds = {contract.PACKED_TOKENS.name: np.concatenate((canvas, canvas, tokens[past:end]))[None],
+        feeds = {contract.PACKED_TOKENS.name: np.concatenate((canvas, following, tokens[past:end]))[None],
                  contract.PACKED_POSITIONS.name: np.concatenate(places)[None],
-                 contract.SOFT.name: soft[None], contract.NEXT_SOFT.name: soft[None],
+                 contract.SOFT.name: soft[None], contract.NEXT_SOFT.name: next_soft[None],
                  **_past_feeds(config, expected_kv, past),
                  **_past_feeds(config, expected_kv, past, ahead=config.canvas_len)}  # fmt: skip
         found = [tensor[0] for tensor in session.run(None, feeds)]
         advance(1)
-        wanted = [expected_hidden[past], expected_hidden[end], *(rows[past:end] for rows in expected_kv)]
+        wanted = [expected_hidden[past], expected_next[past], *(rows[past:end] for rows in expected_kv)]
         places = ["hidden states", "hidden states of the next canvas", *_kv_places(config)]
         differences += [
             _difference(actual, expected, f"packed {place} with {past} past tokens")

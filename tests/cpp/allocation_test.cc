@@ -44,29 +44,33 @@ struct CountingSink : GenerateSink {
   int steps = 0;
 };
 
-}  // namespace
-
-#ifdef NDEBUG
-TEST(ACanvasAllocatesNothing) {
-#else  // debug builds take a snapshot for the invariants after each canvas
-TEST(DenoiseStepsAllocateNothing) {
-#endif
+// In a release build a whole canvas; debug builds take a snapshot for the invariants after each, so there the steps alone.
+void CheckSecondCanvas(Pipeline pipeline, int64_t first_step, int64_t packed_passes) {
   SessionFixture f;
   f.script->record_prefills = false;
+  f.options.pipeline = pipeline;
 #ifndef NDEBUG
-  f.script->on_call = [&](int64_t call) { counting = call >= 7 && call < 11; };  // the steps of canvas 1
+  f.script->on_call = [&](int64_t call) { counting = call >= first_step && call < first_step + 4; };
 #endif
   Session session = f.MakeSession(2);
   session.Prefill(f.prompt);
   CountingSink sink;
   session.NextCanvas(&sink);
 #ifdef NDEBUG
+  static_cast<void>(first_step);
   counting = true;
 #endif
   session.NextCanvas(&sink);
   counting = false;
   CHECK_EQ(sink.steps, 8);
+  CHECK_EQ(session.stats().packed_passes, packed_passes);
   CHECK_EQ(allocations.load(), 0);
 }
+
+}  // namespace
+
+TEST(ACanvasAllocatesNothing) { CheckSecondCanvas(Pipeline::kOff, 7, 0); }
+
+TEST(ComputingAheadAllocatesNothing) { CheckSecondCanvas(Pipeline::kOn, 6, 6); }
 
 }  // namespace dgrt

@@ -46,11 +46,18 @@ TEST(AFailureLosesAndDoublesNoLogProbability) {
   Session expected = undisturbed.MakeSession();
   Generate(expected, undisturbed.prompt, nullptr);
   for (const bool nan : {false, true}) {
-    for (int64_t call = 2; call <= undisturbed.log->num_calls; ++call) {
+    for (int64_t call = 1; call <= undisturbed.log->num_calls; ++call) {
       LogprobFixture f;
       (nan ? f.script->nan_at_call : f.script->fail_at_call) = call;
+      f.script->spoil_last_row = true;
       Session session = f.MakeSession();
-      session.Prefill(f.prompt);
+      try {
+        session.Prefill(f.prompt);
+        CHECK(call > 1);
+      } catch (const DeviceError&) {
+        CHECK_EQ(session.kv_len(), 0);
+        session.Prefill(f.prompt);
+      }
       while (session.finish_reason() == FinishReason::kNone) {
         try {
           session.NextCanvas(nullptr);

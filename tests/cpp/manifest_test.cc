@@ -41,6 +41,7 @@ class Package {
     manifest["contract_version"] = contract::kContractVersion;
     manifest["profile"] = "portable";
     manifest["precision"] = "fp32";
+    manifest["experts"] = "dense";
     manifest["model"] = {
         {"vocab_size", 8},      {"hidden_size", 4},   {"canvas_len", 6},   {"context_len", 64},
         {"sliding_window", 16}, {"num_heads", 4},     {"num_experts", 8},  {"top_k_experts", 2},

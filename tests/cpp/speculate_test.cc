@@ -90,14 +90,22 @@ TEST(AForeseenCommitSavesTwoPasses) {
   CHECK_EQ(ahead.log->prefills.size() - 1, static_cast<size_t>(ahead.log->num_packed_calls));
 }
 
-TEST(ACpuComputesAheadOnlyWhenTheCanvasHasSettled) {
-  PipelineFixture cpu(Pipeline::kAuto), gpu(Pipeline::kAuto);
-  gpu.script->is_row_bound = false;
-  for (PipelineFixture* f : {&cpu, &gpu}) f->options.sampler.stability_threshold = 3;
-  CHECK(cpu.Run() == gpu.Run());
-  CHECK(cpu.log->num_packed_calls > 0);
-  CHECK(cpu.log->num_packed_calls < gpu.log->num_packed_calls);
-  CHECK_EQ(cpu.log->num_calls, gpu.log->num_calls);  // here the canvas that settles is the one that is committed
+TEST(AutoComputesAheadWhereWeightsAreWhatAPassCosts) {
+  PipelineFixture cpu(Pipeline::kAuto), gpu(Pipeline::kAuto), other(Pipeline::kAuto), on(Pipeline::kOn);
+  gpu.script->is_row_bound = other.script->is_row_bound = false;
+  other.script->can_pack = false;
+  const Outcome expected = cpu.Run();
+  CHECK(gpu.Run() == expected && other.Run() == expected && on.Run() == expected);
+  CHECK_EQ(cpu.log->num_packed_calls, 0);
+  CHECK_EQ(other.log->num_packed_calls, 0);
+  CHECK(gpu.log->num_packed_calls > 0);
+  CHECK_EQ(gpu.log->num_packed_calls, on.log->num_packed_calls);
+}
+
+TEST(AnEngineThatCannotPackExactlyRefusesToBeAsked) {
+  PipelineFixture f(Pipeline::kOn);
+  f.script->can_pack = false;
+  CHECK_THROWS(Unsupported, "pipeline: expected auto or off with this engine", f.MakeSession());
 }
 
 TEST(NothingIsComputedAheadOfTheEnd) {
@@ -179,35 +187,63 @@ TEST(AStartCanvasReplacesWhatWasComputedAhead) {
   CHECK(run(Pipeline::kOn) == run(Pipeline::kOff));
 }
 
-TEST(ASinkThatFailsAtTheCommitLosesNothing) {
+TEST(ASinkThatFailsAnywhereLosesNothing) {
   struct Failing : GenerateSink {
-    void OnCommit(int32_t index, std::span<const int32_t>) override {
-      if (index == 1 && !failed) {
-        failed = true;
-        throw std::runtime_error("sink");
+    void OnStep(const StepView&) override { Call(); }
+    void OnCommit(int32_t, std::span<const int32_t>) override { Call(); }
+    void Call() {
+      if (++calls == fail_at) throw std::runtime_error("sink");
+    }
+    int calls = 0, fail_at = 0;
+  };
+  PipelineFixture plain(Pipeline::kOff);
+  plain.options.max_new_tokens = 24;
+  const Outcome expected = plain.Run();
+  const int num_calls = static_cast<int>(expected.steps.size() + expected.steps_per_canvas.size());
+  for (int fail_at = 1; fail_at <= num_calls; ++fail_at) {
+    PipelineFixture f(Pipeline::kOn);
+    f.options.max_new_tokens = 24;
+    Session session = f.MakeSession();
+    session.Prefill(f.prompt);
+    Failing sink;
+    sink.fail_at = fail_at;
+    int failures = 0;
+    while (session.finish_reason() == FinishReason::kNone) {
+      const size_t before = session.tokens().size();
+      try {
+        session.NextCanvas(&sink);
+      } catch (const std::runtime_error&) {
+        ++failures;
+        CHECK_EQ(session.tokens().size(), before);
       }
     }
-    bool failed = false;
-  };
-  PipelineFixture plain(Pipeline::kOff), f(Pipeline::kOn);
-  const Outcome expected = plain.Run();
-  Session session = f.MakeSession();
-  session.Prefill(f.prompt);
-  Failing sink;
-  while (session.finish_reason() == FinishReason::kNone) {
-    try {
-      session.NextCanvas(&sink);
-    } catch (const std::runtime_error&) {
-      CHECK_EQ(session.tokens().size(), 8u);
-    }
+    CHECK_EQ(failures, 1);
+    CHECK(session.stats().packed_commits > 0);
+    CHECK(ToVector(session.tokens()) == expected.tokens);
   }
-  CHECK(sink.failed);
-  CHECK(ToVector(session.tokens()) == expected.tokens);
+}
+
+TEST(CancellingAtABorderShowsTheSameCanvas) {
+  const auto run = [](Pipeline pipeline) {
+    PipelineFixture f(pipeline);
+    Session session = f.MakeSession();
+    session.Prefill(f.prompt);
+    session.NextCanvas(nullptr);
+    CHECK_EQ(session.stats().packed_commits, pipeline == Pipeline::kOn ? 1 : 0);
+    session.Cancel();
+    CHECK(session.NextCanvas(nullptr).empty());
+    CHECK(session.finish_reason() == FinishReason::kCancelled);
+    return ToVector(session.canvas());
+  };
+  CHECK(run(Pipeline::kOn) == run(Pipeline::kOff));
 }
 
 TEST(APipelineThatDoesNotExistIsRefused) {
   PipelineFixture f(static_cast<Pipeline>(5));
   CHECK_THROWS(InvalidArgument, "pipeline: expected 0 (auto), 1 (off) or 2 (on), found 5", f.MakeSession());
+  f.options.pipeline = Pipeline::kOn;
+  f.options.guarantee = Guarantee::kCausal;
+  CHECK_THROWS(InvalidArgument, "expected auto or off with guarantee causal", f.MakeSession());
 }
 
 TEST(ThePlainLoopTakesNoMemoryForASecondCanvas) {

@@ -217,10 +217,16 @@ def test_the_smallest_shapes_pass_the_gate(tmp_path, shape, form):
     assert export(folder, tmp_path / "e", moe=form).manifest["parity"]["max_abs_error"] < tolerance("kv").absolute
 
 
-@pytest.mark.parametrize("spec", models.RANDOM_SPECS, ids=lambda s: s.name)
-def test_a_packed_pass_equals_its_three_passes(runners, spec):
-    """With no past, with a past that the window cuts, and with canvases longer than the window."""
-    runner = runners(spec.name)
+PACKED = [(spec, "dense") for spec in models.RANDOM_SPECS] + [
+    (models.spec(name), "unrolled") for name in ("many_experts", "few_experts")  # loop: Engine::can_pack is false
+]
+
+
+@pytest.mark.parametrize(("spec", "form"), PACKED, ids=lambda value: getattr(value, "name", value))
+def test_a_packed_pass_equals_its_three_passes(runners, spec, form):
+    """Bit for bit: with no past, with a past that the window cuts, with canvases longer than the window, and with
+    experts that get one row in a pass of one canvas and three in a packed one."""
+    runner = runners(spec.name, moe=form)
     rng = np.random.default_rng(3)
     canvases = rng.integers(0, spec.vocab_size, (2, spec.canvas_len))
     candidate = random_tokens(runner, spec.canvas_len, 1)

@@ -35,6 +35,7 @@ def test_mini_scores_its_answers_as_transformers_does(mini: Any, size: str) -> N
         result = mini.runtime.generate(prompt, seed=index, logprobs=True)
         assert np.array_equal(result.tokens, plain.tokens)
         assert plain.logprobs is None
+        assert (result.logprobs <= 0).all()
         expected = reference(mini.model, prompt, result.tokens)
         assert_close(result.logprobs, expected, tolerance("logits"), f"{size} edit {index}")
 

@@ -53,8 +53,8 @@ enum { DGRT_FINISH_NONE = 0, DGRT_FINISH_STOP = 1, DGRT_FINISH_LENGTH = 2, DGRT_
 enum { DGRT_GUARANTEE_EXACT = 0, DGRT_GUARANTEE_CAUSAL = 1 };
 /* Who proposes tokens: NONE; SUFFIX, what followed the same words before in prompt or output (CAUSAL only). */
 enum { DGRT_DRAFTER_NONE = 0, DGRT_DRAFTER_SUFFIX = 1 };
-/* Whether a denoise step may carry along what follows if it is the last one (EXACT only): AUTO, where the device makes it
- * pay; OFF, the plain loop; ON, in every step. It changes the passes, never the tokens. */
+/* Whether a denoise step may carry along what follows if it is the last one (EXACT only): AUTO, where weights, not
+ * rows, are what a pass costs; OFF, the plain loop; ON, wherever it can be. It changes the passes, never the tokens. */
 enum { DGRT_PIPELINE_AUTO = 0, DGRT_PIPELINE_OFF = 1, DGRT_PIPELINE_ON = 2 };
 
 /* A loaded engine package. Any thread may use it at any time. */
@@ -112,7 +112,7 @@ typedef struct dgrt_session_options {
   int32_t drafter;            /* DGRT_DRAFTER_... */
   float causal_temperature;   /* CAUSAL only; 1: the model's own distribution, 0: its most likely token */
   int32_t pipeline;           /* DGRT_PIPELINE_..., EXACT only */
-  int32_t logprobs;           /* EXACT only: 1: also what dgrt_session_logprobs returns, for a pass and a head per canvas */
+  int32_t logprobs;           /* EXACT only, without pipeline: 1: also what dgrt_session_logprobs returns */
   int32_t reserved;           /* 0 */
 } dgrt_session_options;
 
@@ -155,7 +155,7 @@ typedef struct dgrt_stats {
   int32_t finish_reason;     /* DGRT_FINISH_... */
   int64_t prefill_passes;    /* engine passes over the prompt */
   int64_t denoise_passes;
-  int64_t commit_passes;     /* passes that write a finished canvas into KV */
+  int64_t commit_passes;     /* causal passes over a finished canvas; over the last one only with logprobs */
   int64_t packed_passes;     /* a denoise step, a commit and the next canvas's first step in one */
   int64_t draft_calls;
   int64_t accepted_drafts;   /* drafted positions that were committed unchanged */
@@ -220,7 +220,8 @@ DGRT_API dgrt_status dgrt_session_next_canvas(dgrt_session* session, const dgrt_
 /* All tokens emitted so far, prompt excluded; borrowed until the next call on this session. */
 DGRT_API dgrt_status dgrt_session_tokens(dgrt_session* session, const int32_t** tokens,
                                          size_t* num_tokens) DGRT_MUST_USE;
-/* The causal pass's log-probability (nats) of each token emitted so far, given all before it; *num_tokens is 0 unless
+/* It costs one vocabulary head per canvas and a causal pass over the last canvas.
+ * The causal pass's log-probability (nats) of each token emitted so far, given all before it; *num_tokens is 0 unless
  * dgrt_session_options.logprobs was set. Borrowed until the next call on this session. */
 DGRT_API dgrt_status dgrt_session_logprobs(dgrt_session* session, const float** logprobs,
                                            size_t* num_tokens) DGRT_MUST_USE;

@@ -216,10 +216,10 @@ class VocabularyHead {
       total += stats.factor * stats.sum;
       weighted += stats.factor * (stats.weighted + stats.sum * stats.lower);
     }
-    params_.argmax[row] = IdAt(scratch_.arg[index]);
+    if (params_.argmax != nullptr) params_.argmax[row] = IdAt(scratch_.arg[index]);
     // -sum p ln p with ln p = (s - best) - ln total: both terms are >= 0, nothing cancels.
-    params_.entropy[row] = static_cast<float>(std::log(total) - weighted / total);
-    params_.sampled[row] = Sample(index, params_.uniform[row] * total);
+    if (params_.entropy != nullptr) params_.entropy[row] = static_cast<float>(std::log(total) - weighted / total);
+    if (params_.sampled != nullptr) params_.sampled[row] = Sample(index, params_.uniform[row] * total);
     if (params_.scored != nullptr) params_.log_prob[row] = LogProb(index, params_.scored[row], total);
     if (params_.soft == nullptr) return;
     const float scale = static_cast<float>(params_.embed_scale / total);
@@ -228,14 +228,15 @@ class VocabularyHead {
     for (int64_t d = 0; d < params_.table.hidden_size; ++d) out[d] = scale * soft[d * kRowLanes];
   }
 
-  // The score is computed again: of all scores only sums are kept.
+  // The score is computed again, because of all scores only sums are kept; it rounds differently, so a sure token could
+  // come out a little above 0.
   float LogProb(int64_t index, int32_t id, double total) const {
     alignas(64) float score[kRowLanes] = {};
     const EmbeddingTable& table = params_.table;
     const float* hidden = params_.hidden + scratch_.rows[index] * table.hidden_size;
     score[0] = kernels_.dot(hidden, TableRow(id), table.dtype, table.hidden_size);
     kernels_.cap(score, 1, params_.softcap, params_.temperature);
-    return static_cast<float>(static_cast<double>(score[0]) - scratch_.best[index] - std::log(total));
+    return std::min(0.0f, static_cast<float>(static_cast<double>(score[0]) - scratch_.best[index] - std::log(total)));
   }
 
   // The tile that the target falls into, the run inside the tile, the token inside the run.
@@ -296,8 +297,9 @@ class VocabularyHead {
 
   void FinishPinned(int64_t row) {
     const int32_t id = params_.constraints[row].pinned;
-    params_.argmax[row] = params_.sampled[row] = id;
-    params_.entropy[row] = 0;
+    if (params_.argmax != nullptr) params_.argmax[row] = id;
+    if (params_.sampled != nullptr) params_.sampled[row] = id;
+    if (params_.entropy != nullptr) params_.entropy[row] = 0;
     if (params_.scored != nullptr) params_.log_prob[row] = 0;
     if (params_.soft == nullptr) return;
     float* tile = scratch_.tile[0];  // free between groups
