@@ -44,9 +44,9 @@ Exact answers on held-out cases (another seed than training), through the native
 
 ## Training
 
-{minutes:.0f} minutes on two CPU cores, one run of `python -m dgrt_train.train --out RUN` from scratch, without a stop; the
-recipe is in `export/dgrt_train/README.md`. Its schedule was chosen after an earlier run of which the held-out rates were
-known; this run was only looked at through cases of a third seed.
+{minutes:.0f} minutes on two CPU cores, one run of `python -m dgrt_train.train --out RUN` from scratch, without a stop;
+the recipe is in `export/dgrt_train/README.md`. Its schedule was chosen after an earlier run of which the held-out rates
+were known; this run was only looked at through cases of a third seed.
 
 Loss in nats per answer byte, averaged over the noise levels of the phase (`export/dgrt_train/schedule.py`), so that a
 rise at a border between phases (steps 700, 1,300, 2,500) is a harder question and no worse answer.
