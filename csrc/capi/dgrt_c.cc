@@ -49,9 +49,10 @@ std::unique_ptr<dgrt_session> NewSession(const dgrt_runtime* runtime, const dgrt
       new dgrt_session{runtime->state, dgrt::Session(runtime->state->runtime.get(), dgrt::capi::ToGenerateOptions(options))});
 }
 
-void WriteTokens(std::span<const int32_t> from, const int32_t** tokens, size_t* num_tokens) {
-  *tokens = from.data();
-  *num_tokens = from.size();
+template <typename T>
+void WriteSpan(std::span<const T> from, const T** data, size_t* size) {
+  *data = from.data();
+  *size = from.size();
 }
 
 }  // namespace
@@ -153,7 +154,7 @@ dgrt_status dgrt_session_next_canvas(dgrt_session* session, const dgrt_callbacks
     RequireNotNull(finish_reason, "finish_reason");
     const auto use = session->use.Enter();
     dgrt::capi::CallbackSink sink(dgrt::capi::ReadCallbacks(callbacks), session->state->runtime->model());
-    WriteTokens(session->session.NextCanvas(&sink), tokens, num_tokens);
+    WriteSpan(session->session.NextCanvas(&sink), tokens, num_tokens);
     *finish_reason = static_cast<int32_t>(session->session.finish_reason());
   });
 }
@@ -164,7 +165,7 @@ dgrt_status dgrt_session_tokens(dgrt_session* session, const int32_t** tokens, s
     RequireNotNull(tokens, "tokens");
     RequireNotNull(num_tokens, "num_tokens");
     const auto use = session->use.Enter();
-    WriteTokens(session->session.tokens(), tokens, num_tokens);
+    WriteSpan(session->session.tokens(), tokens, num_tokens);
   });
 }
 
@@ -174,9 +175,7 @@ dgrt_status dgrt_session_logprobs(dgrt_session* session, const float** logprobs,
     RequireNotNull(logprobs, "logprobs");
     RequireNotNull(num_tokens, "num_tokens");
     const auto use = session->use.Enter();
-    const std::span<const float> found = session->session.logprobs();
-    *logprobs = found.data();
-    *num_tokens = found.size();
+    WriteSpan(session->session.logprobs(), logprobs, num_tokens);
   });
 }
 
@@ -210,7 +209,7 @@ dgrt_status dgrt_session_get_canvas(dgrt_session* session, const int32_t** canva
     RequireNotNull(canvas, "canvas");
     RequireNotNull(num_tokens, "num_tokens");
     const auto use = session->use.Enter();
-    WriteTokens(session->session.canvas(), canvas, num_tokens);
+    WriteSpan(session->session.canvas(), canvas, num_tokens);
   });
 }
 

@@ -16,8 +16,8 @@ bool StopRuleHolds(Canvas& canvas, const SamplerOptions& sampler) {
   canvas.num_equal = equal ? canvas.num_equal + 1 : 0;
   double sum = 0;
   for (const float entropy : canvas.entropy) sum += static_cast<double>(entropy);
-  canvas.mean_entropy = static_cast<float>(sum / static_cast<double>(canvas.entropy.size()));
-  return canvas.num_equal >= sampler.stability_threshold && canvas.mean_entropy < sampler.confidence_threshold;
+  const float mean = static_cast<float>(sum / static_cast<double>(canvas.entropy.size()));
+  return canvas.num_equal >= sampler.stability_threshold && mean < sampler.confidence_threshold;
 }
 
 void RunStep(SessionState& state, const CanvasPlan& plan, int32_t step) {

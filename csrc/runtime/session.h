@@ -38,7 +38,6 @@ struct Canvas {
   AlignedBuffer<float> hidden;           // [L, D] engine output
   int32_t num_steps = 0;                 // steps done
   int32_t num_equal = 0;                 // steps right before the last one with the same argmax canvas
-  float mean_entropy = 0;                // of the last step, nats
 };
 
 // What was computed ahead in the hope that the canvas in work ends as `candidate`. Stages: written by speculate.cc, except

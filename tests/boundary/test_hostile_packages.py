@@ -254,6 +254,18 @@ def rewrite_graph(package: Package, name: str, change: Callable[[Any], None]) ->
     package.sign(name)
 
 
+def rename_output(package: Package, graph: str, index: int) -> None:
+    """Gives an output of the graph another name; what it holds stays."""
+    import onnx
+
+    def change(model: Any) -> None:
+        output = model.graph.output[index]
+        model.graph.node.append(onnx.helper.make_node("Identity", [output.name], ["states"]))
+        output.name = "states"
+
+    rewrite_graph(package, graph, change)
+
+
 @pytest.mark.parametrize(
     ("operator", "attributes", "name", "element", "shape", "found"),
     [
@@ -282,13 +294,7 @@ def test_a_graph_with_another_output(
 
 def test_a_tampered_packed_graph_is_found_when_it_is_first_needed(package: Package, ort_library: str) -> None:
     """It is opened by the first packed pass; its canvas is not committed, and the plain loop does without it."""
-    import onnx
-
-    def rename(model: Any) -> None:
-        model.graph.output[1].name = "states"
-        model.graph.node.append(onnx.helper.make_node("Identity", ["next_hidden"], ["states"]))
-
-    rewrite_graph(package, "packed.onnx", rename)
+    rename_output(package, "packed.onnx", 1)
     runtime = _native.Runtime(str(package.save()), threads=1, ort_library=ort_library)
     long = {"max_new_tokens": 200, "max_denoising_steps": 3, "stop_ids": []}
     ahead = _native.Session(runtime, pipeline=2, **long)
@@ -304,14 +310,7 @@ def test_a_tampered_packed_graph_is_found_when_it_is_first_needed(package: Packa
 
 def test_a_tampered_score_graph_is_found_when_it_is_first_needed(package: Package, ort_library: str) -> None:
     """It is opened by the first causal pass, not with the package; refinement does without it."""
-
-    import onnx
-
-    def rename(model: Any) -> None:
-        model.graph.output[0].name = "states"
-        model.graph.node.append(onnx.helper.make_node("Identity", ["hidden"], ["states"]))
-
-    rewrite_graph(package, "score.onnx", rename)
+    rename_output(package, "score.onnx", 0)
     runtime = _native.Runtime(str(package.save()), threads=1, ort_library=ort_library)
     for _ in range(2):
         causal = _native.Session(runtime, max_new_tokens=4, guarantee=1)
