@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from dgrt_export.operators import find_library
 
 
 class GraphRunner:
@@ -17,6 +18,8 @@ class GraphRunner:
         self.model = self.manifest["model"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        if self.manifest["profile"] == "fused":
+            options.register_custom_ops_library(str(find_library()))
         self._prefill, self._denoise, self._score, self._packed = (
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
             for name in ("prefill.onnx", "denoise.onnx", "score.onnx", "packed.onnx")

@@ -5,8 +5,12 @@
 namespace dgrt::contract {
 
 inline constexpr int kContractVersion = 3;
+inline constexpr int kOperatorsVersion = 1;
 inline constexpr char kFormat[] = "dgrt-engine";
 inline constexpr char kManifestFile[] = "manifest.json";
+inline constexpr char kPortableProfile[] = "portable";
+inline constexpr char kFusedProfile[] = "fused";
+inline constexpr char kOperatorDomain[] = "dgrt";
 inline constexpr char kPrefillGraph[] = "prefill";
 inline constexpr char kDenoiseGraph[] = "denoise";
 inline constexpr char kScoreGraph[] = "score";

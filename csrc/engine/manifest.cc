@@ -90,6 +90,19 @@ void CheckVersion(const JsonObject& manifest) {
   }
 }
 
+int ReadOperators(const JsonObject& manifest, const std::string& profile) {
+  if (profile == contract::kPortableProfile) return 0;
+  if (profile != contract::kFusedProfile) {
+    JsonObject::Fail("profile", "\"portable\" or \"fused\"", manifest.At("profile"));
+  }
+  const int64_t version = manifest.Integer("operators", 1, INT32_MAX);
+  if (version > contract::kOperatorsVersion) {
+    throw ContractMismatch(Message("manifest.json: operators: expected ", contract::kOperatorsVersion,
+                                   " or older, found ", version, "; the package needs a newer version of dgrt"));
+  }
+  return static_cast<int>(version);
+}
+
 LayerFacts ReadLayer(const JsonObject& layer) {
   LayerFacts facts;
   const std::string type = layer.String("type");
@@ -212,6 +225,7 @@ Manifest LoadManifest(const std::string& dir, bool verify_weights) {
   const PackageFiles files(real_dir, root);
   manifest.weight_bytes = files.weight_bytes();
   manifest.profile = root.String("profile");
+  manifest.operators = ReadOperators(root, manifest.profile);
   manifest.precision = root.String("precision");
   manifest.experts = root.String("experts");
   manifest.model = ReadModel(root.Object("model"));

@@ -9,11 +9,13 @@
 
 #include "common/check.h"
 #include "common/env.h"
+#include "common/thread_pool.h"
 #include "engine/mapped_file.h"
 #include "engine/ort_contract.h"
 #include "engine/ort_error.h"
 #include "engine/ort_executor.h"
 #include "engine/ort_library.h"
+#include "engine/ort_operators.h"
 
 namespace dgrt {
 namespace {
@@ -25,7 +27,8 @@ Ort::Env& Environment() {
   return *environment;
 }
 
-Ort::SessionOptions SessionOptions(int threads) {
+// `operators`: of the fused profile, or null.
+Ort::SessionOptions SessionOptions(int threads, const OrtOperators* operators) {
   Ort::SessionOptions options;
   options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
   options.SetExecutionMode(ORT_SEQUENTIAL);
@@ -42,24 +45,26 @@ Ort::SessionOptions SessionOptions(int threads) {
   // The past grows with every canvas; a memory plan is kept per shape and would never be used again.
   options.DisableMemPattern();
   options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
+  if (operators != nullptr) options.Add(operators->domain());
   return options;
 }
 
-Ort::Session OpenSession(const std::string& path, int threads) {
+Ort::Session OpenSession(const std::string& path, int threads, const OrtOperators* operators) {
   return TranslateOrtErrors<ContractMismatch>(
-      path, [&] { return Ort::Session(Environment(), path.c_str(), SessionOptions(threads)); });
+      path, [&] { return Ort::Session(Environment(), path.c_str(), SessionOptions(threads, operators)); });
 }
 
 // A graph opened when first asked for: most requests never need it, and a session may hold a prepacked copy of the weights.
 class LazySession {
  public:
   using Check = void (*)(const Ort::Session& session, const ModelFacts& model, const std::string& file);
-  LazySession(std::string path, int threads, Check check) : path_(std::move(path)), threads_(threads), check_(check) {}
+  LazySession(std::string path, int threads, const OrtOperators* operators, Check check)
+      : path_(std::move(path)), threads_(threads), operators_(operators), check_(check) {}
 
   Ort::Session& Get(const ModelFacts& model) {
     const std::lock_guard lock(mutex_);
     if (session_ == nullptr) {
-      Ort::Session opened = OpenSession(path_, threads_);
+      Ort::Session opened = OpenSession(path_, threads_, operators_);
       check_(opened, model, path_);
       session_ = std::move(opened);
     }
@@ -70,6 +75,7 @@ class LazySession {
  private:
   const std::string path_;
   const int threads_;
+  const OrtOperators* const operators_;
   const Check check_;
   std::mutex mutex_;
   Ort::Session session_{nullptr};  // guarded by mutex_ until it is open
@@ -81,10 +87,11 @@ class OrtEngine : public Engine {
       : model_(manifest.model),
         embedding_location_(manifest.embedding),
         embedding_file_(Path(manifest, manifest.embedding.file)),
-        prefill_(OpenSession(Path(manifest, manifest.prefill_file), options.threads)),
-        denoise_(OpenSession(Path(manifest, manifest.denoise_file), options.threads)),
-        score_(Path(manifest, manifest.score_file), options.threads, CheckScoreGraph),
-        packed_(Path(manifest, manifest.packed_file), options.threads, CheckPackedGraph),
+        operators_(manifest.profile == "fused" ? std::make_unique<OrtOperators>(*options.pool) : nullptr),
+        prefill_(OpenSession(Path(manifest, manifest.prefill_file), Threads(options), operators_.get())),
+        denoise_(OpenSession(Path(manifest, manifest.denoise_file), Threads(options), operators_.get())),
+        score_(Path(manifest, manifest.score_file), Threads(options), operators_.get(), CheckScoreGraph),
+        packed_(Path(manifest, manifest.packed_file), Threads(options), operators_.get(), CheckPackedGraph),
         experts_(manifest.experts),
         description_(Message("ONNX Runtime ", ort_version, ", CPU, ", manifest.profile, " ", manifest.precision)) {
     CheckPrefillGraph(prefill_, model_, manifest.prefill_file);
@@ -132,11 +139,13 @@ class OrtEngine : public Engine {
   std::string description() const override { return description_; }
 
  private:
+  static int Threads(const OrtEngineOptions& options) { return options.pool->num_threads(); }
   static std::string Path(const Manifest& manifest, const std::string& file) { return manifest.dir + "/" + file; }
 
   ModelFacts model_;
   EmbeddingLocation embedding_location_;
   MappedFile embedding_file_;
+  std::unique_ptr<OrtOperators> operators_;  // before the sessions that use them; null in the portable profile
   Ort::Session prefill_, denoise_;
   LazySession score_, packed_;
   std::string experts_;
@@ -147,7 +156,7 @@ class OrtEngine : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> OpenOrtEngine(const Manifest& manifest, const OrtEngineOptions& options) {
-  DGRT_CHECK(options.threads >= 1);
+  DGRT_CHECK(options.pool != nullptr);
   const std::string version = LoadOrtLibrary(options.ort_library);
   return std::make_unique<OrtEngine>(manifest, options, version);
 }

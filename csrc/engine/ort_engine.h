@@ -10,8 +10,10 @@
 
 namespace dgrt {
 
+class ThreadPool;
+
 struct OrtEngineOptions {
-  int threads = 1;          // of each graph, the calling thread included
+  ThreadPool* pool = nullptr;  // for our operators; its size is also that of ONNX Runtime's own pools. Outlives the engine
   std::string ort_library;  // see ort_library.h
 };
 

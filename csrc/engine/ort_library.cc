@@ -94,11 +94,17 @@ void InitialiseWrapper(Loaded& loaded) {
   Ort::InitApi(api);
 }
 
+std::mutex mutex;
+std::optional<Loaded> loaded;  // guarded by mutex
+
 }  // namespace
 
+void UseOrtApi(const OrtApi* api) {
+  const std::lock_guard lock(mutex);
+  if (!loaded) Ort::InitApi(api);
+}
+
 std::string LoadOrtLibrary(const std::string& explicit_path) {
-  static std::mutex mutex;
-  static std::optional<Loaded> loaded;  // guarded by mutex
   const std::lock_guard lock(mutex);
   if (!loaded) {
     Loaded opened = OpenFirst(Candidates(explicit_path));

@@ -4,6 +4,8 @@
 
 #include <string>
 
+struct OrtApi;
+
 namespace dgrt {
 
 // Loads the library once per process and initialises the Ort:: wrapper; later calls only check that they mean the
@@ -11,5 +13,9 @@ namespace dgrt {
 // same), the folder of this binary, the system. Throws Unsupported that lists where it looked.
 // Returns the version text of the library, e.g. "1.32.0". Any thread.
 std::string LoadOrtLibrary(const std::string& explicit_path);
+
+// For code that a program's own ONNX Runtime calls: the wrapper uses this table unless LoadOrtLibrary has given it one.
+// Any thread.
+void UseOrtApi(const OrtApi* api);
 
 }  // namespace dgrt

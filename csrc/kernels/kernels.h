@@ -1,4 +1,5 @@
 // Entry points of the kernels. Nothing inside allocates, synchronises beyond the given pool, or reads the environment.
+// Workspace sizes follow from the sizes in the parameters alone.
 #pragma once
 
 #include <cstddef>
@@ -18,5 +19,18 @@ void LaunchVocabularyHead(const VocabularyHeadParams& params, ThreadPool& pool);
 // accepted while the sum of the entropies before them is <= bound (nats). The first is always accepted.
 // A pinned position has entropy 0: it comes first and adds nothing to the sum.
 void AcceptByEntropy(std::span<const float> entropy, float entropy_bound, std::span<uint8_t> accepted);
+
+// The layers of the model.
+size_t LinearWorkspaceBytes(const LinearParams& params);
+void LaunchLinear(const LinearParams& params, ThreadPool& pool);
+
+size_t GatedMlpWorkspaceBytes(const GatedMlpParams& params);
+void LaunchGatedMlp(const GatedMlpParams& params, ThreadPool& pool);
+
+size_t ExpertsWorkspaceBytes(const ExpertsParams& params);
+void LaunchExperts(const ExpertsParams& params, ThreadPool& pool);
+
+size_t AttentionWorkspaceBytes(const AttentionParams& params, int num_threads);
+void LaunchAttention(const AttentionParams& params, ThreadPool& pool);
 
 }  // namespace dgrt

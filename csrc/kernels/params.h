@@ -1,5 +1,6 @@
 // Plain parameter structs of the kernels: every pointer with shape, dtype and direction; the formula first.
-// Letters: L canvas, D hidden size, V vocabulary.
+// Letters: L canvas, D hidden size, V vocabulary; S tokens of a pass, E experts, k experts per token, I inner width of an
+// MLP, P past tokens, H query heads, G KV heads, W head width.
 #pragma once
 
 #include <cstdint>
@@ -44,5 +45,70 @@ struct VocabularyHeadParams {
 };
 
 inline constexpr int64_t kVocabTile = 512;
+
+// Weight matrices of the layers lie row-major as in the checkpoint, at any byte address. Where they are bf16, the tokens
+// are rounded to bf16 before each product; sums are fp32 either way. No result depends on the number of threads or on which
+// other tokens are in the pass.
+
+// y[s, n] = sum_i x[s, i] weight[n, i]
+struct LinearParams {
+  const float* x = nullptr;        // in  [S, inputs]
+  const void* weight = nullptr;    // in  [outputs, inputs]
+  DType dtype = DType::kFloat32;   // of weight
+  int64_t num_tokens = 0;          // S
+  int64_t num_inputs = 0, num_outputs = 0;
+  float* y = nullptr;              // out [S, outputs]
+  void* workspace = nullptr;       // scratch, LinearWorkspaceBytes(...) bytes, 64-byte aligned
+};
+
+// y[s] = down (gelu_tanh(gate x[s]) * up x[s])
+struct GatedMlpParams {
+  const float* x = nullptr;        // in  [S, D]
+  const void* gate = nullptr;      // in  [I, D]
+  const void* up = nullptr;        // in  [I, D]
+  const void* down = nullptr;      // in  [D, I]
+  DType dtype = DType::kFloat32;   // of the three weights
+  int64_t num_tokens = 0;          // S
+  int64_t hidden_size = 0;         // D
+  int64_t inner_size = 0;          // I
+  float* y = nullptr;              // out [S, D]
+  void* workspace = nullptr;       // scratch, GatedMlpWorkspaceBytes(...) bytes, 64-byte aligned
+};
+
+// y[s] = sum_j weight[s, j] mlp(index[s, j], x[s]), added in the order of j; mlp(e, x) as in GatedMlpParams with the halves of
+// gate_up[e] as gate and up. Exactly the chosen (token, expert) pairs are computed.
+struct ExpertsParams {
+  const float* x = nullptr;        // in  [S, D]
+  const int64_t* index = nullptr;  // in  [S, k], in [0, E)
+  const float* weight = nullptr;   // in  [S, k]
+  const void* gate_up = nullptr;   // in  [E, 2 I, D]: the gate rows of an expert, then its up rows
+  const void* down = nullptr;      // in  [E, D, I]
+  DType dtype = DType::kFloat32;   // of the two weights
+  int64_t num_tokens = 0;          // S
+  int64_t num_experts = 0;         // E
+  int64_t top_k = 0;               // k
+  int64_t hidden_size = 0;         // D
+  int64_t inner_size = 0;          // I
+  float* y = nullptr;              // out [S, D]
+  void* workspace = nullptr;       // scratch, ExpertsWorkspaceBytes(...) bytes, 64-byte aligned
+};
+
+// y[s, h] = softmax over visible t of (q[s, h] . k[t, g]) times v[t, g], g = h / (H / G); no scale. Keys are the past and
+// then the S new tokens, read where they lie. A canvas sees all of them; a causal query s sees t <= P + s, with a window
+// only t > P + s - window.
+struct AttentionParams {
+  const float* q = nullptr;        // in  [S, H * W]
+  const float* k = nullptr;        // in  [S, G * W]
+  const float* v = nullptr;        // in  [S, G * W]
+  const float* past_k = nullptr;   // in  [P, G * W]
+  const float* past_v = nullptr;   // in  [P, G * W]
+  int64_t num_tokens = 0;          // S
+  int64_t past_len = 0;            // P
+  int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;  // H, G, W
+  bool is_causal = false;
+  int64_t window = 0;              // of a causal query, itself included; 0: none
+  float* y = nullptr;              // out [S, H * W]
+  void* workspace = nullptr;       // scratch, AttentionWorkspaceBytes(...) bytes, 64-byte aligned
+};
 
 }  // namespace dgrt

@@ -9,18 +9,14 @@ namespace dgrt {
 std::shared_ptr<Runtime> Runtime::Open(const std::string& package_dir, const RuntimeOptions& options) {
   const RuntimeOptions resolved = ResolveOptions(options);
   const Manifest manifest = LoadManifest(package_dir, resolved.verify_weights);
-  OrtEngineOptions engine_options;
-  engine_options.threads = resolved.threads;
-  engine_options.ort_library = resolved.ort_library;
-
   auto impl = std::make_unique<Impl>();
   impl->options = resolved;
   impl->defaults.sampler = manifest.generation.sampler;
   impl->defaults.stop_ids = manifest.generation.stop_ids;
   impl->manifest_json = manifest.json;
   impl->weight_bytes = manifest.weight_bytes;
-  impl->engine = OpenOrtEngine(manifest, engine_options);
   impl->pool = std::make_unique<ThreadPool>(resolved.threads);
+  impl->engine = OpenOrtEngine(manifest, {impl->pool.get(), resolved.ort_library});
   return std::shared_ptr<Runtime>(new Runtime(std::move(impl)));
 }
 

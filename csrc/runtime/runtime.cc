@@ -10,6 +10,7 @@
 #include "common/check.h"
 #include "common/env.h"
 #include "drafting/suffix_drafter.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/kernels.h"
 #include "runtime/runtime_impl.h"
 #include "runtime/session.h"
@@ -49,6 +50,7 @@ RuntimeOptions ResolveOptions(const RuntimeOptions& options) {
   RuntimeOptions out = options;
   if (options.threads < 0 || options.threads > kMaxThreads) Reject("threads", "0 to 1024", options.threads);
   if (options.memory_limit_bytes < 0) Reject("memory_limit_bytes", "0 or more", options.memory_limit_bytes);
+  if (const auto isa = EnvString("DGRT_CPU_ISA")) UseCpuIsa(isa->c_str());
   if (out.threads == 0) out.threads = static_cast<int>(EnvInteger("DGRT_THREADS", 1, kMaxThreads).value_or(UsableCpus()));
   return out;
 }

@@ -15,8 +15,8 @@ struct Runtime::Impl {
   GenerateOptions defaults;        // from the manifest
   std::string manifest_json;
   int64_t weight_bytes = 0;
+  std::unique_ptr<ThreadPool> pool;  // before the engine, whose operators use it
   std::unique_ptr<Engine> engine;
-  std::unique_ptr<ThreadPool> pool;
 };
 
 // Checked options with `threads` resolved: a number as given, 0 as DGRT_THREADS or else all CPUs the process may use.

@@ -28,6 +28,8 @@ examples:
       the checkpoint's own precision: weight files are hard-linked, nothing is copied
   dgrt export dgrt/models/mini -o engines/mini --precision fp32 --force
       converts bf16 weights to fp32 and replaces an existing package
+  dgrt export dgrt/models/mini -o engines/mini-fused --profile fused
+      operators of dgrt's native library in the place of the heavy nodes
   dgrt export ./checkpoint -o engines/x --json | jq .manifest.parity
       the report on standard output, progress on standard error
 
@@ -52,8 +54,13 @@ def add_parser(subparsers: Any) -> None:
         "--precision", choices=("fp32", "bf16"), help="how weights are stored (default: as in the checkpoint)"
     )
     parser.add_argument(
+        "--profile", choices=("portable", "fused"), default="portable",
+        help="portable: standard ONNX operators; fused: linear layers, MLPs, experts and attention are operators of "
+        "dgrt's native library, on weights as they are stored (default: portable)",
+    )  # fmt: skip
+    parser.add_argument(
         "--moe", choices=("auto", "dense", "unrolled", "loop"), default="auto",
-        help="form of the experts in the graphs (default: by size)",
+        help="form of the experts in portable graphs (default: by size)",
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an existing package")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -72,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with _progress() as progress:
             report = dgrt_export.export(
-                args.checkpoint, args.output, precision=args.precision, moe=args.moe, force=args.force,
-                progress=progress,
+                args.checkpoint, args.output, precision=args.precision, profile=args.profile, moe=args.moe,
+                force=args.force, progress=progress,
             )  # fmt: skip
     except dgrt_export.ParityError as error:
         raise CommandError(str(error), _EXIT_FAILED) from error
@@ -117,6 +124,7 @@ def _summarise(report: ExportReport) -> None:
     parity = manifest["parity"]
     print(f"{report.output}")
     print(f"  weights   {manifest['precision']}, {human_bytes(report.weight_bytes)} {report.weights}")
+    print(f"  profile   {manifest['profile']}")
     print(f"  experts   {manifest['experts']}")
     print(f"  parity    max error {parity['max_abs_error']:.1e} in layers {parity['layers']} ({parity['reference']})")
     print(f"  time      {seconds:.1f} s")

@@ -1,7 +1,8 @@
 """The contract between exporter and runtime: graph names, tensor names, axes, dtypes, version. Data, not code.
 
 `csrc/engine/contract.h` is generated from this file (`python -m dgrt_export.contract`) and committed; a test
-regenerates and compares. Changing anything here means a new CONTRACT_VERSION and a CHANGELOG line.
+regenerates and compares. Changing anything here means a new CONTRACT_VERSION and a CHANGELOG line; changing an operator
+of our own domain means a new OPERATORS_VERSION instead.
 
 Axis letters: S tokens of a prefill chunk, L canvas, P past rows of a layer (full layers: all committed tokens;
 sliding layers: the last W - 1), Q the same for a canvas L tokens further on, K num_kv_heads * head_dim of the layer,
@@ -11,10 +12,19 @@ D hidden size. Leading 1 is the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 CONTRACT_VERSION = 3
 FORMAT = "dgrt-engine"
 MANIFEST_FILE = "manifest.json"
+
+# Operator profiles. In `fused` the heavy nodes are operators of our own ONNX domain (README.md lists them), whose opset
+# version is OPERATORS_VERSION: a reader that has a version has all older ones.
+Profile = Literal["portable", "fused"]
+PORTABLE: Profile = "portable"
+FUSED: Profile = "fused"
+OPERATOR_DOMAIN = "dgrt"
+OPERATORS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,9 @@ def header_text() -> str:
     texts = {
         "kFormat": FORMAT,
         "kManifestFile": MANIFEST_FILE,
+        "kPortableProfile": PORTABLE,
+        "kFusedProfile": FUSED,
+        "kOperatorDomain": OPERATOR_DOMAIN,
         "kPrefillGraph": PREFILL_GRAPH,
         "kDenoiseGraph": DENOISE_GRAPH,
         "kScoreGraph": SCORE_GRAPH,
@@ -105,6 +118,7 @@ def header_text() -> str:
         "namespace dgrt::contract {",
         "",
         f"inline constexpr int kContractVersion = {CONTRACT_VERSION};",
+        f"inline constexpr int kOperatorsVersion = {OPERATORS_VERSION};",
     ]
     lines += [f'inline constexpr char {name}[] = "{text}";' for name, text in texts.items()]
     lines.append("")

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from . import contract
 from .checkpoint import open_checkpoint
 from .config import parse_config, read_json
 from .errors import InvalidCheckpoint, Unsupported, mismatch
 from .generation import read_generation
+from .operators import find_library
 from .package import check_output, staged, write_manifest
 from .weights import Precision, plan_weights
 
@@ -71,7 +72,7 @@ def export(
     output: str | Path,
     *,
     precision: Precision | None = None,
-    profile: str = "portable",
+    profile: contract.Profile = contract.PORTABLE,
     moe: MoeChoice = "auto",
     force: bool = False,
     progress: ProgressCallback | None = None,
@@ -82,8 +83,9 @@ def export(
         checkpoint: folder with config.json and safetensors files.
         output: package folder; must not exist or be empty unless `force`.
         precision: how weights are stored; None keeps the checkpoint's own, without copying where links work.
-        profile: operator profile; `portable` is standard ONNX.
-        moe: form of the experts; `auto` chooses by size.
+        profile: operator profile; `portable` is standard ONNX, in `fused` the heavy nodes are operators that only the
+            native library of dgrt has.
+        moe: form of the experts in `portable`; `auto` chooses by size.
         force: replace a package that is there.
         progress: called with (stage, done, total); see `STAGES`.
 
@@ -99,12 +101,16 @@ def export(
         >>> report.manifest["parity"]["max_abs_error"] < 1e-4  # doctest: +SKIP
         True
     """
-    if profile != "portable":
-        raise Unsupported(mismatch("profile", "'portable'", repr(profile)))
+    if profile not in get_args(contract.Profile):
+        raise Unsupported(mismatch("profile", "'portable' or 'fused'", repr(profile)))
     if precision not in (None, "fp32", "bf16"):
         raise Unsupported(mismatch("precision", "'fp32' or 'bf16'", repr(precision)))
     if moe not in ("auto", "dense", "unrolled", "loop"):
         raise Unsupported(mismatch("moe", "'auto', 'dense', 'unrolled' or 'loop'", repr(moe)))
+    if profile == contract.FUSED:
+        if moe != "auto":
+            raise Unsupported(mismatch("moe of profile 'fused'", "'auto' (its experts are one operator)", repr(moe)))
+        find_library()  # the parity gate needs it: a missing one is told before minutes of work
     source, target = Path(checkpoint).absolute(), Path(output).resolve()
     if not source.is_dir():
         raise InvalidCheckpoint(
@@ -137,9 +143,9 @@ def export(
             from .to_onnx import moe as experts
             from .to_onnx.lower import lower
 
-            form = experts.choose(config) if moe == "auto" else moe
+            form = None if profile == contract.FUSED else experts.choose(config) if moe == "auto" else moe
             for graph in traced:
-                onnx.save(lower(graph, plan.entries, form), folder / graph_file(graph.name))
+                onnx.save(lower(graph, plan.entries, profile, form), folder / graph_file(graph.name))
                 advance(1)
         with steps.stage("weights", plan.total_bytes) as advance:
             how = plan.write(folder, advance)
@@ -147,7 +153,7 @@ def export(
         from .check import check_parity, num_passes
 
         with steps.stage("parity", num_passes(config)) as advance:
-            parity = check_parity(folder, config, raw, plan.entries, form, advance)
+            parity = check_parity(folder, config, raw, plan.entries, profile, form, advance)
         with steps.stage("hash", sum(path.stat().st_size for path in folder.iterdir())) as advance:
             files = hash_files(folder, advance)
         manifest = build_manifest(config, tensors, plan, generation, files, parity, profile, form, _dgrt_version())

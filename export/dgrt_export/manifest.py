@@ -61,9 +61,10 @@ def tool_versions() -> dict[str, str]:
 
 def build_manifest(
     config: ModelConfig, checkpoint: Checkpoint, plan: WeightPlan, generation: dict[str, Any],
-    files: dict[str, dict[str, Any]], parity: dict[str, Any], profile: str, moe: str, dgrt_version: str,
+    files: dict[str, dict[str, Any]], parity: dict[str, Any],
+    profile: contract.Profile, moe: str | None, dgrt_version: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """Assembles the manifest from the results of the stages."""
+    """Assembles the manifest from the results of the stages. `moe`: the form of the experts; None in `fused`."""
     embedding = plan.entries[EMBEDDING]
     layers = [
         {"type": layer.type, "head_dim": layer.head_dim, "num_kv_heads": layer.num_kv_heads} for layer in config.layers
@@ -79,8 +80,9 @@ def build_manifest(
             "vision": "skipped" if checkpoint.has_vision else "none",
         },
         "profile": profile,
+        **({"operators": contract.OPERATORS_VERSION} if profile == contract.FUSED else {}),
         "precision": plan.precision,
-        "experts": moe,
+        "experts": moe or profile,
         "model": {
             "vocab_size": config.vocab_size, "hidden_size": config.hidden_size, "canvas_len": config.canvas_len,
             "context_len": config.context_len, "sliding_window": config.sliding_window,

@@ -46,6 +46,17 @@ class Reference:
             model.embed_tokens.embed_scale = torch.tensor(model.embed_tokens.scalar_embed_scale)
             model.eval()
         self._encoder, self._decoder, self._config = encoder, decoder, config.text_config
+        self._choices: list[list[torch.Tensor]] = [[] for _ in decoder.layers]
+        for model in (encoder, decoder):
+            for layer, choices in zip(model.layers, self._choices, strict=True):
+                layer.router.register_forward_hook(_keeping_choice(choices))
+
+    def take_choices(self) -> list[np.ndarray]:
+        """The experts [T, k] that each layer chose for the rows of all passes since the last call."""
+        taken = [torch.cat(choices).numpy() for choices in self._choices]
+        for choices in self._choices:
+            choices.clear()
+        return taken
 
     @torch.no_grad()
     def prefill(
@@ -96,6 +107,15 @@ class Reference:
         from transformers import DynamicCache
 
         return DynamicCache(config=self._config)
+
+
+def _keeping_choice(choices: list[torch.Tensor]) -> Any:
+    """A hook that keeps which experts a router chose. It holds the list alone: a cycle would keep the weights alive."""
+
+    def keep(router: Any, args: Any, out: tuple[torch.Tensor, ...]) -> None:
+        choices.append(out[2])
+
+    return keep
 
 
 def _recording(update: Any, keys: list[torch.Tensor], values: list[torch.Tensor]) -> Any:

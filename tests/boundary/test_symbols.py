@@ -37,8 +37,8 @@ def test_the_ctypes_view_covers_every_function(repository: Path) -> None:
     assert all(hasattr(c_api.LIB, name) for name in declared(repository))
 
 
-def test_the_extension_exports_only_its_entry() -> None:
-    assert exported(Path(_native.__file__)) == {"PyInit__native"}
+def test_the_extension_exports_its_entry_and_its_operators_only() -> None:
+    assert exported(Path(_native.__file__)) == {"PyInit__native", "RegisterCustomOps"}
 
 
 def test_versions_agree(repository: Path) -> None:

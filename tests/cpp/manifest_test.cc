@@ -162,6 +162,26 @@ TEST(EveryKeyIsRequiredAndTyped) {
   }
 }
 
+TEST(TheProfileSaysWhetherOurOwnOperatorsAreNeeded) {
+  Package package;
+  CHECK_EQ(package.Load().operators, 0);
+  package.manifest["profile"] = "fused";
+  package.manifest["operators"] = contract::kOperatorsVersion;
+  CHECK_EQ(package.Load().operators, contract::kOperatorsVersion);
+
+  CheckRefused("profile: expected \"portable\" or \"fused\", found \"melted\"", [](json& m) { m["profile"] = "melted"; });
+  CheckRefused("missing key operators", [](json& m) { m["profile"] = "fused"; });
+  const auto fused_with = [](const json& version) {
+    return [version](json& m) {
+      m["profile"] = "fused";
+      m["operators"] = version;
+    };
+  };
+  CheckRefused(Message("operators: expected ", contract::kOperatorsVersion, " or older, found 9"), fused_with(9));
+  CheckRefused("operators: expected an integer from 1", fused_with(0));
+  CheckRefused("operators: expected an integer from 1", fused_with("1"));
+}
+
 TEST(AbsurdFactsAreRefused) {
   const uint64_t huge = uint64_t{1} << 63;
   for (const char* key : {"vocab_size", "hidden_size", "canvas_len", "context_len", "sliding_window", "num_heads"}) {

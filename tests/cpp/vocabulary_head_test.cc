@@ -321,7 +321,8 @@ TEST(EveryVariantOfTheTileLoopsAgreesWithPlainSums) {
   std::vector<float> rows(kIds * kDim), row_hidden(kDim);
   for (float& x : rows) x = normal(random);
   for (float& x : row_hidden) x = normal(random);
-  for (const TileKernels* kernels : UsableTileKernels()) {
+  for (const CpuIsa isa : UsableCpuIsas()) {
+    const TileKernels* const kernels = &TileKernelsOf(isa);
     AlignedBuffer<float> tile(kPanels * kPanelFloats), hidden(kPanels * kPanelWidth * kRowLanes);
     AlignedBuffer<float> scores(kIds * kRowLanes), soft(kPanels * kPanelWidth * kRowLanes), max(kRowLanes);
     AlignedBuffer<float> rescale(kRowLanes), runs(kTileRuns * kRowLanes);
@@ -380,7 +381,8 @@ TEST(EveryVariantOfTheTileLoopsAgreesWithPlainSums) {
 
 TEST(TheSoftcapIsAccurateToAFewUnitsInTheLastPlace) {
   AlignedBuffer<float> numbers(kVocabTile * kRowLanes);
-  for (const TileKernels* kernels : UsableTileKernels()) {
+  for (const CpuIsa isa : UsableCpuIsas()) {
+    const TileKernels* const kernels = &TileKernelsOf(isa);
     std::mt19937 random(11);
     std::uniform_real_distribution<float> exponent(-20.0f, 5.0f);
     std::vector<float> before(numbers.size());

@@ -14,6 +14,9 @@ from graph_runner import GraphRunner
 from tolerances import EXACT, tolerance
 
 WINDOW = models.spec("plain").window
+# Forms of the experts, each with the options of `export` that make it; the last is the other operator profile.
+FORMS = {"dense": {"moe": "dense"}, "unrolled": {"moe": "unrolled"}, "loop": {"moe": "loop"},
+         "fused": {"profile": "fused"}}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +69,9 @@ def assert_same_kv(kv, cache, what):
 
 
 @pytest.mark.parametrize("length", cases.prompt_lengths(WINDOW))
-@pytest.mark.parametrize("form", ["dense", "unrolled", "loop"])
+@pytest.mark.parametrize("form", FORMS)
 def test_prefill_matches_at_lengths_around_the_window(references, runners, length, form):
-    runner = runners("plain", moe=form)
+    runner = runners("plain", **FORMS[form])
     tokens = random_tokens(runner, length)
     assert_same_kv(runner.prefill(tokens, []), reference_cache(references("plain"), tokens), f"{length} tokens")
 
@@ -129,12 +132,12 @@ def test_two_steps_of_denoising_match_for_every_spec(references, runners, spec):
 
 
 @pytest.mark.parametrize("past", [1, WINDOW - 2, WINDOW - 1, WINDOW, WINDOW + 1, 4 * WINDOW])
-@pytest.mark.parametrize("form", ["dense", "unrolled", "loop"])
+@pytest.mark.parametrize("form", FORMS)
 def test_denoise_sees_exactly_the_kept_past(references, runners, past, form):
     """In sliding layers every canvas row sees the last W - 1 tokens, in full layers all of them."""
     from dgrt.reference.denoise_step import decoder_hidden
 
-    runner, model, spec = runners("plain", moe=form), references("plain"), models.spec("plain")
+    runner, model, spec = runners("plain", **FORMS[form]), references("plain"), models.spec("plain")
     tokens, canvas = random_tokens(runner, past, 2), random_tokens(runner, spec.canvas_len, 3)
     soft = np.random.default_rng(4).standard_normal((spec.canvas_len, spec.hidden_size)).astype(np.float32)
     expected = decoder_hidden(model, reference_cache(model, tokens), canvas, soft)
@@ -201,7 +204,7 @@ def test_wrappers_in_torch_compute_what_their_onnx_form_computes(checkpoints, ru
     assert_close(runner.denoise(canvas, soft[0], kv, len(tokens)), hidden[0], tolerance("wrapper"), "hidden")
 
 
-@pytest.mark.parametrize("form", ["dense", "unrolled", "loop"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     "shape",
     [
@@ -214,10 +217,10 @@ def test_the_smallest_shapes_pass_the_gate(tmp_path, shape, form):
     from dgrt_export import export
 
     folder = models.build_checkpoint(models.ModelSpec("extreme", **shape), tmp_path / "c")
-    assert export(folder, tmp_path / "e", moe=form).manifest["parity"]["max_abs_error"] < tolerance("kv").absolute
+    assert export(folder, tmp_path / "e", **FORMS[form]).manifest["parity"]["max_abs_error"] < tolerance("kv").absolute
 
 
-PACKED = [(spec, "dense") for spec in models.RANDOM_SPECS] + [
+PACKED = [(spec, form) for form in ("dense", "fused") for spec in models.RANDOM_SPECS] + [
     (models.spec(name), "unrolled") for name in ("many_experts", "few_experts")  # loop: Engine::can_pack is false
 ]
 
@@ -226,7 +229,7 @@ PACKED = [(spec, "dense") for spec in models.RANDOM_SPECS] + [
 def test_a_packed_pass_equals_its_three_passes(runners, spec, form):
     """Bit for bit: with no past, with a past that the window cuts, with canvases longer than the window, and with
     experts that get one row in a pass of one canvas and three in a packed one."""
-    runner = runners(spec.name, moe=form)
+    runner = runners(spec.name, **FORMS[form])
     rng = np.random.default_rng(3)
     canvases = rng.integers(0, spec.vocab_size, (2, spec.canvas_len))
     candidate = random_tokens(runner, spec.canvas_len, 1)

@@ -3,12 +3,7 @@
 
 #include <cstdint>
 
-// Target regions are a GCC feature; other compilers and processors get the plain vectors, which they lower themselves.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define DGRT_X86_VARIANTS 1
-#else
-#define DGRT_X86_VARIANTS 0
-#endif
+#include "kernels/cpu/x86_variants.inc"
 
 namespace dgrt {
 namespace {
@@ -16,7 +11,7 @@ namespace {
 namespace plain {
 constexpr int64_t kLanes = 4, kBlock = 2;
 #include "kernels/cpu/gemm_tile.inc"
-constexpr TileKernels kKernels = {"plain", LoadRow, Score, Cap, UpdateMax, Weigh, Accumulate, Dot};
+constexpr TileKernels kKernels = {LoadRow, Score, Cap, UpdateMax, Weigh, Accumulate, Dot};
 }  // namespace plain
 
 #if DGRT_X86_VARIANTS
@@ -26,7 +21,7 @@ constexpr TileKernels kKernels = {"plain", LoadRow, Score, Cap, UpdateMax, Weigh
 namespace avx2 {
 constexpr int64_t kLanes = 8, kBlock = 4;
 #include "kernels/cpu/gemm_tile.inc"
-constexpr TileKernels kKernels = {"avx2", LoadRow, Score, Cap, UpdateMax, Weigh, Accumulate, Dot};
+constexpr TileKernels kKernels = {LoadRow, Score, Cap, UpdateMax, Weigh, Accumulate, Dot};
 }  // namespace avx2
 #pragma GCC pop_options
 
@@ -35,37 +30,21 @@ constexpr TileKernels kKernels = {"avx2", LoadRow, Score, Cap, UpdateMax, Weigh,
 namespace avx512 {
 constexpr int64_t kLanes = 16, kBlock = 16;
 #include "kernels/cpu/gemm_tile.inc"
-constexpr TileKernels kKernels = {"avx512", LoadRow, Score, Cap, UpdateMax, Weigh, Accumulate, Dot};
+constexpr TileKernels kKernels = {LoadRow, Score, Cap, UpdateMax, Weigh, Accumulate, Dot};
 }  // namespace avx512
 #pragma GCC pop_options
-
-bool Runs(const TileKernels& kernels) {
-  if (&kernels == &avx2::kKernels) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (&kernels != &avx512::kKernels) return true;
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-}
-
-constexpr const TileKernels* kVariants[] = {&avx512::kKernels, &avx2::kKernels, &plain::kKernels};
-
-#else
-
-bool Runs(const TileKernels&) { return true; }
-
-constexpr const TileKernels* kVariants[] = {&plain::kKernels};
 
 #endif
 
 }  // namespace
 
-// AVX-512 implies AVX2, so the usable ones are a tail of the list.
-std::span<const TileKernels* const> UsableTileKernels() {
-  static const std::span<const TileKernels* const> usable = [] {
-    std::span<const TileKernels* const> variants(kVariants);
-    while (!Runs(*variants.front())) variants = variants.subspan(1);
-    return variants;
-  }();
-  return usable;
+const TileKernels& TileKernelsOf(CpuIsa isa) {
+#if DGRT_X86_VARIANTS
+  if (isa >= CpuIsa::kAvx512) return avx512::kKernels;
+  if (isa == CpuIsa::kAvx2) return avx2::kKernels;
+#endif
+  static_cast<void>(isa);
+  return plain::kKernels;
 }
 
 }  // namespace dgrt

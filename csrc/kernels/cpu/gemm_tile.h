@@ -3,13 +3,13 @@
 //
 // All loops run over kRowLanes canvas rows side by side, one per vector lane, so a row's sums are chains in a fixed
 // order (dimension after dimension, id after id): no result depends on which rows share a vector or on threads.
-// Variants for AVX-512, AVX2 + FMA and plain vectors are built from gemm_tile.inc and chosen once at run time; their
+// Variants for AVX-512, AVX2 + FMA and plain vectors are built from gemm_tile.inc (isa.h chooses); their
 // last bits differ from each other, so results are reproducible per kind of processor.
 #pragma once
 
 #include <cstdint>
-#include <span>
 
+#include "kernels/cpu/isa.h"
 #include "kernels/params.h"
 
 namespace dgrt {
@@ -28,8 +28,6 @@ inline constexpr int64_t kRunIds = 64;
 inline constexpr int64_t kTileRuns = kVocabTile / kRunIds;
 
 struct TileKernels {
-  const char* name;
-
   // One table row (dtype, possibly unaligned) into slot `id` of a tile.
   void (*load_row)(const void* row, DType dtype, int64_t hidden_size, float* tile, int64_t id);
   // scores[id][lane] = sum_d tile[id][d] * hidden[d][lane], hidden [num_panels * 16][kRowLanes]. num_ids is a multiple
@@ -49,9 +47,7 @@ struct TileKernels {
   float (*dot)(const float* hidden, const void* row, DType dtype, int64_t hidden_size);
 };
 
-// The variants that this processor can run, best first: the same for the life of the process. Tests compare them.
-std::span<const TileKernels* const> UsableTileKernels();
-
-inline const TileKernels& SelectTileKernels() { return *UsableTileKernels().front(); }
+// The variant of an instruction set.
+const TileKernels& TileKernelsOf(CpuIsa isa);
 
 }  // namespace dgrt

@@ -67,7 +67,7 @@ class VocabularyHead {
   VocabularyHead(const VocabularyHeadParams& params, ThreadPool& pool)
       : params_(params),
         pool_(pool),
-        kernels_(SelectTileKernels()),
+        kernels_(TileKernelsOf(SelectedCpuIsa())),
         panels_(NumPanels(params.table.hidden_size)),
         block_floats_(panels_ * kPanelWidth * kRowLanes),
         row_bytes_(params.table.hidden_size * BytesOf(params.table.dtype)) {

@@ -28,5 +28,4 @@ class Denoise(Wrapper):
         """Adds the self-conditioning signal; the post-norm runs even when `soft` is all zeros."""
         module = self.model.decoder.self_conditioning
         signal = self.norm(soft.squeeze(0), module.pre_norm)
-        gate = module.act_fn(module.gate_proj(signal))
-        return self.norm(x + module.down_proj(gate * module.up_proj(signal)), module.post_norm)
+        return self.norm(x + self.gated_mlp(module, signal), module.post_norm)

@@ -42,6 +42,10 @@ class Wrapper(nn.Module):
     def norm(self, x: Tensor, module: Any) -> Tensor:
         return ops.rms_norm(x, module.weight if module.with_scale else None, self.eps)
 
+    def gated_mlp(self, module: Any, x: Tensor) -> Tensor:
+        """The three projections of `module` with gelu_tanh between them; the config admits no other activation."""
+        return ops.gated_mlp(x, module.gate_proj.weight, module.up_proj.weight, module.down_proj.weight)
+
     def queries(self, attention: Any, facts: Layer, x: Tensor, table: Table) -> Tensor:
         """[1, S, H * head_dim], normed and rotated."""
         heads = attention.q_proj(x).view(1, -1, self.config.num_heads, facts.head_dim)
@@ -64,7 +68,8 @@ class Wrapper(nn.Module):
         """
         flat = attended.view(-1, attended.shape[2])
         x = residual + self.norm(layer.self_attn.o_proj(flat), layer.post_attention_layernorm)
-        dense = self.norm(layer.mlp(self.norm(x, layer.pre_feedforward_layernorm)), layer.post_feedforward_layernorm_1)
+        dense = self.gated_mlp(layer.mlp, self.norm(x, layer.pre_feedforward_layernorm))
+        dense = self.norm(dense, layer.post_feedforward_layernorm_1)
         router, experts = layer.router, layer.experts
         index, weight = ops.route(
             x, router.scale, router.proj.weight, router.per_expert_scale, self.eps, self.config.top_k_experts

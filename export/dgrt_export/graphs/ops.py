@@ -113,6 +113,17 @@ def _(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, num_heads
     return torch.empty_like(q)
 
 
+@torch.library.custom_op("dgrt::gated_mlp", mutates_args=())
+def gated_mlp(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """down @ (gelu_tanh(gate @ x) * (up @ x)) of each row of x [S, D]. gate and up [I, D], down [D, I]."""
+    return F.linear(F.gelu(F.linear(x, gate), approximate="tanh") * F.linear(x, up), down)
+
+
+@gated_mlp.register_fake
+def _(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
 @torch.library.custom_op("dgrt::route", mutates_args=())
 def route(
     x: Tensor, scale: Tensor, proj: Tensor, per_expert_scale: Tensor, eps: float, top_k: int

@@ -1,7 +1,8 @@
 """Collects the nodes of one ONNX graph. Weights become external initializers in their checkpoint layout.
 
 Only checkpoint tensors are initializers; everything derived (shape constants, frequencies, unit norm weights) is a
-`Constant` node. Nothing carries source paths. Arithmetic is float32: a bfloat16 weight gets a Cast next to its use.
+`Constant` node. Nothing carries source paths. Arithmetic is float32: a bfloat16 weight gets a Cast next to its use, and
+goes as it is into an operator of our own domain only.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class GraphBuilder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._taken: set[str] = set()
         self._scopes: list[list[onnx.NodeProto]] = []
+        self._opsets = {"": OPSET}
 
     # Values
 
@@ -46,6 +48,12 @@ class GraphBuilder:
     def node(self, op: str, inputs: Sequence[str], hint: str = "", **attributes: Any) -> str:
         """Appends a standard node with one output and returns the output's name."""
         return self.nodes(op, inputs, 1, hint, **attributes)[0]
+
+    def operator(self, op: str, inputs: Sequence[str], hint: str, **attributes: Any) -> str:
+        """Appends an operator of our own domain and returns its output's name."""
+        domain = contract.OPERATOR_DOMAIN
+        self._opsets[domain] = contract.OPERATORS_VERSION
+        return self.node(op, inputs, hint, domain=domain, **attributes)
 
     def nodes(self, op: str, inputs: Sequence[str], outputs: int, hint: str = "", **attributes: Any) -> list[str]:
         """Appends a standard node with several outputs and returns their names."""
@@ -125,7 +133,8 @@ class GraphBuilder:
             self._nodes, name, [_value_info(t) for t in inputs], [_value_info(t) for t in outputs.values()],
             initializer=list(self._initializers.values()),
         )  # fmt: skip
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="dgrt_export")
+        opsets = [helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="dgrt_export")
         model.ir_version = IR_VERSION
         return model
 

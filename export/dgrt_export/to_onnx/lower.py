@@ -1,6 +1,7 @@
 """Walks a traced graph and gives every node its ONNX form. One handler per operator that the wrappers use.
 
-A node that has no handler is an error: nothing is approximated and nothing is dropped.
+The profile `fused` replaces some of them by those of fused.py. A node that has no handler is an error: nothing is
+approximated and nothing is dropped.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import torch
 from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
 
+from .. import contract
 from ..checkpoint import TensorEntry
 from ..config import Rope
 from ..errors import Unsupported, mismatch
 from ..graphs.ops import inverse_frequencies
 from ..graphs.trace import TracedGraph
-from . import attention, moe
+from . import attention, fused, moe
 from .builder import GraphBuilder
 
 Node = Any  # torch.fx.Node: the static type of its arguments is a union of everything
@@ -36,22 +38,28 @@ def _lowers(*targets: Any) -> Callable[[Handler], Handler]:
     return register
 
 
-def lower(traced: TracedGraph, weights: Mapping[str, TensorEntry], form: moe.Form) -> onnx.ModelProto:
+def lower(
+    traced: TracedGraph, weights: Mapping[str, TensorEntry], profile: contract.Profile, form: moe.Form | None
+) -> onnx.ModelProto:
     """The ONNX model of a traced graph.
 
     Args:
         traced: the graph, with the checkpoint's names on its parameters.
         weights: where each parameter lies.
-        form: how the experts are expressed.
+        profile: whether the heavy nodes are standard operators or our own.
+        form: how standard operators express the experts; None in `fused`, where they are one operator.
     """
-    return Lowering(traced, weights, form).run()
+    return Lowering(traced, weights, profile, form).run()
 
 
 class Lowering:
     """State of one walk: what each traced node has become."""
 
-    def __init__(self, traced: TracedGraph, weights: Mapping[str, TensorEntry], form: moe.Form):
+    def __init__(
+        self, traced: TracedGraph, weights: Mapping[str, TensorEntry], profile: contract.Profile, form: moe.Form | None
+    ):
         self.traced, self.form = traced, form
+        self._handlers = {**_HANDLERS, **fused.HANDLERS} if profile == contract.FUSED else _HANDLERS
         self.build = GraphBuilder(weights)
         self.masks: dict[int, str] = {}  # window -> mask, built once per layer type
         self._values: dict[Node, Any] = {}  # activations: value names
@@ -71,7 +79,7 @@ class Lowering:
             elif node.op == "output":
                 results = list(node.args[0])
             elif node.users:  # the rest are shape reads nobody asked for
-                handler = _HANDLERS.get(node.target)
+                handler = self._handlers.get(node.target)
                 if handler is None:
                     raise Unsupported(mismatch("traced operator", "one that has an ONNX form here", node.target))
                 self._values[node] = handler(self, node)
@@ -111,11 +119,6 @@ def _elementwise(low: Lowering, node: Node) -> str:
     other = low.value(right) if isinstance(right, FxNode) else low.build.constant(float(right))
     op = "Mul" if node.target == aten.mul.Tensor else "Add"
     return low.build.node(op, [low.value(left), other], node.name)
-
-
-@_lowers(aten.gelu.default)
-def _gelu(low: Lowering, node: Node) -> str:
-    return low.build.node("Gelu", [low.value(node.args[0])], node.name, approximate=node.kwargs["approximate"])
 
 
 @_lowers(aten.view.default)
@@ -174,6 +177,15 @@ def _rotate(low: Lowering, node: Node) -> str:
     return low.build.node("RotaryEmbedding", [low.value(t) for t in tensors], node.name, num_heads=heads)
 
 
+@_lowers(dgrt.gated_mlp.default)
+def _gated_mlp(low: Lowering, node: Node) -> str:
+    build, x = low.build, low.value(node.args[0])
+    gate, up, down = node.args[1:]
+    active = build.node("Gelu", [build.node("Gemm", [x, low.value(gate)], transB=1)], approximate="tanh")
+    hidden = build.node("Mul", [active, build.node("Gemm", [x, low.value(up)], transB=1)])
+    return build.node("Gemm", [hidden, low.value(down)], node.name, transB=1)
+
+
 @_lowers(dgrt.causal_attention.default, dgrt.canvas_attention.default)
 def _attention(low: Lowering, node: Node) -> str:
     q, k, v, past_k, past_v = (low.value(arg) for arg in node.args[:5])
@@ -200,4 +212,5 @@ def _experts(low: Lowering, node: Node) -> str:
     num_experts, width, hidden = gate_up.meta["val"].shape
     shape = moe.Shape(num_experts, width, hidden, index.meta["val"].shape[1])
     names = (low.weight_name(gate_up), low.weight_name(down))
+    assert low.form is not None, "the portable profile needs a form of the experts"
     return moe.experts(low.build, low.form, shape, (low.value(x), low.value(index), low.value(weight)), names)

@@ -1,0 +1,289 @@
+// Implementation of ort_operators.h. Each kernel reads shapes from its inputs, checks that they fit together, and launches;
+// scratch comes from ONNX Runtime's arena, so that a steady state allocates nothing.
+#include "engine/ort_operators.h"
+
+#include <array>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "common/check.h"
+#include "common/thread_pool.h"
+#include "engine/contract.h"
+#include "engine/ort_library.h"
+#include "kernels/kernels.h"
+
+namespace dgrt {
+namespace {
+
+using Shape = std::vector<int64_t>;
+
+// What a kernel is called with.
+class Call {
+ public:
+  Call(OrtKernelContext* context, const char* op) : context_(context), op_(op) {}
+
+  Shape ShapeOf(size_t input) const { return context_.GetInput(input).GetTensorTypeAndShapeInfo().GetShape(); }
+  template <typename T>
+  const T* Data(size_t input) const {
+    return static_cast<const T*>(context_.GetInput(input).GetTensorRawData());
+  }
+  float* Output(const Shape& shape) const { return context_.GetOutput(0, shape).GetTensorMutableData<float>(); }
+
+  // Throws InvalidArgument unless the input has this shape; -1 fits any size. Returns the shape.
+  Shape Require(size_t input, const Shape& expected) const {
+    const Shape found = ShapeOf(input);
+    bool fits = found.size() == expected.size();
+    for (size_t i = 0; fits && i < found.size(); ++i) fits = expected[i] == -1 || expected[i] == found[i];
+    if (!fits) throw InvalidArgument(Message(op_, ", input ", input, ": expected ", Text(expected), ", found ", Text(found)));
+    return found;
+  }
+
+  template <typename Launch>
+  void WithScratch(size_t bytes, Launch launch) const {
+    constexpr size_t kAlignment = 64;
+    // Never released: that would race with static destructors.
+    static const OrtMemoryInfo* const arena = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault).release();
+    Ort::Allocator allocator = context_.GetAllocator(*arena);
+    Ort::MemoryAllocation block = allocator.GetAllocation(bytes + kAlignment);
+    const auto address = reinterpret_cast<uintptr_t>(block.get());
+    launch(reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment));
+  }
+
+ private:
+  static std::string Text(const Shape& shape) {
+    std::string text = "[";
+    for (size_t i = 0; i < shape.size(); ++i) {
+      text += (i > 0 ? ", " : "") + (shape[i] == -1 ? "?" : std::to_string(shape[i]));
+    }
+    return text + "]";
+  }
+
+  Ort::KernelContext context_;
+  const char* op_;
+};
+
+// Everything that ONNX Runtime wants to know of an operator, from its name, its input types and a kernel that has
+// `Kernel(const OrtKernelInfo*)` and `Run(const Call&, ThreadPool&)`.
+template <typename Kernel>
+class Operator : public Ort::CustomOpBase<Operator<Kernel>, Operator<Kernel>, true> {
+ public:
+  explicit Operator(ThreadPool& pool) : pool_(&pool) {}
+  Operator(ThreadPool* pool, const OrtKernelInfo* info) : pool_(pool), kernel_(info) {}
+
+  const char* GetName() const { return Kernel::kName; }
+  size_t GetInputTypeCount() const { return Kernel::kInputs.size(); }
+  ONNXTensorElementDataType GetInputType(size_t i) const { return Kernel::kInputs[i]; }
+  size_t GetOutputTypeCount() const { return 1; }
+  ONNXTensorElementDataType GetOutputType(size_t) const { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; }
+
+  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
+    return Guarded([&] { *kernel = new Operator(pool_, info); });
+  }
+  OrtStatusPtr ComputeV2(OrtKernelContext* context) {
+    return Guarded([&] { kernel_.Run(Call(context, Kernel::kName), *pool_); });
+  }
+
+ private:
+  // No exception may pass through ONNX Runtime's C interface.
+  template <typename Body>
+  static OrtStatusPtr Guarded(Body body) {
+    try {
+      body();
+      return nullptr;
+    } catch (const std::exception& error) {
+      return Ort::GetApi().CreateStatus(ORT_FAIL, error.what());
+    }
+  }
+
+  ThreadPool* pool_;
+  Kernel kernel_{nullptr};
+};
+
+constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+constexpr auto kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+template <DType kType>
+constexpr auto kWeight = kType == DType::kFloat32 ? kFloat : ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+
+struct WithoutAttributes {
+  explicit WithoutAttributes(const OrtKernelInfo*) {}
+};
+
+template <DType kType>
+struct Linear : WithoutAttributes {
+  static constexpr char kName[] = "Linear";
+  static constexpr std::array kInputs = {kFloat, kWeight<kType>};
+  using WithoutAttributes::WithoutAttributes;
+
+  void Run(const Call& call, ThreadPool& pool) const {
+    const Shape weight = call.Require(1, {-1, -1}), x = call.Require(0, {-1, weight[1]});
+    LinearParams p;
+    p.x = call.Data<float>(0);
+    p.weight = call.Data<void>(1);
+    p.dtype = kType;
+    p.num_tokens = x[0];
+    p.num_inputs = weight[1];
+    p.num_outputs = weight[0];
+    p.y = call.Output({x[0], weight[0]});
+    call.WithScratch(LinearWorkspaceBytes(p), [&](void* workspace) {
+      p.workspace = workspace;
+      LaunchLinear(p, pool);
+    });
+  }
+};
+
+template <DType kType>
+struct GatedMlp : WithoutAttributes {
+  static constexpr char kName[] = "GatedMlp";
+  static constexpr std::array kInputs = {kFloat, kWeight<kType>, kWeight<kType>, kWeight<kType>};
+  using WithoutAttributes::WithoutAttributes;
+
+  void Run(const Call& call, ThreadPool& pool) const {
+    const Shape gate = call.Require(1, {-1, -1}), x = call.Require(0, {-1, gate[1]});
+    call.Require(2, gate);
+    call.Require(3, {gate[1], gate[0]});
+    GatedMlpParams p;
+    p.x = call.Data<float>(0);
+    p.gate = call.Data<void>(1);
+    p.up = call.Data<void>(2);
+    p.down = call.Data<void>(3);
+    p.dtype = kType;
+    p.num_tokens = x[0];
+    p.hidden_size = gate[1];
+    p.inner_size = gate[0];
+    p.y = call.Output(x);
+    call.WithScratch(GatedMlpWorkspaceBytes(p), [&](void* workspace) {
+      p.workspace = workspace;
+      LaunchGatedMlp(p, pool);
+    });
+  }
+};
+
+template <DType kType>
+struct Experts : WithoutAttributes {
+  static constexpr char kName[] = "Experts";
+  static constexpr std::array kInputs = {kFloat, kInt64, kFloat, kWeight<kType>, kWeight<kType>};
+  using WithoutAttributes::WithoutAttributes;
+
+  void Run(const Call& call, ThreadPool& pool) const {
+    const Shape down = call.Require(4, {-1, -1, -1}), x = call.Require(0, {-1, down[1]}), index = call.Require(1, {x[0], -1});
+    call.Require(2, index);
+    call.Require(3, {down[0], 2 * down[2], down[1]});
+    ExpertsParams p;
+    p.x = call.Data<float>(0);
+    p.index = call.Data<int64_t>(1);
+    p.weight = call.Data<float>(2);
+    p.gate_up = call.Data<void>(3);
+    p.down = call.Data<void>(4);
+    p.dtype = kType;
+    p.num_tokens = x[0];
+    p.num_experts = down[0];
+    p.top_k = index[1];
+    p.hidden_size = down[1];
+    p.inner_size = down[2];
+    p.y = call.Output(x);
+    call.WithScratch(ExpertsWorkspaceBytes(p), [&](void* workspace) {
+      p.workspace = workspace;
+      LaunchExperts(p, pool);
+    });
+  }
+};
+
+// Without `kIsCausal` every query sees all keys.
+template <bool kIsCausal>
+struct Attention {
+  static constexpr char kName[] = "CausalAttention";
+  static constexpr std::array kInputs = {kFloat, kFloat, kFloat, kFloat, kFloat};
+
+  explicit Attention(const OrtKernelInfo* info) {
+    if (info == nullptr) return;
+    const Ort::ConstKernelInfo attributes(info);
+    num_heads = attributes.GetAttribute<int64_t>("num_heads");
+    num_kv_heads = attributes.GetAttribute<int64_t>("num_kv_heads");
+    if (kIsCausal) window = attributes.GetAttribute<int64_t>("window");
+    if (num_kv_heads < 1 || num_heads < 1 || num_heads % num_kv_heads != 0 || window < 0) {
+      throw InvalidArgument(Message(kName, ": expected num_heads a multiple of num_kv_heads and window 0 or more, found ",
+                                    num_heads, ", ", num_kv_heads, " and ", window));
+    }
+  }
+
+  void Run(const Call& call, ThreadPool& pool) const {
+    const Shape q = call.Require(0, {1, -1, -1});
+    const int64_t head_dim = q[2] / num_heads;
+    call.Require(0, {1, q[1], num_heads * head_dim});
+    const Shape k = call.Require(1, {1, q[1], num_kv_heads * head_dim});
+    call.Require(2, k);
+    const Shape past = call.Require(3, {1, -1, k[2]});
+    call.Require(4, past);
+    AttentionParams p;
+    p.q = call.Data<float>(0);
+    p.k = call.Data<float>(1);
+    p.v = call.Data<float>(2);
+    p.past_k = call.Data<float>(3);
+    p.past_v = call.Data<float>(4);
+    p.num_tokens = q[1];
+    p.past_len = past[1];
+    p.num_heads = num_heads;
+    p.num_kv_heads = num_kv_heads;
+    p.head_dim = head_dim;
+    p.is_causal = kIsCausal;
+    p.window = window;
+    p.y = call.Output(q);
+    call.WithScratch(AttentionWorkspaceBytes(p, pool.num_threads()), [&](void* workspace) {
+      p.workspace = workspace;
+      LaunchAttention(p, pool);
+    });
+  }
+
+  int64_t num_heads = 0, num_kv_heads = 0, window = 0;
+};
+
+struct CausalAttention : Attention<true> {
+  using Attention::Attention;
+};
+struct CanvasAttention : Attention<false> {
+  static constexpr char kName[] = "CanvasAttention";
+  using Attention::Attention;
+};
+
+}  // namespace
+
+struct OrtOperators::Impl {
+  explicit Impl(ThreadPool& pool)
+      : operators{Operator<Linear<DType::kFloat32>>(pool),   Operator<Linear<DType::kBFloat16>>(pool),
+                  Operator<GatedMlp<DType::kFloat32>>(pool), Operator<GatedMlp<DType::kBFloat16>>(pool),
+                  Operator<Experts<DType::kFloat32>>(pool),  Operator<Experts<DType::kBFloat16>>(pool),
+                  Operator<CausalAttention>(pool),           Operator<CanvasAttention>(pool)},
+        domain(contract::kOperatorDomain) {
+    std::apply([this](auto&... op) { (domain.Add(&op), ...); }, operators);
+  }
+
+  std::tuple<Operator<Linear<DType::kFloat32>>, Operator<Linear<DType::kBFloat16>>, Operator<GatedMlp<DType::kFloat32>>,
+             Operator<GatedMlp<DType::kBFloat16>>, Operator<Experts<DType::kFloat32>>, Operator<Experts<DType::kBFloat16>>,
+             Operator<CausalAttention>, Operator<CanvasAttention>>
+      operators;
+  Ort::CustomOpDomain domain;
+};
+
+OrtOperators::OrtOperators(ThreadPool& pool) : impl_(std::make_unique<Impl>(pool)) {}
+OrtOperators::~OrtOperators() = default;
+
+OrtCustomOpDomain* OrtOperators::domain() const { return impl_->domain; }
+
+}  // namespace dgrt
+
+// How ONNX Runtime registers the operators of a library by itself, for example for Python's
+// `SessionOptions.register_custom_ops_library`. Everything runs on the calling thread there.
+extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
+                                                                               const OrtApiBase* base) {
+  const OrtApi* const api = base->GetApi(ORT_API_VERSION);
+  if (api == nullptr) return nullptr;  // ONNX Runtime older than these headers: it says itself which operator is missing
+  try {
+    dgrt::UseOrtApi(api);
+    static auto* pool = new dgrt::ThreadPool(1);  // never destroyed: sessions of others may outlive static destructors
+    static auto* operators = new dgrt::OrtOperators(*pool);
+    return api->AddCustomOpDomain(options, operators->domain());
+  } catch (const std::exception& error) {
+    return api->CreateStatus(ORT_FAIL, error.what());
+  }
+}

@@ -1,0 +1,27 @@
+// Cuts one launch's workspace into arrays on 64-byte borders. With no memory given it only counts: the same code that
+// lays the arrays out says how many bytes they take.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace dgrt {
+
+class Scratch {
+ public:
+  explicit Scratch(void* memory) : memory_(static_cast<unsigned char*>(memory)) {}
+
+  template <typename T>
+  T* Take(int64_t count) {
+    T* const at = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + used_);
+    used_ += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    return at;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  unsigned char* memory_;
+  size_t used_ = 0;
+};
+
+}  // namespace dgrt

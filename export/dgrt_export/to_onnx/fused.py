@@ -1,0 +1,90 @@
+"""The handlers of the profile `fused`: heavy nodes as operators of our own domain, which README.md specifies.
+
+A weight goes into an operator as it is stored: the initializer itself, without a cast or a copy. The router's small
+projection stays standard, for its scores choose the experts and are worth fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from onnx import TensorProto
+
+from ..errors import Unsupported, mismatch
+from ..graphs import ops  # noqa: F401 - registers torch.ops.dgrt
+
+if TYPE_CHECKING:
+    from .lower import Lowering
+
+Node = Any  # torch.fx.Node, as in lower.py
+HANDLERS: dict[Any, Callable[[Lowering, Node], str]] = {}
+aten, dgrt = torch.ops.aten, torch.ops.dgrt
+
+
+def _stored(low: Lowering, *nodes: Node) -> list[str]:
+    """The weights of one operator as they are stored, which must be in one dtype."""
+    names = [low.weight_name(node) for node in nodes]
+    values, dtypes = zip(*map(low.build.stored, names), strict=True)
+    if len(set(dtypes)) > 1:
+        found = " and ".join(TensorProto.DataType.Name(dtype) for dtype in dtypes)
+        raise Unsupported(mismatch(f"dtypes of {' and '.join(names)}", "one (--precision makes them one)", found))
+    return list(values)
+
+
+def _rows(low: Lowering, node: Node) -> str:
+    """An activation [S, *]: operators take rows, unlike aten.linear, which takes any number of axes before the last."""
+    if node.meta["val"].dim() != 2:
+        raise Unsupported(mismatch(f"axes of {node.name}", "2, rows", node.meta["val"].dim()))
+    return low.value(node)
+
+
+def _linear(low: Lowering, node: Node) -> str:
+    x, weight = node.args
+    return low.build.operator("Linear", [_rows(low, x), *_stored(low, weight)], node.name)
+
+
+def _gated_mlp(low: Lowering, node: Node) -> str:
+    x, *weights = node.args
+    return low.build.operator("GatedMlp", [_rows(low, x), *_stored(low, *weights)], node.name)
+
+
+def _experts(low: Lowering, node: Node) -> str:
+    x, index, weight, gate_up, down = node.args
+    inputs = [_rows(low, x), low.value(index), low.value(weight), *_stored(low, gate_up, down)]
+    return low.build.operator("Experts", inputs, node.name)
+
+
+def _causal_attention(low: Lowering, node: Node) -> str:
+    *tensors, heads, kv_heads, window = node.args
+    return low.build.operator(
+        "CausalAttention", [low.value(t) for t in tensors], node.name,
+        num_heads=heads, num_kv_heads=kv_heads, window=window,
+    )  # fmt: skip
+
+
+def _canvas_attention(low: Lowering, node: Node) -> str:
+    *tensors, heads, kv_heads = node.args
+    q, k, v, past_k, past_v = (low.value(t) for t in tensors)
+    rows, keys = (t.meta["val"].shape[1] for t in tensors[:2])
+    if keys > rows:  # packed: the candidate's rows come with this pass, but to the next canvas they are past
+        (past_k, k), (past_v, v) = (_move_to_past(low, *pair, keys - rows, rows) for pair in ((past_k, k), (past_v, v)))
+    return low.build.operator(
+        "CanvasAttention", [q, k, v, past_k, past_v], node.name, num_heads=heads, num_kv_heads=kv_heads
+    )
+
+
+def _move_to_past(low: Lowering, past: str, new: str, count: int, rest: int) -> tuple[str, str]:
+    """Moves the first `count` of the new rows [1, count + rest, K] behind the past ones."""
+    first, own = low.build.nodes("Split", [new, low.build.constant([count, rest])], 2, axis=1)
+    return low.build.node("Concat", [past, first], axis=1), own
+
+
+HANDLERS |= {
+    aten.linear.default: _linear,
+    dgrt.gated_mlp.default: _gated_mlp,
+    dgrt.experts.default: _experts,
+    dgrt.causal_attention.default: _causal_attention,
+    dgrt.canvas_attention.default: _canvas_attention,
+}

@@ -1,0 +1,448 @@
+// kernels/cpu/{linear,gated_mlp,attention}.cc against the formulas of params.h in double, for every instruction set that
+// this machine has, over sizes that are multiples of nothing.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "common/aligned_buffer.h"
+#include "common/check.h"
+#include "common/thread_pool.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/kernels.h"
+#include "test.h"
+
+namespace dgrt {
+namespace {
+
+// Relative to the sum of the absolute products, which bounds what rounding can do: fp32 adds up hundreds of them; with bf16
+// weights the reference rounds its inputs too, but what lies between two products may round the other way.
+constexpr double kSumTolerance = 2e-6;
+constexpr double kBf16MlpTolerance = 4e-3;
+constexpr double kMlpTolerance = 4e-6;
+constexpr double kAttentionTolerance = 1e-5;  // absolute, values of size 1
+
+using Floats = std::vector<float>;
+using Run = std::function<void(void* workspace, ThreadPool& pool, float* y)>;
+
+size_t Size(int64_t n) { return static_cast<size_t>(n); }
+
+float ToBf16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return std::bit_cast<float>((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
+}
+double Rounded(double x, DType dtype) {
+  return dtype == DType::kFloat32 ? x : static_cast<double>(ToBf16(static_cast<float>(x)));
+}
+
+struct Random {
+  std::mt19937 engine{17};
+  std::normal_distribution<float> normal;
+  Floats Vector(int64_t size, float scale = 1) {
+    Floats out(Size(size));
+    for (float& x : out) x = scale * normal(engine);
+    return out;
+  }
+};
+
+// A weight as a checkpoint holds it, at an odd address (bf16: two bytes off).
+class Weight {
+ public:
+  Weight(Floats values, DType dtype) : values_(std::move(values)), dtype_(dtype) {
+    const size_t element = dtype == DType::kFloat32 ? 4 : 2;
+    bytes_.resize(values_.size() * element + kOff);
+    for (size_t i = 0; i < values_.size(); ++i) {
+      if (dtype == DType::kBFloat16) values_[i] = ToBf16(values_[i]);
+      const uint32_t word = std::bit_cast<uint32_t>(values_[i]);
+      const uint16_t half = static_cast<uint16_t>(word >> 16);
+      std::memcpy(bytes_.data() + kOff + i * element, dtype == DType::kFloat32 ? static_cast<const void*>(&word) : &half,
+                  element);
+    }
+  }
+  const void* data() const { return bytes_.data() + kOff; }
+  double operator[](int64_t i) const { return static_cast<double>(values_[Size(i)]); }
+  DType dtype() const { return dtype_; }
+
+ private:
+  static constexpr size_t kOff = 2;
+  Floats values_;
+  DType dtype_;
+  std::vector<unsigned char> bytes_;
+};
+
+// y and scratch start as NaN: nothing may be read before it is written, everything must be written.
+Floats RunOn(int threads, size_t workspace_bytes, int64_t size, const Run& run) {
+  AlignedBuffer<unsigned char> workspace(workspace_bytes);
+  std::memset(workspace.data(), 0xff, workspace.bytes());
+  Floats y(Size(size), std::numeric_limits<float>::quiet_NaN());
+  ThreadPool pool(threads);
+  run(workspace.data(), pool, y.data());
+  return y;
+}
+
+void ForEachIsa(const std::function<void()>& check) {
+  for (const CpuIsa isa : UsableCpuIsas()) {
+    UseCpuIsa(CpuIsaName(isa));
+    check();
+  }
+  UseCpuIsa(CpuIsaName(UsableCpuIsas().front()));
+}
+
+bool SameBits(const Floats& a, const Floats& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// ---- linear ----
+
+struct Product {
+  double value = 0, magnitude = 0;
+};
+Product Dot(const Floats& x, int64_t x_at, const Weight& w, int64_t w_at, int64_t count) {
+  Product sum;
+  for (int64_t i = 0; i < count; ++i) {
+    const double term = Rounded(static_cast<double>(x[Size(x_at + i)]), w.dtype()) * w[w_at + i];
+    sum.value += term;
+    sum.magnitude += std::fabs(term);
+  }
+  return sum;
+}
+
+void CheckLinear(int64_t tokens, int64_t inputs, int64_t outputs, DType dtype) {
+  Random random;
+  const Floats x = random.Vector(tokens * inputs);
+  const Weight weight(random.Vector(outputs * inputs), dtype);
+  ForEachIsa([&] {
+    LinearParams p;
+    p.weight = weight.data();
+    p.dtype = dtype;
+    p.num_inputs = inputs;
+    p.num_outputs = outputs;
+    const auto run = [&](const float* from, int64_t count, int threads) {
+      p.x = from;
+      p.num_tokens = count;
+      return RunOn(threads, LinearWorkspaceBytes(p), count * outputs, [&](void* workspace, ThreadPool& pool, float* y) {
+        p.workspace = workspace;
+        p.y = y;
+        LaunchLinear(p, pool);
+      });
+    };
+    const Floats y = run(x.data(), tokens, 1);
+    for (int64_t s = 0; s < tokens; ++s) {
+      for (int64_t n = 0; n < outputs; ++n) {
+        const Product expected = Dot(x, s * inputs, weight, n * inputs, inputs);
+        CHECK_NEAR(y[Size(s * outputs + n)], expected.value, kSumTolerance * expected.magnitude + 1e-30);
+      }
+    }
+    CHECK(SameBits(y, run(x.data(), tokens, 3)));
+    const int64_t last = tokens - 1;  // a token alone has the bits that it has among others
+    CHECK(SameBits(run(x.data() + last * inputs, 1, 1), Floats(y.begin() + last * outputs, y.end())));
+  });
+}
+
+TEST(LinearLayersAgreeWithDoubleSums) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    CheckLinear(1, 1, 1, dtype);
+    CheckLinear(17, 33, 7, dtype);
+    CheckLinear(64, 64, 64, dtype);
+    CheckLinear(83, 129, 131, dtype);
+    CheckLinear(5, 1000, 70, dtype);
+  }
+}
+
+TEST(ANaNInATokenStaysInItsRow) {
+  Random random;
+  Floats x = random.Vector(20 * 40);
+  x[3 * 40 + 5] = std::bit_cast<float>(0x7fffffffu);  // rounding to bf16 must not carry it into something else
+  const Weight weight(random.Vector(30 * 40), DType::kBFloat16);
+  ForEachIsa([&] {
+    LinearParams p{x.data(), weight.data(), DType::kBFloat16, 20, 40, 30, nullptr, nullptr};
+    const Floats y = RunOn(1, LinearWorkspaceBytes(p), 20 * 30, [&](void* workspace, ThreadPool& pool, float* out) {
+      p.workspace = workspace;
+      p.y = out;
+      LaunchLinear(p, pool);
+    });
+    for (size_t i = 0; i < y.size(); ++i) CHECK_EQ(std::isnan(y[i]), i / 30 == 3);
+  });
+}
+
+// ---- gated MLPs ----
+
+double Gelu(double x) { return x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x))); }
+
+struct Mlp {
+  const Weight &gate, &up, &down;  // gate and up may be one matrix
+  int64_t gate_at, up_at, down_at;  // elements
+};
+
+// One token through one MLP; magnitude as in Dot.
+std::vector<Product> MlpOf(const Floats& x, int64_t x_at, const Mlp& mlp, int64_t hidden, int64_t inner) {
+  std::vector<double> h(Size(inner));
+  for (int64_t i = 0; i < inner; ++i) {
+    const double gate = Dot(x, x_at, mlp.gate, mlp.gate_at + i * hidden, hidden).value;
+    const double up = Dot(x, x_at, mlp.up, mlp.up_at + i * hidden, hidden).value;
+    h[Size(i)] = Rounded(Gelu(gate) * up, mlp.gate.dtype());
+  }
+  std::vector<Product> y(Size(hidden));
+  for (int64_t d = 0; d < hidden; ++d) {
+    for (int64_t i = 0; i < inner; ++i) {
+      const double term = h[Size(i)] * mlp.down[mlp.down_at + d * inner + i];
+      y[Size(d)].value += term;
+      y[Size(d)].magnitude += std::fabs(term);
+    }
+  }
+  return y;
+}
+
+double MlpTolerance(DType dtype) { return dtype == DType::kFloat32 ? kMlpTolerance : kBf16MlpTolerance; }
+
+void CheckGatedMlp(int64_t tokens, int64_t hidden, int64_t inner, DType dtype) {
+  Random random;
+  const Floats x = random.Vector(tokens * hidden);
+  const float scale = 1 / std::sqrt(static_cast<float>(hidden));
+  const Weight gate(random.Vector(inner * hidden, scale), dtype), up(random.Vector(inner * hidden, scale), dtype);
+  const Weight down(random.Vector(hidden * inner, scale), dtype);
+  ForEachIsa([&] {
+    GatedMlpParams p{x.data(), gate.data(), up.data(), down.data(), dtype, tokens, hidden, inner, nullptr, nullptr};
+    const auto run = [&](int threads) {
+      return RunOn(threads, GatedMlpWorkspaceBytes(p), tokens * hidden, [&](void* workspace, ThreadPool& pool, float* y) {
+        p.workspace = workspace;
+        p.y = y;
+        LaunchGatedMlp(p, pool);
+      });
+    };
+    const Floats y = run(1);
+    for (int64_t s = 0; s < tokens; ++s) {
+      const auto expected = MlpOf(x, s * hidden, {gate, up, down, 0, 0, 0}, hidden, inner);
+      for (int64_t d = 0; d < hidden; ++d) {
+        const Product& e = expected[Size(d)];
+        CHECK_NEAR(y[Size(s * hidden + d)], e.value, MlpTolerance(dtype) * e.magnitude + 1e-6);
+      }
+    }
+    CHECK(SameBits(y, run(3)));
+  });
+}
+
+TEST(GatedMlpsAgreeWithDoubleSums) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    CheckGatedMlp(1, 1, 1, dtype);
+    CheckGatedMlp(19, 37, 45, dtype);
+    CheckGatedMlp(70, 64, 33, dtype);
+    CheckGatedMlp(33, 130, 7, dtype);
+  }
+}
+
+enum class Routing { kRandom, kAllTheSame, kOneExpertOnly };
+
+void CheckExperts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden, int64_t inner, DType dtype,
+                  Routing routing) {
+  Random random;
+  const Floats x = random.Vector(tokens * hidden), weight = random.Vector(tokens * top_k);
+  const float scale = 1 / std::sqrt(static_cast<float>(hidden));
+  const Weight gate_up(random.Vector(experts * 2 * inner * hidden, scale), dtype);
+  const Weight down(random.Vector(experts * hidden * inner, scale), dtype);
+  std::vector<int64_t> index(Size(tokens * top_k));
+  for (int64_t s = 0; s < tokens; ++s) {
+    std::vector<int64_t> all(Size(experts));
+    for (int64_t e = 0; e < experts; ++e) all[Size(e)] = e;
+    if (routing == Routing::kRandom) std::shuffle(all.begin(), all.end(), random.engine);
+    for (int64_t j = 0; j < top_k; ++j) {
+      index[Size(s * top_k + j)] = routing == Routing::kOneExpertOnly ? experts - 1 : all[Size(j)];
+    }
+  }
+  ForEachIsa([&] {
+    ExpertsParams p{x.data(), index.data(), weight.data(), gate_up.data(), down.data(), dtype,
+                    tokens,   experts,      top_k,         hidden,         inner,       nullptr, nullptr};
+    const auto run = [&](int64_t first, int64_t count, int threads) {
+      p.x = x.data() + first * hidden;
+      p.index = index.data() + first * top_k;
+      p.weight = weight.data() + first * top_k;
+      p.num_tokens = count;
+      return RunOn(threads, ExpertsWorkspaceBytes(p), count * hidden, [&](void* workspace, ThreadPool& pool, float* y) {
+        p.workspace = workspace;
+        p.y = y;
+        LaunchExperts(p, pool);
+      });
+    };
+    const Floats y = run(0, tokens, 1);
+    for (int64_t s = 0; s < tokens; ++s) {
+      std::vector<Product> expected(Size(hidden));
+      for (int64_t j = 0; j < top_k; ++j) {
+        const int64_t e = index[Size(s * top_k + j)], half = inner * hidden;
+        const auto part = MlpOf(x, s * hidden, {gate_up, gate_up, down, 2 * e * half, (2 * e + 1) * half, e * half}, hidden,
+                                inner);
+        const double share = static_cast<double>(weight[Size(s * top_k + j)]);
+        for (size_t d = 0; d < part.size(); ++d) {
+          expected[d].value += share * part[d].value;
+          expected[d].magnitude += std::fabs(share) * part[d].magnitude;
+        }
+      }
+      for (int64_t d = 0; d < hidden; ++d) {
+        const Product& e = expected[Size(d)];
+        CHECK_NEAR(y[Size(s * hidden + d)], e.value, MlpTolerance(dtype) * e.magnitude + 1e-6);
+      }
+    }
+    CHECK(SameBits(y, run(0, tokens, 3)));
+    CHECK(SameBits(run(tokens - 1, 1, 1), Floats(y.end() - hidden, y.end())));
+  });
+}
+
+TEST(ExpertsAgreeWithDoubleSumsHoweverTokensAreRouted) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const Routing routing : {Routing::kRandom, Routing::kAllTheSame, Routing::kOneExpertOnly}) {
+      CheckExperts(1, 3, 2, 9, 5, dtype, routing);
+      CheckExperts(37, 8, 2, 20, 11, dtype, routing);
+      CheckExperts(70, 5, 1, 33, 34, dtype, routing);
+    }
+    CheckExperts(40, 128, 8, 16, 6, dtype, Routing::kRandom);
+  }
+}
+
+TEST(AnExpertThatDoesNotExistIsAnError) {
+  const Floats x(8), weight(2), gate_up(3 * 4 * 4), down(3 * 4 * 2);
+  const int64_t index[] = {0, 3};
+  Floats y(8);
+  ExpertsParams p{x.data(), index, weight.data(), gate_up.data(), down.data(), DType::kFloat32, 2, 3, 1, 4, 2, y.data(), nullptr};
+  AlignedBuffer<unsigned char> workspace(ExpertsWorkspaceBytes(p));
+  p.workspace = workspace.data();
+  ThreadPool pool(1);
+  CHECK_THROWS(InternalError, "check failed", LaunchExperts(p, pool));
+}
+
+// ---- attention ----
+
+struct AttentionCase {
+  int64_t tokens, past, heads, kv_heads, head_dim;
+  bool is_causal;
+  int64_t window;
+};
+
+void CheckAttention(const AttentionCase& c) {
+  Random random;
+  const int64_t width = c.heads * c.head_dim, kv_width = c.kv_heads * c.head_dim;
+  const Floats q = random.Vector(c.tokens * width, 2 / std::sqrt(static_cast<float>(c.head_dim)));
+  const Floats keys = random.Vector((c.past + c.tokens) * kv_width), values = random.Vector((c.past + c.tokens) * kv_width);
+  ForEachIsa([&] {
+    // `past` of the keys come as the past, the rest as new; queries are the last `tokens`.
+    const auto run = [&](int threads) {
+      AttentionParams p;
+      p.q = q.data();
+      p.k = keys.data() + c.past * kv_width;
+      p.v = values.data() + c.past * kv_width;
+      p.past_k = keys.data();
+      p.past_v = values.data();
+      p.num_tokens = c.tokens;
+      p.past_len = c.past;
+      p.num_heads = c.heads;
+      p.num_kv_heads = c.kv_heads;
+      p.head_dim = c.head_dim;
+      p.is_causal = c.is_causal;
+      p.window = c.window;
+      return RunOn(threads, AttentionWorkspaceBytes(p, threads), c.tokens * width,
+                   [&](void* workspace, ThreadPool& pool, float* y) {
+                     p.workspace = workspace;
+                     p.y = y;
+                     LaunchAttention(p, pool);
+                   });
+    };
+    const Floats y = run(1);
+    for (int64_t s = 0; s < c.tokens; ++s) {
+      const int64_t last = c.is_causal ? c.past + s : c.past + c.tokens - 1;
+      const int64_t first = c.is_causal && c.window > 0 ? std::max<int64_t>(0, last - c.window + 1) : 0;
+      for (int64_t h = 0; h < c.heads; ++h) {
+        const int64_t kv = h / (c.heads / c.kv_heads) * c.head_dim;
+        std::vector<double> weight;
+        double total = 0, top = -1e30;
+        for (int64_t t = first; t <= last; ++t) {
+          double score = 0;
+          for (int64_t i = 0; i < c.head_dim; ++i) {
+            score += static_cast<double>(q[Size(s * width + h * c.head_dim + i)]) *
+                     static_cast<double>(keys[Size(t * kv_width + kv + i)]);
+          }
+          weight.push_back(score);
+          top = std::max(top, score);
+        }
+        for (double& w : weight) total += w = std::exp(w - top);
+        for (int64_t i = 0; i < c.head_dim; ++i) {
+          double expected = 0;
+          for (int64_t t = first; t <= last; ++t) {
+            expected += weight[Size(t - first)] * static_cast<double>(values[Size(t * kv_width + kv + i)]);
+          }
+          CHECK_NEAR(y[Size(s * width + h * c.head_dim + i)], expected / total, kAttentionTolerance);
+        }
+      }
+    }
+    CHECK(SameBits(y, run(3)));
+  });
+}
+
+TEST(AttentionAgreesWithDoubleSums) {
+  for (const bool is_causal : {false, true}) {
+    CheckAttention({1, 0, 1, 1, 1, is_causal, 0});
+    CheckAttention({1, 200, 4, 2, 16, is_causal, 0});
+    CheckAttention({33, 0, 4, 4, 24, is_causal, 0});
+    CheckAttention({70, 91, 6, 2, 19, is_causal, 0});
+    CheckAttention({40, 129, 8, 1, 32, is_causal, 0});
+  }
+  CheckAttention({70, 91, 4, 2, 8, true, 1});
+  CheckAttention({70, 91, 4, 2, 8, true, 17});
+  CheckAttention({150, 63, 2, 1, 8, true, 64});
+  CheckAttention({30, 100, 2, 2, 8, true, 1000});
+}
+
+// Scores far from each other: all the weight on one key, and the running maximum rises by more than exp can hold.
+TEST(AttentionSurvivesExtremeScores) {
+  constexpr int64_t kKeys = 300, kDim = 4;
+  Floats q(kDim, 1), keys(kKeys * kDim), values(kKeys * kDim);
+  for (size_t t = 0; t < Size(kKeys); ++t) {
+    keys[t * kDim] = t % 7 == 0 ? -500.0f : static_cast<float>(t);
+    values[t * kDim] = static_cast<float>(t);
+  }
+  keys[250 * kDim] = 3000;
+  ForEachIsa([&] {
+    AttentionParams p{q.data(), keys.data() + 299 * kDim, values.data() + 299 * kDim, keys.data(), values.data(), 1, 299, 1, 1,
+                      kDim, false, 0, nullptr, nullptr};
+    const Floats y = RunOn(1, AttentionWorkspaceBytes(p, 1), kDim, [&](void* workspace, ThreadPool& pool, float* out) {
+      p.workspace = workspace;
+      p.y = out;
+      LaunchAttention(p, pool);
+    });
+    CHECK_NEAR(y[0], 250.0, 1e-6);
+  });
+}
+
+// Where the past ends must not show: a packed pass gets as new what its own pass would get as past.
+TEST(AttentionDoesNotDependOnWhereThePastEnds) {
+  constexpr int64_t kKeys = 210, kQueries = 20, kDim = 12;
+  Random random;
+  const Floats q = random.Vector(kKeys * kDim), keys = random.Vector(kKeys * kDim), values = random.Vector(kKeys * kDim);
+  ForEachIsa([&] {
+    const auto run = [&](int64_t past) {  // the last kQueries of the result belong to the same queries each time
+      AttentionParams p{q.data() + past * kDim, keys.data() + past * kDim, values.data() + past * kDim, keys.data(),
+                        values.data(), kKeys - past, past, 1, 1, kDim, false, 0, nullptr, nullptr};
+      const Floats y = RunOn(1, AttentionWorkspaceBytes(p, 1), p.num_tokens * kDim,
+                             [&](void* workspace, ThreadPool& pool, float* out) {
+                               p.workspace = workspace;
+                               p.y = out;
+                               LaunchAttention(p, pool);
+                             });
+      return Floats(y.end() - kQueries * kDim, y.end());
+    };
+    const Floats expected = run(kKeys - kQueries);
+    for (const int64_t past : {0, 1, 63, 64, 65, 150}) CHECK(SameBits(run(past), expected));
+  });
+}
+
+TEST(AnInstructionSetThatIsNotThereIsNamed) {
+  CHECK_THROWS(InvalidArgument, "found 'sse9'", UseCpuIsa("sse9"));
+  UseCpuIsa("plain");
+  CHECK(SelectedCpuIsa() == CpuIsa::kPlain);
+  UseCpuIsa(CpuIsaName(UsableCpuIsas().front()));
+}
+
+}  // namespace
+}  // namespace dgrt

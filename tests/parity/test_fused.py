@@ -1,0 +1,82 @@
+"""The fused profile in the runtime: with fp32 weights the tokens of the portable engine, with bf16 its answers.
+
+Single graphs are compared in tests/export, single kernels in tests/cpp; here whole generations are.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dgrt_train.tasks import edit, json_record, sudoku
+
+import dgrt
+
+SEED = 515  # a stream that nothing was trained or measured on
+CASES_PER_TASK = 8
+TASKS: dict[str, tuple[Callable[[int], Any], Callable[[Any, str], bool]]] = {
+    "6x6": (lambda index: sudoku.generate(SEED, index, "6x6"), sudoku.check),
+    "json": (lambda index: json_record.generate(SEED, index), json_record.check),
+    "edit": (lambda index: edit.generate(SEED, index), edit.check),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_fp32_writes_the_tokens_of_the_portable_engine(engines: Any, task: str) -> None:
+    portable = dgrt.Runtime(engines("mini", precision="fp32"), threads=2)
+    fused = dgrt.Runtime(engines("mini", precision="fp32", profile="fused"), threads=2)
+    assert "fused fp32" in fused.description
+    for index in range(CASES_PER_TASK):
+        case = TASKS[task][0](index)
+        expected = portable.generate(case.prompt, seed=index)
+        found = fused.generate(case.prompt, seed=index)
+        assert np.array_equal(found.tokens, expected.tokens), case.prompt
+        assert found.stats.steps_per_canvas == expected.stats.steps_per_canvas
+
+
+def test_bf16_is_the_same_for_any_threads_and_right_about_as_often(engines: Any) -> None:
+    path = engines("mini", profile="fused")
+    one, two = (dgrt.Runtime(path, threads=n) for n in (1, 2))
+    assert "fused bf16" in one.description
+    generate, check = TASKS["json"]  # nearly always right in fp32
+    right = 0
+    for index in range(CASES_PER_TASK):
+        case = generate(index)
+        result = one.generate(case.prompt, seed=index)
+        assert np.array_equal(two.generate(case.prompt, seed=index).tokens, result.tokens)
+        right += check(case, result.text)
+    assert right >= CASES_PER_TASK - 1
+
+
+def test_commit_speculation_and_the_causal_tier_run_on_it(engines: Any) -> None:
+    runtime = dgrt.Runtime(engines("mini", profile="fused"), threads=2)
+    case = edit.generate(SEED, 3, "medium")
+    plain = runtime.generate(case.prompt, pipeline="off")
+    packed = runtime.generate(case.prompt, pipeline="on")
+    assert packed.stats.packed_passes > 0
+    assert np.array_equal(packed.tokens, plain.tokens)
+    options = {"guarantee": "causal", "temperature": 0.0}
+    without = runtime.generate(case.prompt, **options)
+    drafted = runtime.generate(case.prompt, drafter="suffix", **options)
+    assert drafted.stats.accepted_drafts > 0
+    assert np.array_equal(drafted.tokens, without.tokens)
+
+
+@pytest.mark.parametrize(("name", "message"), [("sse9", "expected one of"), ("plain", None)])
+def test_the_instruction_set_can_be_forced(engines: Any, name: str, message: str | None) -> None:
+    code = "import sys, dgrt; dgrt.Runtime(sys.argv[1], threads=1).generate('json\\nname=Ana', max_new_tokens=8)"
+    path: Path = engines("mini", profile="fused")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "DGRT_CPU_ISA": name}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if message is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode != 0 and f"DGRT_CPU_ISA: {message}" in done.stderr and "found 'sse9'" in done.stderr
