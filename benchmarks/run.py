@@ -106,7 +106,7 @@ def run_scenario(scenario: dict, rounds: int, threads: int, cache_dir: Path) -> 
 
     checkpoint = workload.checkpoint(scenario, cache_dir)
     engine = cache_dir / f"{scenario['name']}-engine"
-    export(checkpoint, engine, precision=scenario["precision"], force=True)
+    export(checkpoint, engine, precision=scenario["precision"], profile=scenario["profile"], force=True)
     manifest = json.loads((engine / "manifest.json").read_text())
     prompts = workload.prompts(scenario)
     work = {
@@ -124,7 +124,8 @@ def run_scenario(scenario: dict, rounds: int, threads: int, cache_dir: Path) -> 
     row = {
         "scenario": scenario["name"], "threads": threads, "rounds": rounds, "prompts": len(prompts),
         "hf_setting": setting, "hf_tried_ms_per_step": tried, "hf": summary(hf), "dgrt": summary(ours),
-        "parity": parity(work, scenario["parity_prompts"]),
+        "profile": scenario["profile"], "precision": scenario["precision"],
+        "parity": parity(work, scenario["parity_prompts"]) if scenario["parity_prompts"] else "not compared",
     }
     row["speedup_step"] = row["hf"]["ms_per_step"] / row["dgrt"]["ms_per_step"]
     row["speedup_end_to_end"] = row["dgrt"]["tokens_per_s"] / row["hf"]["tokens_per_s"]

@@ -3,8 +3,8 @@
 #include "engine/ort_operators.h"
 
 #include <array>
+#include <string>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include "common/check.h"

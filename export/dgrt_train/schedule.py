@@ -1,9 +1,11 @@
-"""What each step of the run trains on: batches, noise, unrolling. One table, `PHASES`.
+"""What each step of the run trains on and how fast: batches, noise, unrolling (`PHASES`), learning rate.
 
 Three things are learned in this order, and each phase looks where the next one is: letters and the shape of an answer;
 copying from clean neighbours and from a settled left part; answering from noise and from the model's own mistakes.
 """
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from .data import Bucket, Noise
 
@@ -46,7 +48,20 @@ _ONE_CANVAS_2 = replace(ONE_CANVAS, mix={"json": 0.2, "edit-short": 0.4, "9x9": 
 _HARD_ONES = replace(
     _OWN_MISTAKES, first=2500, one_canvas=_ONE_CANVAS_2, third=(PUZZLES, _ONE_CANVAS_2),
     long_edits=4 * (TWO_CANVASES, THREE_CANVASES) + (TWO_CANVASES, CAUSAL))
-PHASES = (_START, _COPY, _OWN_MISTAKES, _HARD_ONES)
+# Begins with the second, shorter cycle of the learning rate. For lack of 4x4 those with few clues had suffered.
+_ALL_TOGETHER = replace(
+    _HARD_ONES, first=7000, one_canvas=replace(ONE_CANVAS, mix={"json": 0.1, "edit-short": 0.5, "9x9": 0.4}),
+    third=(replace(PUZZLES, mix={"6x6": 0.5, "4x4": 0.5}),))
+PHASES = (_START, _COPY, _OWN_MISTAKES, _HARD_ONES, _ALL_TOGETHER)
+
+# (step, share of the full learning rates), straight lines between; the last step is the length of the run.
+LEARNING_RATE = ((0, 0.0), (150, 1.0), (2000, 1.0), (7000, 0.0), (7100, 0.5), (9500, 0.0))
+LAST_STEP = LEARNING_RATE[-1][0]
+
+
+def learning_rate(step: int) -> float:
+    """Share of the full learning rates for the update that follows `step` updates."""
+    return float(np.interp(step + 1, *zip(*LEARNING_RATE)))
 
 
 def phase_at(step: int) -> Phase:

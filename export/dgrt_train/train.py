@@ -1,14 +1,11 @@
-"""Trains dgrt-mini on CPU: python -m dgrt_train.train --out DIR [--resume | --init MODEL]
+"""Trains dgrt-mini on CPU: python -m dgrt_train.train --out DIR [--resume]
 
 A step is a fixed list of batches (`schedule.py`) whose gradients are added up with weights. They are dealt out to
 `--workers` processes of one thread each: at this size that is 1.7 times as fast as one process with as many threads.
 Noise and data depend on the step alone, so the number of workers changes nothing but rounding.
 
-The learning rate warms up, stays flat and falls linearly to zero over the last steps. A checkpoint (weights, optimiser,
-average, step) is written atomically every few minutes and on Ctrl-C or SIGTERM; `--resume` goes on from it exactly.
-The state before the cooldown stays in `stable.pt`: copied over `checkpoint.pt`, a longer run goes on from there.
-`--init` starts from the weights of a published folder with a fresh optimiser; give `--first-step` the step its card
-names, so that the data stream moves on.
+A checkpoint (weights, optimiser, average, step) is written atomically every few minutes and on Ctrl-C or SIGTERM;
+`--resume` goes on from it exactly.
 """
 import argparse
 import json
@@ -22,27 +19,20 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from safetensors.torch import load_file
 
 from .config import ModelConfig
 from .data import TASK_NAMES, Stream
-from .hf_format import load_text_tensors
 from .model import DiffusionGemmaMini
 from .objective import batch_loss
 from .optim import Optimiser, WeightAverage
 from .pool import load_pool
-from .schedule import phase_at, step_batches
+from .schedule import LAST_STEP, learning_rate, phase_at, step_batches
 
 
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--out", type=Path, required=True, help="run folder: checkpoints, curve, puzzle pool")
-    p.add_argument("--steps", type=int, default=7000, help="length of the whole run (default %(default)s)")
-    p.add_argument("--cooldown", type=int, default=5000, help="steps of the linear cooldown at the end")
-    start = p.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="continue from checkpoint.pt in --out")
-    start.add_argument("--init", type=Path, help="start from the weights of a published model folder")
-    p.add_argument("--first-step", type=int, default=0, help="step of the weights given with --init")
+    p.add_argument("--resume", action="store_true", help="continue from checkpoint.pt in --out")
     p.add_argument("--workers", type=int, default=2, help="processes, one thread each (default %(default)s)")
     p.add_argument("--lr", type=float, default=1.0, help="multiplies both learning rates")
     p.add_argument("--checkpoint-minutes", type=float, default=3.0)
@@ -116,9 +106,6 @@ def work(rank: int, args: argparse.Namespace, port: int) -> None:
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         average.average, step = saved["average"], saved["step"]
-    elif args.init:
-        load_text_tensors(model, load_file(args.init / "model.safetensors"))
-        average, step = WeightAverage(model), args.first_step
 
     def checkpoint(to: Path) -> None:
         if rank == 0:
@@ -129,10 +116,10 @@ def work(rank: int, args: argparse.Namespace, port: int) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopping.append(True))
     gradient, curve = SharedGradient(model), Curve(args.out / "curve.jsonl", step)
-    last = min(args.steps, step + args.max_steps) if args.max_steps else args.steps
+    last = min(LAST_STEP, step + args.max_steps) if args.max_steps else LAST_STEP
     last_save = time.time()
     while step < last:
-        scale = args.lr * min(1.0, (step - args.first_step + 1) / 150, (args.steps - step) / args.cooldown)
+        scale = args.lr * learning_rate(step)
         gradient.clear()
         for bucket, number, share in step_batches(step)[rank :: args.workers]:
             batch = stream.batch(bucket, number)
@@ -149,8 +136,6 @@ def work(rank: int, args: argparse.Namespace, port: int) -> None:
         average.update(step)
         if step % 50 == 0:
             curve.write(rank, step, lr=round(scale, 4), norm=round(norm, 3))
-        if step == args.steps - args.cooldown:
-            checkpoint(args.out / "stable.pt")
         if time.time() - last_save > 60 * args.checkpoint_minutes:
             checkpoint(path)
             last_save = time.time()

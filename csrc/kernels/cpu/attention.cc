@@ -1,9 +1,9 @@
 // Attention on the CPU (formula: AttentionParams in params.h; inner loops: row_products.h), in fp32 over the KV rows where
 // they lie. The queries of the heads that share a KV head are packed together as tokens; K rows and V columns are the
 // weight rows of two products, with an online softmax over tiles of keys between them.
+#include <algorithm>
 #include <atomic>
 
-#include "common/check.h"
 #include "common/thread_pool.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/token_panels.h"

@@ -1,12 +1,11 @@
 // Gated MLPs on the CPU: the dense one of a layer and its experts (formulas: params.h; inner loops: row_products.h). The
 // dense one is a single expert that every token chose.
 //
-// Four stages, each over all threads: pack the tokens of each expert; gate and up rows, whose products meet in registers'
-// reach and become the packed input of the next stage; down rows; the weighted sum per token. A piece of work is a block
-// of one expert's weight rows over all of its tokens, so weights are read once, one expert that has all the tokens
+// Four stages, each over all threads: pack the tokens of each expert; gate and up rows, whose products become the packed
+// input of the next stage while they are in the first-level cache; down rows; the weighted sum per token. A piece of work is
+// a block of one expert's weight rows over all of its tokens, so weights are read once, one expert that has all the tokens
 // occupies every thread, and no sum is split.
-#include <atomic>
-#include <cstring>
+#include <algorithm>
 
 #include "common/check.h"
 #include "common/thread_pool.h"

@@ -16,7 +16,7 @@
 namespace dgrt {
 
 inline constexpr int64_t kTokenLanes = 16;  // tokens of a panel: one AVX-512 register
-inline constexpr int64_t kMaxPanels = 4;    // panels that one call of `multiply` takes: more weights per load than that are in registers
+inline constexpr int64_t kMaxPanels = 4;    // panels of one `multiply`: with six weight rows their sums fill the registers
 
 // A panel holds sixteen tokens [depth][16]: of fp32 floats; of bf16 words with two neighbouring depths, the lower one in the
 // lower half (of an odd depth the last upper halves are zero). 64-byte aligned.
