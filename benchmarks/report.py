@@ -30,7 +30,10 @@ def speed_table() -> str:
     ]
     for row in report["rows"]:
         setting = row["hf_setting"]
-        names = {"hf": f"Hugging Face ({setting['dtype']}, {setting['experts']})", "dgrt": f"**dgrt** ({row['profile']}, {row['precision']})"}
+        names = {
+            "hf": f"Hugging Face ({setting['dtype']}, {setting['experts']})",
+            "dgrt": f"**dgrt** ({row['profile']}, {row['precision']})",
+        }
         for side, name in names.items():
             r = row[side]
             lines.append(
