@@ -87,7 +87,7 @@ class OrtEngine : public Engine {
       : model_(manifest.model),
         embedding_location_(manifest.embedding),
         embedding_file_(Path(manifest, manifest.embedding.file)),
-        operators_(manifest.profile == "fused" ? std::make_unique<OrtOperators>(*options.pool) : nullptr),
+        operators_(manifest.operators > 0 ? std::make_unique<OrtOperators>(*options.pool) : nullptr),
         prefill_(OpenSession(Path(manifest, manifest.prefill_file), Threads(options), operators_.get())),
         denoise_(OpenSession(Path(manifest, manifest.denoise_file), Threads(options), operators_.get())),
         score_(Path(manifest, manifest.score_file), Threads(options), operators_.get(), CheckScoreGraph),

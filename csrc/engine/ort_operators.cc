@@ -39,15 +39,17 @@ class Call {
     return found;
   }
 
-  template <typename Launch>
-  void WithScratch(size_t bytes, Launch launch) const {
+  // Runs a kernel whose parameters are complete but for the workspace.
+  template <typename Params>
+  void Launch(Params params, size_t workspace_bytes, void (*launch)(const Params&, ThreadPool&), ThreadPool& pool) const {
     constexpr size_t kAlignment = 64;
     // Never released: that would race with static destructors.
     static const OrtMemoryInfo* const arena = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault).release();
     Ort::Allocator allocator = context_.GetAllocator(*arena);
-    Ort::MemoryAllocation block = allocator.GetAllocation(bytes + kAlignment);
+    Ort::MemoryAllocation block = allocator.GetAllocation(workspace_bytes + kAlignment);
     const auto address = reinterpret_cast<uintptr_t>(block.get());
-    launch(reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment));
+    params.workspace = reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);
+    launch(params, pool);
   }
 
  private:
@@ -125,10 +127,7 @@ struct Linear : WithoutAttributes {
     p.num_inputs = weight[1];
     p.num_outputs = weight[0];
     p.y = call.Output({x[0], weight[0]});
-    call.WithScratch(LinearWorkspaceBytes(p), [&](void* workspace) {
-      p.workspace = workspace;
-      LaunchLinear(p, pool);
-    });
+    call.Launch(p, LinearWorkspaceBytes(p), LaunchLinear, pool);
   }
 };
 
@@ -152,10 +151,7 @@ struct GatedMlp : WithoutAttributes {
     p.hidden_size = gate[1];
     p.inner_size = gate[0];
     p.y = call.Output(x);
-    call.WithScratch(GatedMlpWorkspaceBytes(p), [&](void* workspace) {
-      p.workspace = workspace;
-      LaunchGatedMlp(p, pool);
-    });
+    call.Launch(p, GatedMlpWorkspaceBytes(p), LaunchGatedMlp, pool);
   }
 };
 
@@ -182,17 +178,14 @@ struct Experts : WithoutAttributes {
     p.hidden_size = down[1];
     p.inner_size = down[2];
     p.y = call.Output(x);
-    call.WithScratch(ExpertsWorkspaceBytes(p), [&](void* workspace) {
-      p.workspace = workspace;
-      LaunchExperts(p, pool);
-    });
+    call.Launch(p, ExpertsWorkspaceBytes(p), LaunchExperts, pool);
   }
 };
 
 // Without `kIsCausal` every query sees all keys.
 template <bool kIsCausal>
 struct Attention {
-  static constexpr char kName[] = "CausalAttention";
+  static constexpr const char* kName = kIsCausal ? "CausalAttention" : "CanvasAttention";
   static constexpr std::array kInputs = {kFloat, kFloat, kFloat, kFloat, kFloat};
 
   explicit Attention(const OrtKernelInfo* info) {
@@ -229,38 +222,27 @@ struct Attention {
     p.is_causal = kIsCausal;
     p.window = window;
     p.y = call.Output(q);
-    call.WithScratch(AttentionWorkspaceBytes(p, pool.num_threads()), [&](void* workspace) {
-      p.workspace = workspace;
-      LaunchAttention(p, pool);
-    });
+    call.Launch(p, AttentionWorkspaceBytes(p, pool.num_threads()), LaunchAttention, pool);
   }
 
   int64_t num_heads = 0, num_kv_heads = 0, window = 0;
 };
 
-struct CausalAttention : Attention<true> {
-  using Attention::Attention;
-};
-struct CanvasAttention : Attention<false> {
-  static constexpr char kName[] = "CanvasAttention";
-  using Attention::Attention;
+template <typename... Kernels>
+struct OperatorsOf {
+  explicit OperatorsOf(ThreadPool& pool) : all{Operator<Kernels>(pool)...} {}
+  std::tuple<Operator<Kernels>...> all;
 };
 
 }  // namespace
 
 struct OrtOperators::Impl {
-  explicit Impl(ThreadPool& pool)
-      : operators{Operator<Linear<DType::kFloat32>>(pool),   Operator<Linear<DType::kBFloat16>>(pool),
-                  Operator<GatedMlp<DType::kFloat32>>(pool), Operator<GatedMlp<DType::kBFloat16>>(pool),
-                  Operator<Experts<DType::kFloat32>>(pool),  Operator<Experts<DType::kBFloat16>>(pool),
-                  Operator<CausalAttention>(pool),           Operator<CanvasAttention>(pool)},
-        domain(contract::kOperatorDomain) {
-    std::apply([this](auto&... op) { (domain.Add(&op), ...); }, operators);
+  explicit Impl(ThreadPool& pool) : operators(pool), domain(contract::kOperatorDomain) {
+    std::apply([this](auto&... op) { (domain.Add(&op), ...); }, operators.all);
   }
 
-  std::tuple<Operator<Linear<DType::kFloat32>>, Operator<Linear<DType::kBFloat16>>, Operator<GatedMlp<DType::kFloat32>>,
-             Operator<GatedMlp<DType::kBFloat16>>, Operator<Experts<DType::kFloat32>>, Operator<Experts<DType::kBFloat16>>,
-             Operator<CausalAttention>, Operator<CanvasAttention>>
+  OperatorsOf<Linear<DType::kFloat32>, Linear<DType::kBFloat16>, GatedMlp<DType::kFloat32>, GatedMlp<DType::kBFloat16>,
+              Experts<DType::kFloat32>, Experts<DType::kBFloat16>, Attention<true>, Attention<false>>
       operators;
   Ort::CustomOpDomain domain;
 };

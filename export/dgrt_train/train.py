@@ -107,10 +107,10 @@ def work(rank: int, args: argparse.Namespace, port: int) -> None:
         optimiser.load_state_dict(saved["optimiser"])
         average.average, step = saved["average"], saved["step"]
 
-    def checkpoint(to: Path) -> None:
+    def checkpoint() -> None:
         if rank == 0:
-            save(to, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average.average,
-                      "step": step})
+            save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average.average,
+                        "step": step})
 
     stopping = []
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -137,9 +137,9 @@ def work(rank: int, args: argparse.Namespace, port: int) -> None:
         if step % 50 == 0:
             curve.write(rank, step, lr=round(scale, 4), norm=round(norm, 3))
         if time.time() - last_save > 60 * args.checkpoint_minutes:
-            checkpoint(path)
+            checkpoint()
             last_save = time.time()
-    checkpoint(path)
+    checkpoint()
     dist.destroy_process_group()
 
 

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <atomic>
 
-#include "common/thread_pool.h"
-#include "kernels/cpu/scratch.h"
 #include "kernels/cpu/token_panels.h"
 #include "kernels/kernels.h"
 

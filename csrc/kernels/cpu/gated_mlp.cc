@@ -8,8 +8,6 @@
 #include <algorithm>
 
 #include "common/check.h"
-#include "common/thread_pool.h"
-#include "kernels/cpu/scratch.h"
 #include "kernels/cpu/token_panels.h"
 #include "kernels/kernels.h"
 
@@ -70,20 +68,9 @@ void RunGroups(const Sizes& sizes, const Group* groups, int64_t num_groups, cons
   const int64_t out_blocks = CeilDiv(sizes.hidden, kBlockRows);
   pool.ParallelFor(num_groups * out_blocks, [&](int64_t piece) {
     const Group& group = groups[piece / out_blocks];
-    const int64_t first = piece % out_blocks * kBlockRows, count = std::min(kBlockRows, sizes.hidden - first);
-    const WeightRows down = RowsOf(group.down, sizes.dtype, sizes.inner, first, count);
-    alignas(64) float tile[kMaxPanels * kBlockRows * kTokenLanes];
-    for (int64_t panel = 0; panel < group.num_panels; panel += kMaxPanels) {
-      const int64_t together = std::min(kMaxPanels, group.num_panels - panel);
-      const int64_t at = group.first_panel + panel;
-      products.multiply(down, sizes.inner, panels.inner + at * sizes.inner_bytes(), sizes.inner_bytes(), together, tile);
-      for (int64_t i = 0; i < together; ++i) {
-        float* rows[kTokenLanes];
-        out_rows(at + i, rows);
-        for (float*& row : rows) row = row == nullptr ? nullptr : row + first;
-        products.unpack(tile + i * count * kTokenLanes, count, rows);
-      }
-    }
+    MultiplyBlock(group.down, sizes.dtype, sizes.hidden, sizes.inner, piece % out_blocks * kBlockRows,
+                  panels.inner + group.first_panel * sizes.inner_bytes(), group.num_panels, products,
+                  [&](int64_t panel, float** rows) { out_rows(group.first_panel + panel, rows); });
   });
 }
 
@@ -159,11 +146,7 @@ void LaunchGatedMlp(const GatedMlpParams& p, ThreadPool& pool) {
   const int64_t num_panels = NumTokenPanels(p.num_tokens);
   Scratch scratch(p.workspace);
   const Panels panels(sizes, num_panels, scratch);
-  pool.ParallelFor(num_panels, [&](int64_t panel) {
-    const float* rows[kTokenLanes];
-    PanelRows(p.x, p.hidden_size, p.num_tokens, panel, rows);
-    products.pack(rows, p.hidden_size, p.dtype, panels.x + panel * sizes.x_bytes());
-  });
+  PackTokens(p.x, p.hidden_size, p.num_tokens, p.dtype, panels.x, products, pool);
   const Group group{p.gate, p.up, p.down, 0, num_panels};
   RunGroups(sizes, &group, 1, panels, products, pool,
             [&](int64_t panel, float** rows) { PanelRows(p.y, p.hidden_size, p.num_tokens, panel, rows); });

@@ -7,6 +7,8 @@
 
 namespace dgrt {
 
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 class Scratch {
  public:
   explicit Scratch(void* memory) : memory_(static_cast<unsigned char*>(memory)) {}

@@ -15,6 +15,7 @@
 #include "common/check.h"
 #include "common/thread_pool.h"
 #include "kernels/cpu/gemm_tile.h"
+#include "kernels/cpu/scratch.h"
 #include "kernels/kernels.h"
 
 namespace dgrt {
@@ -23,10 +24,8 @@ namespace {
 constexpr int64_t kPieceIds = 32;  // table rows unpacked per chunk of work
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Scratch of one launch, cut from the caller's workspace. Sizes follow from L, D and V alone.
-struct Scratch {
+struct HeadScratch {
   float* tile[2];         // [panels][kVocabTile][16]: the tile in work and the next one
   float* hidden;          // [blocks][panels * 16][kRowLanes]
   float* soft;            // same shape; relative to the running maximum
@@ -40,26 +39,22 @@ struct Scratch {
 };
 
 // Cuts the scratch from `base` and returns the bytes used.
-size_t Carve(void* base, int64_t canvas_len, int64_t hidden_size, int64_t vocab_size, Scratch* scratch) {
+size_t Carve(void* base, int64_t canvas_len, int64_t hidden_size, int64_t vocab_size, HeadScratch* out) {
   const int64_t blocks = CeilDiv(canvas_len, kRowLanes);
   const int64_t panels = NumPanels(hidden_size);
   const int64_t block_tiles = blocks * CeilDiv(vocab_size, kVocabTile);
-  uintptr_t next = reinterpret_cast<uintptr_t>(base);
-  const auto cut = [&next]<typename T>(T** out, int64_t count) {
-    *out = reinterpret_cast<T*>(next);
-    next += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
-  };
-  for (float*& tile : scratch->tile) cut(&tile, panels * kPanelFloats);
-  cut(&scratch->hidden, blocks * panels * kPanelWidth * kRowLanes);
-  cut(&scratch->soft, blocks * panels * kPanelWidth * kRowLanes);
-  cut(&scratch->best, blocks * kRowLanes);
-  cut(&scratch->arg, blocks * kRowLanes);
-  cut(&scratch->tile_max, block_tiles * kRowLanes);
-  cut(&scratch->tile_weighted, block_tiles * kRowLanes);
-  cut(&scratch->run_sum, block_tiles * kTileRuns * kRowLanes);
-  cut(&scratch->rows, canvas_len);
-  cut(&scratch->done, canvas_len);
-  return next - reinterpret_cast<uintptr_t>(base);
+  Scratch scratch(base);
+  for (float*& tile : out->tile) tile = scratch.Take<float>(panels * kPanelFloats);
+  out->hidden = scratch.Take<float>(blocks * panels * kPanelWidth * kRowLanes);
+  out->soft = scratch.Take<float>(blocks * panels * kPanelWidth * kRowLanes);
+  out->best = scratch.Take<float>(blocks * kRowLanes);
+  out->arg = scratch.Take<int32_t>(blocks * kRowLanes);
+  out->tile_max = scratch.Take<float>(block_tiles * kRowLanes);
+  out->tile_weighted = scratch.Take<double>(block_tiles * kRowLanes);
+  out->run_sum = scratch.Take<float>(block_tiles * kTileRuns * kRowLanes);
+  out->rows = scratch.Take<int32_t>(canvas_len);
+  out->done = scratch.Take<uint8_t>(canvas_len);
+  return scratch.used();
 }
 
 class VocabularyHead {
@@ -314,7 +309,7 @@ class VocabularyHead {
   ThreadPool& pool_;
   const TileKernels& kernels_;
   const int64_t panels_, block_floats_, row_bytes_;
-  Scratch scratch_;
+  HeadScratch scratch_;
   std::span<const int32_t> ids_;  // of the group in work; empty: the whole vocabulary
   int64_t num_rows_ = 0, num_ids_ = 0, num_tiles_ = 0;
 };
@@ -322,7 +317,7 @@ class VocabularyHead {
 }  // namespace
 
 size_t VocabularyHeadWorkspaceBytes(int64_t canvas_len, int64_t hidden_size, int64_t vocab_size) {
-  Scratch scratch;
+  HeadScratch scratch;
   return Carve(nullptr, canvas_len, hidden_size, vocab_size, &scratch);
 }
 
