@@ -21,6 +21,8 @@ enum class Status : int32_t {
   kCancelled = 5,
   kDeviceError = 6,
   kInternal = 7,
+  kDeadlineExceeded = 8,
+  kQueueFull = 9,
 };
 
 // Base of all errors that the native code throws on purpose.
@@ -45,6 +47,8 @@ using Unsupported = TypedError<Status::kUnsupported>;
 using OutOfMemory = TypedError<Status::kOutOfMemory>;
 using Cancelled = TypedError<Status::kCancelled>;
 using DeviceError = TypedError<Status::kDeviceError>;
+using DeadlineExceeded = TypedError<Status::kDeadlineExceeded>;
+using QueueFull = TypedError<Status::kQueueFull>;
 using InternalError = TypedError<Status::kInternal>;
 
 // Message("expected ", 3, ", found ", 4): pieces streamed into one string.

@@ -50,10 +50,17 @@ struct PackedRows {
   float* next_hidden = nullptr;        // [L, D]
 };
 
-// One sequence's use of an engine: holds the bindings that survive from step to step. One thread at a time.
+// How many threads a pass has: all of the engine's, or only the caller's own, so that others can run passes beside it.
+enum class PassThreads : int32_t { kAll = 0, kOne = 1 };
+
+// One sequence's use of an engine: holds the bindings that survive from step to step. One thread at a time; the
+// executors of several sequences may run at once.
 class Executor {
  public:
   virtual ~Executor() = default;
+
+  // For the passes that follow; kAll at first. Changes no bit of them. May open graphs, once per engine.
+  virtual void UseThreads(PassThreads threads) = 0;
 
   // Causal pass over tokens at positions kv_len .. kv_len + S - 1. Reads KV rows [first, kv_len) of each layer and
   // writes rows [kv_len, kv_len + S). Used for the prompt and for each committed canvas.

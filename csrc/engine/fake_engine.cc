@@ -25,15 +25,16 @@ class FakeExecutor : public Executor {
     step_at_.assign(static_cast<size_t>(model.context_len + 1), 0);
   }
 
+  void UseThreads(PassThreads) override {}  // it has one in any case
+
   void Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) override {
-    Begin();
+    Begin(nullptr);
     WriteRows(tokens, kv_len, kv);
-    if (script_->record_prefills) log_->prefills.push_back({kv_len, {tokens.begin(), tokens.end()}});
+    Record(kv_len, tokens);
   }
 
   void Score(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv, float* hidden) override {
-    Begin();
-    ++log_->num_score_calls;
+    const int64_t call = Begin(&FakeLog::num_score_calls);
     WriteRows(tokens, kv_len, kv);
     const size_t num_floats = tokens.size() * static_cast<size_t>(model_.hidden_size);
     std::fill_n(hidden, num_floats, 0.0f);
@@ -46,26 +47,24 @@ class FakeExecutor : public Executor {
       const int64_t token = sure ? TargetAt(next - script_->prompt_len) : mixed % model_.vocab_size;
       hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
     }
-    MaybeSpoil(hidden, tokens.size());
+    MaybeSpoil(call, hidden, tokens.size());
   }
 
   void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
                float* hidden) override {
-    Begin();
-    ++log_->num_denoise_calls;
+    const int64_t call = Begin(&FakeLog::num_denoise_calls);
     FillHidden(canvas, kv_len, kv, soft, hidden);
-    MaybeSpoil(hidden, canvas.size());
+    MaybeSpoil(call, hidden, canvas.size());
   }
 
   void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
               std::span<const KvLayerView> next_kv) override {
-    Begin();
-    ++log_->num_packed_calls;
+    const int64_t call = Begin(&FakeLog::num_packed_calls);
     FillHidden(rows.canvas, kv_len, kv, rows.soft, rows.hidden);
     WriteRows(rows.candidate, kv_len, kv);
-    if (script_->record_prefills) log_->prefills.push_back({kv_len, {rows.candidate.begin(), rows.candidate.end()}});
+    Record(kv_len, rows.candidate);
     FillHidden(rows.next, kv_len + model_.canvas_len, next_kv, rows.next_soft, rows.next_hidden);
-    MaybeSpoil(script_->spoil_next ? rows.next_hidden : rows.hidden, rows.canvas.size());
+    MaybeSpoil(call, script_->spoil_next ? rows.next_hidden : rows.hidden, rows.canvas.size());
   }
 
  private:
@@ -89,16 +88,32 @@ class FakeExecutor : public Executor {
     }
   }
 
-  void MaybeSpoil(float* hidden, size_t num_rows) const {
-    if (log_->num_calls != script_->nan_at_call) return;
+  void MaybeSpoil(int64_t call, float* hidden, size_t num_rows) const {
+    if (call != script_->nan_at_call) return;
     const int64_t row = script_->spoil_last_row ? static_cast<int64_t>(num_rows) - 1 : 0;
     hidden[row * model_.hidden_size + model_.hidden_size / 2] = std::numeric_limits<float>::quiet_NaN();
   }
 
-  void Begin() {
-    ++log_->num_calls;
-    if (script_->on_call) script_->on_call(log_->num_calls);
-    if (log_->num_calls == script_->fail_at_call) throw DeviceError(Message("fake failure at call ", log_->num_calls));
+  // Returns the number of the call.
+  int64_t Begin(int64_t FakeLog::*count) {
+    int64_t call;
+    {
+      const std::lock_guard lock(log_->mutex);
+      call = ++log_->num_calls;
+    }
+    if (script_->on_call) script_->on_call(call);
+    if (call == script_->fail_at_call) throw DeviceError(Message("fake failure at call ", call));
+    if (count != nullptr) {
+      const std::lock_guard lock(log_->mutex);
+      ++((*log_).*count);
+    }
+    return call;
+  }
+
+  void Record(int64_t kv_len, std::span<const int32_t> tokens) {
+    if (!script_->record_prefills) return;
+    const std::lock_guard lock(log_->mutex);
+    log_->prefills.push_back({kv_len, {tokens.begin(), tokens.end()}});
   }
 
   void WriteRows(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) {

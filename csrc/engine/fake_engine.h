@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "engine/engine.h"
@@ -37,7 +38,8 @@ struct FakeScript {
   std::function<void(int64_t call)> on_call;  // before every call: delays, cancelling, failure of any other kind
 };
 
-// What was asked of the executors of one engine. Shared with the test, which may change the script between calls.
+// What was asked of the executors of one engine. Shared with the test, which may change the script between calls and reads
+// the log when none is running.
 struct FakeLog {
   struct PrefillCall {
     int64_t kv_len = 0;
@@ -48,6 +50,7 @@ struct FakeLog {
   int64_t num_score_calls = 0;
   int64_t num_packed_calls = 0;
   std::vector<PrefillCall> prefills;  // finished ones
+  std::mutex mutex;                   // held by executors while they write
 };
 
 class FakeEngine : public Engine {

@@ -54,7 +54,7 @@ Ort::Session OpenSession(const std::string& path, int threads, const OrtOperator
       path, [&] { return Ort::Session(Environment(), path.c_str(), SessionOptions(threads, operators)); });
 }
 
-// A graph opened when first asked for: most requests never need it, and a session may hold a prepacked copy of the weights.
+// A graph opened when first asked for: most are never needed, and a session may hold a prepacked copy of the weights.
 class LazySession {
  public:
   using Check = void (*)(const Ort::Session& session, const ModelFacts& model, const std::string& file);
@@ -81,21 +81,49 @@ class LazySession {
   Ort::Session session_{nullptr};  // guarded by mutex_ until it is open
 };
 
+// The graphs of a package, opened for a number of threads.
+class GraphSet {
+ public:
+  GraphSet(const Manifest& manifest, ThreadPool& pool)
+      : operators_(manifest.operators > 0 ? std::make_unique<OrtOperators>(pool) : nullptr),
+        prefill_(Path(manifest, manifest.prefill_file), pool.num_threads(), operators_.get(), CheckPrefillGraph),
+        denoise_(Path(manifest, manifest.denoise_file), pool.num_threads(), operators_.get(), CheckDenoiseGraph),
+        score_(Path(manifest, manifest.score_file), pool.num_threads(), operators_.get(), CheckScoreGraph),
+        packed_(Path(manifest, manifest.packed_file), pool.num_threads(), operators_.get(), CheckPackedGraph) {}
+
+  static std::string Path(const Manifest& manifest, const std::string& file) { return manifest.dir + "/" + file; }
+
+  // What every request needs.
+  void Open(const ModelFacts& model) {
+    prefill_.Get(model);
+    denoise_.Get(model);
+  }
+
+  OrtGraphs View(const ModelFacts& model) {
+    const auto opener = [&model](LazySession& session) { return [&] () -> Ort::Session& { return session.Get(model); }; };
+    return {opener(prefill_), opener(denoise_), opener(score_), opener(packed_)};
+  }
+
+  void Abandon() {
+    for (LazySession* session : {&prefill_, &denoise_, &score_, &packed_}) session->Abandon();
+  }
+
+ private:
+  std::unique_ptr<OrtOperators> operators_;  // before the sessions that use them; null in the portable profile
+  LazySession prefill_, denoise_, score_, packed_;
+};
+
 class OrtEngine : public Engine {
  public:
   OrtEngine(const Manifest& manifest, const OrtEngineOptions& options, const std::string& ort_version)
       : model_(manifest.model),
         embedding_location_(manifest.embedding),
-        embedding_file_(Path(manifest, manifest.embedding.file)),
-        operators_(manifest.operators > 0 ? std::make_unique<OrtOperators>(*options.pool) : nullptr),
-        prefill_(OpenSession(Path(manifest, manifest.prefill_file), Threads(options), operators_.get())),
-        denoise_(OpenSession(Path(manifest, manifest.denoise_file), Threads(options), operators_.get())),
-        score_(Path(manifest, manifest.score_file), Threads(options), operators_.get(), CheckScoreGraph),
-        packed_(Path(manifest, manifest.packed_file), Threads(options), operators_.get(), CheckPackedGraph),
+        embedding_file_(GraphSet::Path(manifest, manifest.embedding.file)),
+        all_threads_(manifest, *options.pool),
+        one_thread_(manifest, *options.one_thread),
         experts_(manifest.experts),
         description_(Message("ONNX Runtime ", ort_version, ", CPU, ", manifest.profile, " ", manifest.precision)) {
-    CheckPrefillGraph(prefill_, model_, manifest.prefill_file);
-    CheckDenoiseGraph(denoise_, model_, manifest.denoise_file);
+    all_threads_.Open(model_);
     const auto file_bytes = static_cast<int64_t>(embedding_file_.bytes().size());
     if (embedding_location_.bytes > file_bytes ||
         embedding_location_.offset > file_bytes - embedding_location_.bytes) {
@@ -105,12 +133,9 @@ class OrtEngine : public Engine {
 
   ~OrtEngine() override {
     // In a child of fork() the sessions' threads do not exist and could not be joined.
-    if (!home_.IsHere()) {
-      prefill_.release();
-      denoise_.release();
-      score_.Abandon();
-      packed_.Abandon();
-    }
+    if (home_.IsHere()) return;
+    all_threads_.Abandon();
+    one_thread_.Abandon();
   }
 
   const ModelFacts& model() const override { return model_; }
@@ -127,8 +152,7 @@ class OrtEngine : public Engine {
   std::unique_ptr<Executor> CreateExecutor() override {
     return TranslateOrtErrors<DeviceError>("new executor", [&]() -> std::unique_ptr<Executor> {
       return std::make_unique<OrtExecutor>(
-          OrtGraphs{&prefill_, &denoise_, [this]() -> Ort::Session& { return score_.Get(model_); },
-                    [this]() -> Ort::Session& { return packed_.Get(model_); }, &model_, home_});
+          OrtEngineView{all_threads_.View(model_), one_thread_.View(model_), &model_, home_});
     });
   }
 
@@ -139,15 +163,10 @@ class OrtEngine : public Engine {
   std::string description() const override { return description_; }
 
  private:
-  static int Threads(const OrtEngineOptions& options) { return options.pool->num_threads(); }
-  static std::string Path(const Manifest& manifest, const std::string& file) { return manifest.dir + "/" + file; }
-
   ModelFacts model_;
   EmbeddingLocation embedding_location_;
   MappedFile embedding_file_;
-  std::unique_ptr<OrtOperators> operators_;  // before the sessions that use them; null in the portable profile
-  Ort::Session prefill_, denoise_;
-  LazySession score_, packed_;
+  GraphSet all_threads_, one_thread_;
   std::string experts_;
   std::string description_;
   HomeProcess home_;
@@ -156,7 +175,7 @@ class OrtEngine : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> OpenOrtEngine(const Manifest& manifest, const OrtEngineOptions& options) {
-  DGRT_CHECK(options.pool != nullptr);
+  DGRT_CHECK(options.pool != nullptr && options.one_thread != nullptr);
   const std::string version = LoadOrtLibrary(options.ort_library);
   return std::make_unique<OrtEngine>(manifest, options, version);
 }

@@ -13,7 +13,9 @@ namespace dgrt {
 class ThreadPool;
 
 struct OrtEngineOptions {
-  ThreadPool* pool = nullptr;  // for our operators; its size is also that of ONNX Runtime's own pools. Outlives the engine
+  // For our operators; the size of a pool is also that of ONNX Runtime's own pools. Both outlive the engine.
+  ThreadPool* pool = nullptr;        // of passes with PassThreads::kAll
+  ThreadPool* one_thread = nullptr;  // of size one
   std::string ort_library;  // see ort_library.h
 };
 

@@ -41,25 +41,33 @@ LayerNames::LayerNames(const char* k_prefix, const char* v_prefix, size_t num_la
   }
 }
 
-OrtExecutor::OrtExecutor(const OrtGraphs& graphs)
-    : graphs_(graphs),
+OrtExecutor::OrtExecutor(const OrtEngineView& engine)
+    : engine_(engine),
       memory_(Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault)),
-      prefill_binding_(*graphs.prefill),
-      denoise_binding_(*graphs.denoise),
-      canvas_ids_(static_cast<size_t>(graphs.model->canvas_len)),
-      canvas_positions_(static_cast<size_t>(graphs.model->canvas_len)),
-      past_(contract::kPastK, contract::kPastV, graphs.model->layers.size()),
-      next_past_(contract::kNextPastK, contract::kNextPastV, graphs.model->layers.size()),
-      new_(contract::kNewK, contract::kNewV, graphs.model->layers.size()) {
-  const std::array<int64_t, 2> row_shape = {1, graphs.model->canvas_len};
-  denoise_binding_.BindInput(contract::kCanvas, TensorView<int64_t>(memory_, canvas_ids_.data(), row_shape));
-  denoise_binding_.BindInput(contract::kPositions, TensorView<int64_t>(memory_, canvas_positions_.data(), row_shape));
+      canvas_ids_(static_cast<size_t>(engine.model->canvas_len)),
+      canvas_positions_(static_cast<size_t>(engine.model->canvas_len)),
+      past_(contract::kPastK, contract::kPastV, engine.model->layers.size()),
+      next_past_(contract::kNextPastK, contract::kNextPastV, engine.model->layers.size()),
+      new_(contract::kNewK, contract::kNewV, engine.model->layers.size()) {
+  lane().prefill.emplace(graphs().prefill());
+  OpenDenoise(lane());
 }
 
+// Token ids and positions keep their place from step to step.
+void OrtExecutor::OpenDenoise(Lane& lane) {
+  lane.denoise.emplace(graphs().denoise());
+  const std::array<int64_t, 2> row_shape = {1, engine_.model->canvas_len};
+  Ort::IoBinding& binding = lane.denoise->binding;
+  binding.BindInput(contract::kCanvas, TensorView<int64_t>(memory_, canvas_ids_.data(), row_shape));
+  binding.BindInput(contract::kPositions, TensorView<int64_t>(memory_, canvas_positions_.data(), row_shape));
+}
+
+void OrtExecutor::UseThreads(PassThreads threads) { threads_ = threads; }
+
 void OrtExecutor::CheckViews(int64_t kv_len, std::span<const KvLayerView> kv) const {
-  DGRT_CHECK(kv.size() == graphs_.model->layers.size());
+  DGRT_CHECK(kv.size() == engine_.model->layers.size());
   for (size_t i = 0; i < kv.size(); ++i) {
-    DGRT_CHECK(kv[i].width == graphs_.model->layers[i].kv_width());
+    DGRT_CHECK(kv[i].width == engine_.model->layers[i].kv_width());
     DGRT_CHECK(kv[i].first >= 0 && kv[i].first <= kv_len);
   }
 }
@@ -100,65 +108,71 @@ void OrtExecutor::BindCausal(Ort::IoBinding& binding, std::span<const int32_t> t
 }
 
 void OrtExecutor::Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) {
-  RequireHome(graphs_.home);
+  RequireHome(engine_.home);
   CheckViews(kv_len, kv);
   DGRT_CHECK(!tokens.empty());
   TranslateOrtErrors<DeviceError>("prefill pass", [&] {
-    BindCausal(prefill_binding_, tokens, kv_len, kv);
-    graphs_.prefill->Run(run_options_, prefill_binding_);
+    if (!lane().prefill) lane().prefill.emplace(graphs().prefill());
+    BoundGraph& prefill = *lane().prefill;
+    BindCausal(prefill.binding, tokens, kv_len, kv);
+    prefill.session->Run(run_options_, prefill.binding);
   });
 }
 
 void OrtExecutor::Score(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv,
                         float* hidden) {
-  RequireHome(graphs_.home);
+  RequireHome(engine_.home);
   CheckViews(kv_len, kv);
   DGRT_CHECK(!tokens.empty());
-  Ort::Session& score = graphs_.score();
   TranslateOrtErrors<DeviceError>("causal pass", [&] {
-    if (!score_binding_) score_binding_.emplace(score);
-    BindCausal(*score_binding_, tokens, kv_len, kv);
-    const std::array<int64_t, 3> shape = {1, static_cast<int64_t>(tokens.size()), graphs_.model->hidden_size};
-    score_binding_->BindOutput(contract::kHidden, TensorView<float>(memory_, hidden, shape));
-    score.Run(run_options_, *score_binding_);
+    if (!lane().score) lane().score.emplace(graphs().score());
+    BoundGraph& score = *lane().score;
+    BindCausal(score.binding, tokens, kv_len, kv);
+    const std::array<int64_t, 3> shape = {1, static_cast<int64_t>(tokens.size()), engine_.model->hidden_size};
+    score.binding.BindOutput(contract::kHidden, TensorView<float>(memory_, hidden, shape));
+    score.session->Run(run_options_, score.binding);
   });
 }
 
-void OrtExecutor::BindDenoise(int64_t kv_len, std::span<const KvLayerView> kv, const float* soft, float* hidden) {
-  const std::array<int64_t, 3> hidden_shape = {1, graphs_.model->canvas_len, graphs_.model->hidden_size};
-  if (bound_.soft != soft) {
-    denoise_binding_.BindInput(contract::kSoft, TensorView<float>(memory_, soft, hidden_shape));
-    bound_.soft = soft;
+void OrtExecutor::BindDenoise(Lane& lane, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
+                              float* hidden) {
+  Ort::IoBinding& binding = lane.denoise->binding;
+  Bound& bound = lane.bound;
+  const std::array<int64_t, 3> hidden_shape = {1, engine_.model->canvas_len, engine_.model->hidden_size};
+  if (bound.soft != soft) {
+    binding.BindInput(contract::kSoft, TensorView<float>(memory_, soft, hidden_shape));
+    bound.soft = soft;
   }
-  if (bound_.hidden != hidden) {
-    denoise_binding_.BindOutput(contract::kHidden, TensorView<float>(memory_, hidden, hidden_shape));
-    bound_.hidden = hidden;
+  if (bound.hidden != hidden) {
+    binding.BindOutput(contract::kHidden, TensorView<float>(memory_, hidden, hidden_shape));
+    bound.hidden = hidden;
   }
-  if (bound_.kv_len != kv_len || !std::equal(kv.begin(), kv.end(), bound_.kv.begin(), bound_.kv.end(), SameRows)) {
-    bound_.kv_len = -1;  // until all of it is bound
-    std::iota(canvas_positions_.begin(), canvas_positions_.end(), kv_len);
-    BindPast(denoise_binding_, past_, kv_len, kv);
-    bound_.kv.assign(kv.begin(), kv.end());
-    bound_.kv_len = kv_len;
+  if (bound.kv_len != kv_len || !std::equal(kv.begin(), kv.end(), bound.kv.begin(), bound.kv.end(), SameRows)) {
+    bound.kv_len = -1;  // until all of it is bound
+    BindPast(binding, past_, kv_len, kv);
+    bound.kv.assign(kv.begin(), kv.end());
+    bound.kv_len = kv_len;
   }
 }
 
 void OrtExecutor::Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv,
                           const float* soft, float* hidden) {
-  RequireHome(graphs_.home);
+  RequireHome(engine_.home);
   CheckViews(kv_len, kv);
   DGRT_CHECK(canvas.size() == canvas_ids_.size());
   std::copy(canvas.begin(), canvas.end(), canvas_ids_.begin());
+  std::iota(canvas_positions_.begin(), canvas_positions_.end(), kv_len);
   TranslateOrtErrors<DeviceError>("denoise pass", [&] {
-    BindDenoise(kv_len, kv, soft, hidden);
-    graphs_.denoise->Run(run_options_, denoise_binding_);
+    if (!lane().denoise) OpenDenoise(lane());
+    BindDenoise(lane(), kv_len, kv, soft, hidden);
+    lane().denoise->session->Run(run_options_, lane().denoise->binding);
   });
 }
 
 void OrtExecutor::Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
                          std::span<const KvLayerView> next_kv) {
-  RequireHome(graphs_.home);
-  const int64_t len = graphs_.model->canvas_len;
+  RequireHome(engine_.home);
+  const int64_t len = engine_.model->canvas_len;
   CheckViews(kv_len, kv);
   CheckViews(kv_len + len, next_kv);
   packed_ids_.clear();
@@ -170,12 +184,11 @@ void OrtExecutor::Packed(const PackedRows& rows, int64_t kv_len, std::span<const
     std::iota(position, position + len, start);
     position += len;
   }
-  Ort::Session& packed = graphs_.packed();
   TranslateOrtErrors<DeviceError>("packed pass", [&] {
-    if (!packed_binding_) packed_binding_.emplace(packed);
-    Ort::IoBinding& binding = *packed_binding_;
+    if (!lane().packed) lane().packed.emplace(graphs().packed());
+    Ort::IoBinding& binding = lane().packed->binding;
     const std::array<int64_t, 2> row_shape = {1, 3 * len};
-    const std::array<int64_t, 3> float_shape = {1, len, graphs_.model->hidden_size};
+    const std::array<int64_t, 3> float_shape = {1, len, engine_.model->hidden_size};
     binding.BindInput(contract::kTokens, TensorView<int64_t>(memory_, packed_ids_.data(), row_shape));
     binding.BindInput(contract::kPositions, TensorView<int64_t>(memory_, packed_positions_.data(), row_shape));
     binding.BindInput(contract::kSoft, TensorView<float>(memory_, rows.soft, float_shape));
@@ -185,7 +198,7 @@ void OrtExecutor::Packed(const PackedRows& rows, int64_t kv_len, std::span<const
     binding.BindOutput(contract::kHidden, TensorView<float>(memory_, rows.hidden, float_shape));
     binding.BindOutput(contract::kNextHidden, TensorView<float>(memory_, rows.next_hidden, float_shape));
     BindNew(binding, len, kv_len, kv);
-    packed.Run(run_options_, binding);
+    lane().packed->session->Run(run_options_, binding);
   });
 }
 

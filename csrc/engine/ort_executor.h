@@ -2,6 +2,7 @@
 // Created by ort_engine.cc. One thread at a time; several executors may run at once on the same sessions.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -16,11 +17,14 @@
 
 namespace dgrt {
 
-// What an executor borrows from its engine.
+// The graphs of a package for one number of threads; each is opened by the first call.
 struct OrtGraphs {
-  Ort::Session* prefill = nullptr;
-  Ort::Session* denoise = nullptr;
-  std::function<Ort::Session&()> score, packed;  // opened by the first call
+  std::function<Ort::Session&()> prefill, denoise, score, packed;
+};
+
+// What an executor borrows from its engine.
+struct OrtEngineView {
+  OrtGraphs all_threads, one_thread;
   const ModelFacts* model = nullptr;
   HomeProcess home;  // of the sessions and their threads
 };
@@ -33,8 +37,9 @@ struct LayerNames {
 
 class OrtExecutor : public Executor {
  public:
-  explicit OrtExecutor(const OrtGraphs& graphs);
+  explicit OrtExecutor(const OrtEngineView& engine);
 
+  void UseThreads(PassThreads threads) override;
   void Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) override;
   void Score(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv, float* hidden) override;
   void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
@@ -52,23 +57,36 @@ class OrtExecutor : public Executor {
     std::vector<KvLayerView> kv;
   };
 
+  // A graph with the tensors bound to it.
+  struct BoundGraph {
+    explicit BoundGraph(Ort::Session& opened) : session(&opened), binding(opened) {}
+    Ort::Session* session;
+    Ort::IoBinding binding;
+  };
+  // Those of the graphs that were run with one number of threads.
+  struct Lane {
+    std::optional<BoundGraph> prefill, denoise, score, packed;
+    Bound bound;
+  };
+
+  const OrtGraphs& graphs() const { return threads_ == PassThreads::kAll ? engine_.all_threads : engine_.one_thread; }
+  Lane& lane() { return lanes_[static_cast<size_t>(threads_)]; }
+  void OpenDenoise(Lane& lane);
   void CheckViews(int64_t kv_len, std::span<const KvLayerView> kv) const;
   void BindCausal(Ort::IoBinding& binding, std::span<const int32_t> tokens, int64_t kv_len,
                   std::span<const KvLayerView> kv);
   void BindPast(Ort::IoBinding& binding, const LayerNames& names, int64_t kv_len, std::span<const KvLayerView> kv);
   void BindNew(Ort::IoBinding& binding, int64_t num_tokens, int64_t kv_len, std::span<const KvLayerView> kv);
-  void BindDenoise(int64_t kv_len, std::span<const KvLayerView> kv, const float* soft, float* hidden);
+  void BindDenoise(Lane& lane, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft, float* hidden);
 
-  OrtGraphs graphs_;
+  OrtEngineView engine_;
+  PassThreads threads_ = PassThreads::kAll;
+  std::array<Lane, 2> lanes_;  // by PassThreads
   Ort::MemoryInfo memory_;
   Ort::RunOptions run_options_;
-  Ort::IoBinding prefill_binding_;
-  Ort::IoBinding denoise_binding_;
-  std::optional<Ort::IoBinding> score_binding_, packed_binding_;
   std::vector<int64_t> causal_ids_, causal_positions_;  // [S], as large as the largest causal pass so far
   std::vector<int64_t> packed_ids_, packed_positions_;  // [3L]
   std::vector<int64_t> canvas_ids_, canvas_positions_;    // [L], bound to the denoise graph
-  Bound bound_;
   const LayerNames past_, next_past_, new_;
 };
 

@@ -77,7 +77,7 @@ void Forward(SessionState& state, const CausalPlan& plan) {
 }
 
 // The token behind each row, into canvas.sampled.
-void Sample(SessionState& state, const CausalPlan& plan) {
+void Sample(SessionState& state, const HeldLane& lane, const CausalPlan& plan) {
   StageTimer timer(&state.stats.head_ms);
   Canvas& canvas = state.canvas;
   const NoiseKey key = state.noise_key(0, 0);
@@ -90,7 +90,7 @@ void Sample(SessionState& state, const CausalPlan& plan) {
   VocabularyHeadParams params = HeadParams(state, canvas);
   params.canvas_len = plan.num_rows;
   params.temperature = greedy ? 1.0f : state.options.causal_temperature;
-  LaunchVocabularyHead(params, state.pool);
+  LaunchVocabularyHead(params, lane.pool());
   RequireFinite({canvas.entropy.data(), num_rows}, "entropies are", [&] {
     return Message("causal pass at position ", plan.kv_len);
   });
@@ -146,15 +146,18 @@ std::span<const int32_t> RunCausalPass(SessionState& state, GenerateSink* sink) 
   if (state.finish != FinishReason::kNone) return {};
   if (state.prompt_len == 0) throw InvalidArgument("the session has no prompt: call Prefill first");
   StageTimer timer(&state.stats.total_ms);
-  if (state.cancelled.load()) {
-    state.finish = FinishReason::kCancelled;
-    return {};
-  }
   const CausalPlan plan = PlanPass(state);
   Reservation rows = state.kv.Reserve(plan.num_rows);
   state.stats.peak_kv_bytes = state.kv.peak_bytes();
-  Forward(state, plan);
-  Sample(state, plan);
+  {
+    const HeldLane lane = TakeLane(state, plan.num_rows);
+    if (!lane) {
+      state.finish = FinishReason::kCancelled;
+      return {};
+    }
+    Forward(state, plan);
+    Sample(state, lane, plan);
+  }
   const int64_t matched = NumMatched(state, plan);
   std::span<const int32_t> emitted(state.canvas.sampled.data(), static_cast<size_t>(matched + 1));
   const auto& stop_ids = state.options.stop_ids;

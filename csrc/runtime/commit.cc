@@ -25,8 +25,9 @@ Emission PlanEmission(const SessionState& state, const CanvasPlan& plan) {
 namespace {
 
 void RunCommitPass(SessionState& state, const CanvasPlan& plan) {
+  const HeldLane lane = TakeLaneToFinish(state, plan.num_rows);
   if (state.logprobs != nullptr) {
-    ScoreCanvas(state, plan);
+    ScoreCanvas(state, lane, plan);
   } else {
     StageTimer timer(&state.stats.commit_ms);
     state.executor->Prefill(state.canvas.argmax, plan.kv_len, state.kv.Views());

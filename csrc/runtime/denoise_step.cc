@@ -11,19 +11,21 @@
 namespace dgrt {
 namespace {
 
-void RunHead(SessionState& state, int32_t index, int32_t step, Canvas& canvas) {
+void RunHead(SessionState& state, ThreadPool& pool, int32_t index, int32_t step, Canvas& canvas) {
   const SamplerOptions& sampler = state.options.sampler;
   DrawUniforms(state.noise_key(index, step), canvas.uniform);
   VocabularyHeadParams params = HeadParams(state, canvas);
   params.canvas_len = state.model.canvas_len;
   params.temperature = TemperatureOfStep(sampler.t_min, sampler.t_max, step, sampler.max_denoising_steps);
   params.soft = step > 1 ? canvas.next_soft.data() : nullptr;  // nothing follows step 1
-  LaunchVocabularyHead(params, state.pool);
+  LaunchVocabularyHead(params, pool);
 }
 
 }  // namespace
 
-void DenoiseStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
+bool DenoiseStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
+  const HeldLane lane = TakeLane(state, state.model.canvas_len);
+  if (!lane) return false;
   Canvas& canvas = state.canvas;
   {
     StageTimer timer(&state.stats.denoise_ms);
@@ -31,15 +33,16 @@ void DenoiseStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
   }
   ++state.stats.denoise_passes;
   state.stats.row_tokens += state.model.canvas_len;
-  UpdateCanvas(state, plan.index, step, canvas);
+  UpdateCanvas(state, lane, plan.index, step, canvas);
+  return true;
 }
 
-void UpdateCanvas(SessionState& state, int32_t index, int32_t step, Canvas& canvas) {
+void UpdateCanvas(SessionState& state, const HeldLane& lane, int32_t index, int32_t step, Canvas& canvas) {
   const auto where = [&] { return Message("canvas ", index, ", denoise step ", step); };
   RequireFinite({canvas.hidden.data(), canvas.hidden.size()}, "hidden states are", where);
   StageTimer timer(&state.stats.head_ms);
   std::swap(canvas.argmax, canvas.previous_argmax);
-  RunHead(state, index, step, canvas);
+  RunHead(state, lane.pool(), index, step, canvas);
   RequireFinite(canvas.entropy, "entropies are", where);
   AcceptByEntropy(canvas.entropy, state.options.sampler.entropy_bound, canvas.accepted);
   Renoise(state.noise_key(index, step), state.model.vocab_size, {}, canvas.accepted, canvas.sampled, canvas.next_tokens);

@@ -19,7 +19,7 @@ void ScorePrompt(SessionState& state, std::span<const int32_t> chunk) {
   std::copy(last.begin(), last.end(), hidden.begin());
 }
 
-void ScoreCanvas(SessionState& state, const CanvasPlan& plan) {
+void ScoreCanvas(SessionState& state, const HeldLane& lane, const CanvasPlan& plan) {
   Logprobs& out = *state.logprobs;
   const int64_t width = state.model.hidden_size, length = state.model.canvas_len;
   {
@@ -37,7 +37,7 @@ void ScoreCanvas(SessionState& state, const CanvasPlan& plan) {
   params.entropy = nullptr;
   params.scored = state.canvas.argmax.data();
   params.log_prob = out.canvas.data();
-  LaunchVocabularyHead(params, state.pool);
+  LaunchVocabularyHead(params, lane.pool());
   RequireFinite(out.canvas, "log-probabilities are", where);
 }
 

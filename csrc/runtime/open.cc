@@ -9,14 +9,12 @@ namespace dgrt {
 std::shared_ptr<Runtime> Runtime::Open(const std::string& package_dir, const RuntimeOptions& options) {
   const RuntimeOptions resolved = ResolveOptions(options);
   const Manifest manifest = LoadManifest(package_dir, resolved.verify_weights);
-  auto impl = std::make_unique<Impl>();
-  impl->options = resolved;
+  auto impl = std::make_unique<Impl>(resolved);
   impl->defaults.sampler = manifest.generation.sampler;
   impl->defaults.stop_ids = manifest.generation.stop_ids;
   impl->manifest_json = manifest.json;
   impl->weight_bytes = manifest.weight_bytes;
-  impl->pool = std::make_unique<ThreadPool>(resolved.threads);
-  impl->engine = OpenOrtEngine(manifest, {impl->pool.get(), resolved.ort_library});
+  impl->engine = OpenOrtEngine(manifest, {impl->pool.get(), impl->one_thread.get(), resolved.ort_library});
   return std::shared_ptr<Runtime>(new Runtime(std::move(impl)));
 }
 

@@ -19,6 +19,7 @@ struct RuntimeOptions {
   std::string ort_library;           // path of libonnxruntime; empty: DGRT_ORT_LIBRARY, then the default search
   bool verify_weights = false;       // also hash the weight files at load (reads them once)
   int64_t memory_limit_bytes = 0;    // KV + workspace of one session; 0: none
+  int64_t kv_limit_bytes = 0;        // KV of all sessions together; 0: none
 };
 
 // What the tokens of a generation promise (csrc/runtime/README.md).
@@ -39,6 +40,7 @@ enum class DrafterKind : int32_t { kNone = 0, kSuffix = 1 };
 struct GenerateOptions {
   int64_t max_new_tokens = -1;       // -1: until a stop id or the context ends
   uint64_t seed = 0;
+  double deadline_ms = 0;            // from the making of the session (or its submission); 0: none
   uint32_t request = 0;              // distinguishes requests that share a seed; < 2^24
   Guarantee guarantee = Guarantee::kExact;
   Pipeline pipeline = Pipeline::kAuto;       // only of kExact; changes the passes, never the tokens

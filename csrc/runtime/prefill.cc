@@ -10,24 +10,12 @@
 namespace dgrt {
 namespace {
 
-void CheckPrompt(const SessionState& state, std::span<const int32_t> prompt) {
-  const ModelFacts& model = state.model;
-  if (state.prompt_len > 0) throw InvalidArgument("the session has a prompt already: make a new session");
-  if (prompt.empty()) throw InvalidArgument("the prompt is empty: expected at least one token");
-  const int64_t prompt_len = static_cast<int64_t>(prompt.size());
-  const int64_t needed = state.is_causal() ? 1 : model.canvas_len;  // positions after the prompt
-  if (prompt_len + needed > model.context_len) {
-    throw InvalidArgument(Message("prompt of ", prompt_len, " tokens leaves no room for one ",
-                                  state.is_causal() ? "token" : "canvas", ": expected at most ",
-                                  model.context_len - needed, " (context ", model.context_len, ", canvas ",
-                                  model.canvas_len, ")"));
-  }
-  RequireTokens("prompt", prompt, model.vocab_size);
-}
-
-void RunChunk(SessionState& state, std::span<const int32_t> chunk, bool is_last) {
+// False: cancelled before it began.
+bool RunChunk(SessionState& state, std::span<const int32_t> chunk, bool is_last) {
   const int64_t num_rows = static_cast<int64_t>(chunk.size());
   Reservation rows = state.kv.Reserve(num_rows);
+  const HeldLane lane = TakeLane(state, num_rows);
+  if (!lane) return false;
   {
     StageTimer timer(&state.stats.prefill_ms);
     if (is_last && state.logprobs != nullptr) {
@@ -39,6 +27,7 @@ void RunChunk(SessionState& state, std::span<const int32_t> chunk, bool is_last)
   ++state.stats.prefill_passes;
   state.stats.row_tokens += num_rows;
   rows.Publish(num_rows);
+  return true;
 }
 
 // Room for everything this request can emit, so that no canvas has to grow a vector.
@@ -54,8 +43,22 @@ void ReserveOutput(SessionState& state, int64_t prompt_len) {
 
 }  // namespace
 
+void CheckPrompt(std::span<const int32_t> prompt, Guarantee guarantee, const ModelFacts& model) {
+  if (prompt.empty()) throw InvalidArgument("the prompt is empty: expected at least one token");
+  const int64_t prompt_len = static_cast<int64_t>(prompt.size());
+  const bool is_causal = guarantee == Guarantee::kCausal;
+  const int64_t needed = is_causal ? 1 : model.canvas_len;  // positions after the prompt
+  if (prompt_len + needed > model.context_len) {
+    throw InvalidArgument(Message("prompt of ", prompt_len, " tokens leaves no room for one ",
+                                  is_causal ? "token" : "canvas", ": expected at most ", model.context_len - needed,
+                                  " (context ", model.context_len, ", canvas ", model.canvas_len, ")"));
+  }
+  RequireTokens("prompt", prompt, model.vocab_size);
+}
+
 void PrefillPrompt(SessionState& state, std::span<const int32_t> prompt) {
-  CheckPrompt(state, prompt);
+  if (state.prompt_len > 0) throw InvalidArgument("the session has a prompt already: make a new session");
+  CheckPrompt(prompt, state.options.guarantee, state.model);
   const int64_t prompt_len = static_cast<int64_t>(prompt.size());
   // The causal tier predicts from the row of the last token, which its first pass writes.
   const int64_t num_rows = prompt_len - (state.is_causal() ? 1 : 0);
@@ -65,9 +68,10 @@ void PrefillPrompt(SessionState& state, std::span<const int32_t> prompt) {
   ReserveOutput(state, prompt_len);
   try {
     for (int64_t begin = 0; begin < num_rows; begin = PrefillChunkEnd(begin, num_rows)) {
-      if (state.cancelled.load()) throw Cancelled(Message("cancelled after ", begin, " of ", prompt_len, " prompt tokens"));
       const int64_t end = PrefillChunkEnd(begin, num_rows);
-      RunChunk(state, prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)), end == num_rows);
+      const auto chunk = prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+      if (RunChunk(state, chunk, end == num_rows)) continue;
+      throw Cancelled(Message("cancelled after ", begin, " of ", prompt_len, " prompt tokens"));
     }
   } catch (...) {
     state.kv.Clear();

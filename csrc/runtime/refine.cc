@@ -20,10 +20,12 @@ bool StopRuleHolds(Canvas& canvas, const SamplerOptions& sampler) {
   return canvas.num_equal >= sampler.stability_threshold && mean < sampler.confidence_threshold;
 }
 
-void RunStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
+// False: cancelled before it began.
+bool RunStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
   if (WorthPacking(state, plan)) return PackedStep(state, plan, step);
-  DenoiseStep(state, plan, step);
+  if (!DenoiseStep(state, plan, step)) return false;
   CheckSpeculation(state);
+  return true;
 }
 
 StepView ViewOfStep(const SessionState& state, const CanvasPlan& plan, int32_t step, bool stopped) {
@@ -64,7 +66,7 @@ RefineOutcome Refine(SessionState& state, const CanvasPlan& plan, GenerateSink* 
   if (state.has_start_canvas) canvas.tokens = canvas.argmax = state.start_canvas;
   for (int32_t step = state.options.sampler.max_denoising_steps; step >= 1; --step) {
     if (state.cancelled.load()) return RefineOutcome::kCancelled;
-    if (!std::exchange(has_first_step, false)) RunStep(state, plan, step);
+    if (!std::exchange(has_first_step, false) && !RunStep(state, plan, step)) return RefineOutcome::kCancelled;
     ++canvas.num_steps;
     const bool stopped = StopRuleHolds(canvas, state.options.sampler);
     if (sink != nullptr) sink->OnStep(ViewOfStep(state, plan, step, stopped));

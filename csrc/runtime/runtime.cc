@@ -20,6 +20,7 @@ namespace dgrt {
 namespace {
 
 constexpr int kMaxThreads = 1024;
+constexpr double kMaxDeadlineMs = 1e12;
 
 int UsableCpus() {
 #ifdef __linux__
@@ -50,6 +51,7 @@ RuntimeOptions ResolveOptions(const RuntimeOptions& options) {
   RuntimeOptions out = options;
   if (options.threads < 0 || options.threads > kMaxThreads) Reject("threads", "0 to 1024", options.threads);
   if (options.memory_limit_bytes < 0) Reject("memory_limit_bytes", "0 or more", options.memory_limit_bytes);
+  if (options.kv_limit_bytes < 0) Reject("kv_limit_bytes", "0 or more", options.kv_limit_bytes);
   if (const auto isa = EnvString("DGRT_CPU_ISA")) UseCpuIsa(isa->c_str());
   if (out.threads == 0) out.threads = static_cast<int>(EnvInteger("DGRT_THREADS", 1, kMaxThreads).value_or(UsableCpus()));
   return out;
@@ -62,9 +64,13 @@ void RequireTokens(const char* what, std::span<const int32_t> tokens, int64_t vo
   }
 }
 
-void CheckOptions(const GenerateOptions& options, const ModelFacts& model) {
+void CheckOptions(const GenerateOptions& options, const Engine& engine) {
+  const ModelFacts& model = engine.model();
   if (options.max_new_tokens < 1 && options.max_new_tokens != -1) {
     Reject("max_new_tokens", "at least 1, or -1 for no limit", options.max_new_tokens);
+  }
+  if (!(options.deadline_ms >= 0 && options.deadline_ms <= kMaxDeadlineMs)) {
+    Reject("deadline_ms", "0 (none) to 1e12", options.deadline_ms);
   }
   if (options.request >= kMaxRequest) Reject("request", "a number below 2^24", options.request);
   if (const std::string broken = BrokenSampler(options.sampler); !broken.empty()) throw InvalidArgument(broken);
@@ -93,6 +99,9 @@ void CheckOptions(const GenerateOptions& options, const ModelFacts& model) {
   const float temperature = options.causal_temperature;
   if (!(temperature == 0 || temperature >= kLowestTemperature) || !std::isfinite(temperature)) {
     Reject("causal_temperature", Message("0, or a number from ", kLowestTemperature).c_str(), temperature);
+  }
+  if (options.pipeline == Pipeline::kOn && !engine.can_pack()) {
+    throw Unsupported("pipeline: expected auto or off with this engine, found on: a packed pass of it rounds differently");
   }
 }
 
@@ -138,6 +147,12 @@ Canvas::Canvas(const ModelFacts& model) {
 
 namespace {
 
+Lanes::Clock::time_point DeadlineOf(const GenerateOptions& options) {
+  if (options.deadline_ms == 0) return Lanes::Clock::time_point::max();
+  const std::chrono::duration<double, std::milli> time(options.deadline_ms);
+  return Lanes::Clock::now() + std::chrono::duration_cast<Lanes::Clock::duration>(time);
+}
+
 std::unique_ptr<Drafter> MakeDrafter(const GenerateOptions& options) {
   if (options.make_drafter) return options.make_drafter();
   return options.drafter == DrafterKind::kSuffix ? std::make_unique<SuffixDrafter>() : nullptr;
@@ -145,13 +160,14 @@ std::unique_ptr<Drafter> MakeDrafter(const GenerateOptions& options) {
 
 }  // namespace
 
-SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, ThreadPool& threads,
+SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes& shared_lanes,
                            const GenerateOptions& wanted, int64_t memory_limit_bytes)
     : runtime(std::move(owner)),
       model(engine.model()),
       table(engine.embedding()),
-      pool(threads),
+      lanes(shared_lanes),
       options(wanted),
+      deadline(DeadlineOf(wanted)),
       executor(engine.CreateExecutor()),
       kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(wanted, engine))),
       canvas(model),
@@ -171,11 +187,9 @@ Runtime::~Runtime() = default;
 std::shared_ptr<Runtime> Runtime::FromEngine(std::unique_ptr<Engine> engine, const GenerateOptions& defaults,
                                              const RuntimeOptions& options) {
   DGRT_CHECK(engine != nullptr);
-  auto impl = std::make_unique<Impl>();
-  impl->options = ResolveOptions(options);
+  auto impl = std::make_unique<Impl>(ResolveOptions(options));
   impl->defaults = defaults;
   impl->engine = std::move(engine);
-  impl->pool = std::make_unique<ThreadPool>(impl->options.threads);
   return std::shared_ptr<Runtime>(new Runtime(std::move(impl)));
 }
 
@@ -184,6 +198,30 @@ const GenerateOptions& Runtime::default_options() const { return impl_->defaults
 const std::string& Runtime::manifest_json() const { return impl_->manifest_json; }
 std::string Runtime::description() const { return impl_->engine->description(); }
 int Runtime::threads() const { return impl_->options.threads; }
+int64_t Runtime::kv_limit_bytes() const { return impl_->options.kv_limit_bytes; }
+LaneStats Runtime::lane_stats() const { return impl_->lanes->stats(); }
+
+int64_t Runtime::PlannedKvBytes(int64_t prompt_len, const GenerateOptions& options) const {
+  const ModelFacts& facts = model();
+  const std::vector<KvLayerShape> shapes = KvShapes(facts);
+  int64_t bytes = 0;
+  ForEachReservation(prompt_len, facts.canvas_len, [&](int64_t kv_len, int64_t num_rows) {
+    bytes = std::max(bytes, KvBytes(shapes, kv_len, num_rows));
+  });
+  const int64_t room = facts.context_len - prompt_len, wanted = options.max_new_tokens;
+  int64_t tokens = wanted > 0 ? std::min(wanted, room) : room;
+  if (options.guarantee == Guarantee::kExact) {  // whole canvases
+    const int64_t canvases = (tokens + facts.canvas_len - 1) / facts.canvas_len;
+    tokens = std::min(canvases, MaxCanvases(prompt_len, facts.canvas_len, facts.context_len)) * facts.canvas_len;
+  }
+  const int64_t last_rows = std::min(tokens, facts.canvas_len);
+  return std::max(bytes, KvBytes(shapes, prompt_len + tokens - last_rows, last_rows));
+}
+
+void Runtime::CheckRequest(std::span<const int32_t> prompt, const GenerateOptions& options) const {
+  CheckOptions(options, *impl_->engine);
+  CheckPrompt(prompt, options.guarantee, model());
+}
 
 MemoryPlan Runtime::memory() const {
   const ModelFacts& facts = model();
@@ -215,20 +253,19 @@ std::shared_ptr<Runtime> RequireRuntime(std::shared_ptr<Runtime> runtime) {
 
 Session::Session(std::shared_ptr<Runtime> runtime, const GenerateOptions& options) {
   Runtime::Impl& shared = *RequireRuntime(runtime)->impl_;
-  CheckOptions(options, shared.engine->model());
-  if (options.pipeline == Pipeline::kOn && !shared.engine->can_pack()) {
-    throw Unsupported("pipeline: expected auto or off with this engine, found on: a packed pass of it rounds differently");
-  }
-  impl_.reset(new Impl{{std::move(runtime), *shared.engine, *shared.pool, options, shared.options.memory_limit_bytes}});
+  CheckOptions(options, *shared.engine);
+  impl_.reset(new Impl{{std::move(runtime), *shared.engine, *shared.lanes, options, shared.options.memory_limit_bytes}});
 }
 Session::~Session() = default;
 
 void Session::Prefill(std::span<const int32_t> prompt) {
   StageTimer timer(&impl_->state.stats.total_ms);
+  const ActiveRequest active(impl_->state.lanes);
   PrefillPrompt(impl_->state, prompt);
 }
 
 std::span<const int32_t> Session::NextCanvas(GenerateSink* sink) {
+  const ActiveRequest active(impl_->state.lanes);
   return impl_->state.is_causal() ? RunCausalPass(impl_->state, sink) : RunCanvas(impl_->state, sink);
 }
 
@@ -244,7 +281,10 @@ void Session::SetCanvas(std::span<const int32_t> canvas) {
 }
 
 std::span<const int32_t> Session::canvas() const { return impl_->state.canvas.argmax; }
-void Session::Cancel() { impl_->state.cancelled.store(true); }
+void Session::Cancel() {
+  impl_->state.cancelled.store(true);
+  impl_->state.lanes.Wake(impl_->state.lane_user);
+}
 FinishReason Session::finish_reason() const { return impl_->state.finish; }
 std::span<const int32_t> Session::tokens() const { return impl_->state.tokens; }
 std::span<const float> Session::logprobs() const {

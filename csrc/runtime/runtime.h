@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "runtime/lanes.h"
 #include "runtime/options.h"
 #include "runtime/sink.h"
 #include "runtime/stats.h"
@@ -42,6 +43,12 @@ class Runtime {
   const GenerateOptions& default_options() const;   // from the manifest
   const std::string& manifest_json() const;         // the manifest as read; "" for FromEngine
   MemoryPlan memory() const;
+  int64_t kv_limit_bytes() const;                   // of all sessions together; 0: none
+  LaneStats lane_stats() const;                     // passes of all sessions
+  // The most KV memory that a request can come to take: until max_new_tokens or the context ends.
+  int64_t PlannedKvBytes(int64_t prompt_len, const GenerateOptions& options) const;
+  // Throws what a session with these options and its Prefill would throw before running anything.
+  void CheckRequest(std::span<const int32_t> prompt, const GenerateOptions& options) const;
   std::string description() const;
   int threads() const;
 

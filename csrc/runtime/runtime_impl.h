@@ -6,6 +6,7 @@
 
 #include "common/thread_pool.h"
 #include "engine/engine.h"
+#include "runtime/lanes.h"
 #include "runtime/runtime.h"
 
 namespace dgrt {
@@ -15,8 +16,17 @@ struct Runtime::Impl {
   GenerateOptions defaults;        // from the manifest
   std::string manifest_json;
   int64_t weight_bytes = 0;
-  std::unique_ptr<ThreadPool> pool;  // before the engine, whose operators use it
+  // Before the engine, whose operators use them: of wide and of narrow lanes.
+  std::unique_ptr<ThreadPool> pool, one_thread;
+  std::unique_ptr<Lanes> lanes;
   std::unique_ptr<Engine> engine;
+
+  // With `options` resolved.
+  explicit Impl(const RuntimeOptions& resolved)
+      : options(resolved),
+        pool(std::make_unique<ThreadPool>(resolved.threads)),
+        one_thread(std::make_unique<ThreadPool>(1)),
+        lanes(std::make_unique<Lanes>(*pool, *one_thread)) {}
 };
 
 // Checked options with `threads` resolved: a number as given, 0 as DGRT_THREADS or else all CPUs the process may use.

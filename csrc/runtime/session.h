@@ -11,10 +11,10 @@
 
 #include "common/aligned_buffer.h"
 #include "common/philox.h"
-#include "common/thread_pool.h"
 #include "drafting/drafter.h"
 #include "engine/engine.h"
 #include "memory/kv_cache.h"
+#include "runtime/lanes.h"
 #include "runtime/plan.h"
 #include "runtime/runtime.h"
 
@@ -70,14 +70,16 @@ struct Logprobs {
 };
 
 struct SessionState {
-  SessionState(std::shared_ptr<Runtime> owner, Engine& engine, ThreadPool& threads, const GenerateOptions& wanted,
+  SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes& lanes, const GenerateOptions& wanted,
                int64_t memory_limit_bytes);
 
   const std::shared_ptr<Runtime> runtime;  // first: outlives everything below
   const ModelFacts& model;
   const EmbeddingTable table;
-  ThreadPool& pool;
+  Lanes& lanes;
+  LaneUser lane_user;
   const GenerateOptions options;
+  const Lanes::Clock::time_point deadline;  // max(): none
   const std::unique_ptr<Executor> executor;
   KvCache kv;  // before the canvas: a memory limit that is too low is found before memory is taken
   Canvas canvas;
@@ -104,8 +106,11 @@ struct SessionState {
   }
 };
 
-// Throws InvalidArgument, naming the option, what is expected and what was found.
-void CheckOptions(const GenerateOptions& options, const ModelFacts& model);
+// Throws InvalidArgument, naming the option, what is expected and what was found; Unsupported if the engine cannot do it.
+void CheckOptions(const GenerateOptions& options, const Engine& engine);
+
+// Throws InvalidArgument for a prompt that is empty, leaves no room for a canvas, or has unknown tokens.
+void CheckPrompt(std::span<const int32_t> prompt, Guarantee guarantee, const ModelFacts& model);
 
 // Throws InvalidArgument, naming the first token that is not in [0, vocab_size).
 void RequireTokens(const char* what, std::span<const int32_t> tokens, int64_t vocab_size);
@@ -119,6 +124,13 @@ int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine);
 // The layers of a model as the KV cache wants them.
 std::vector<KvLayerShape> KvShapes(const ModelFacts& model);
 
+// Every pass, with the vocabulary head behind it, runs while its stage holds a lane. Waits for one; empty if the session
+// was cancelled; throws DeadlineExceeded.
+HeldLane TakeLane(SessionState& state, int64_t num_rows);
+
+// The same for a pass that finishes what is done already: neither cancelling nor the deadline ends the wait.
+HeldLane TakeLaneToFinish(SessionState& state, int64_t num_rows);
+
 // --- the stages, in the order of the prompt ---
 
 // prefill.cc: the prompt's KV rows, chunk after chunk. On failure nothing is left of it.
@@ -131,17 +143,17 @@ RefineOutcome Refine(SessionState& state, const CanvasPlan& plan, GenerateSink* 
 // refine.cc: a canvas before its first step: noise, no self-conditioning.
 void StartCanvas(const SessionState& state, int32_t index, Canvas& canvas);
 
-// denoise_step.cc: one decoder forward and one sampler update of state.canvas at step n.
-void DenoiseStep(SessionState& state, const CanvasPlan& plan, int32_t step);
+// denoise_step.cc: one decoder forward and one sampler update of state.canvas at step n. False: cancelled before it began.
+bool DenoiseStep(SessionState& state, const CanvasPlan& plan, int32_t step);
 
 // denoise_step.cc: the sampler update alone, from canvas.hidden; `index` of the canvas in its request.
-void UpdateCanvas(SessionState& state, int32_t index, int32_t step, Canvas& canvas);
+void UpdateCanvas(SessionState& state, const HeldLane& lane, int32_t index, int32_t step, Canvas& canvas);
 
 // speculate.cc: whether the next step should be a PackedStep. A matter of speed only.
 bool WorthPacking(const SessionState& state, const CanvasPlan& plan);
 
 // speculate.cc: DenoiseStep that also computes ahead.
-void PackedStep(SessionState& state, const CanvasPlan& plan, int32_t step);
+bool PackedStep(SessionState& state, const CanvasPlan& plan, int32_t step);
 
 // speculate.cc: after a plain step: what was computed ahead is void if the argmax canvas has changed.
 void CheckSpeculation(SessionState& state);
@@ -165,7 +177,7 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
 void ScorePrompt(SessionState& state, std::span<const int32_t> chunk);
 
 // logprobs.cc: a causal pass over the argmax canvas that writes its KV rows as a commit does, and what it thinks of it.
-void ScoreCanvas(SessionState& state, const CanvasPlan& plan);
+void ScoreCanvas(SessionState& state, const HeldLane& lane, const CanvasPlan& plan);
 
 // logprobs.cc: the first num_tokens of the canvas were emitted.
 void PublishLogprobs(SessionState& state, int64_t num_tokens) noexcept;

@@ -16,7 +16,9 @@ bool WorthPacking(const SessionState& state, const CanvasPlan& plan) {
   return PlanEmission(state, plan).finish == FinishReason::kNone;                 // else nothing would follow it
 }
 
-void PackedStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
+bool PackedStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
+  const HeldLane lane = TakeLane(state, 3 * state.model.canvas_len);
+  if (!lane) return false;
   Canvas& canvas = state.canvas;
   Speculation& speculation = *state.speculation;
   Canvas& next = speculation.next;
@@ -31,14 +33,15 @@ void PackedStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
   }
   ++state.stats.packed_passes;
   state.stats.row_tokens += 3 * state.model.canvas_len;
-  UpdateCanvas(state, plan.index, step, canvas);
-  if (canvas.argmax != speculation.candidate) return;
+  UpdateCanvas(state, lane, plan.index, step, canvas);
+  if (canvas.argmax != speculation.candidate) return true;
   try {
-    UpdateCanvas(state, plan.index + 1, state.options.sampler.max_denoising_steps, next);
+    UpdateCanvas(state, lane, plan.index + 1, state.options.sampler.max_denoising_steps, next);
   } catch (const DeviceError&) {
-    return;  // a next canvas that is not finite must not stop this one: the plain loop commits it first
+    return true;  // a next canvas that is not finite must not stop this one: the plain loop commits it first
   }
   speculation.stage = Speculation::Stage::kRight;
+  return true;
 }
 
 void CheckSpeculation(SessionState& state) {

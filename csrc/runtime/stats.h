@@ -27,6 +27,7 @@ struct Stats {
   double packed_ms = 0;         // engine time of packed passes
   double head_ms = 0;           // vocabulary head, acceptance and renoise
   double draft_ms = 0;
+  double wait_ms = 0;           // for a lane, while other requests had them
   double total_ms = 0;
   int64_t peak_kv_bytes = 0;    // bytes of KV rows held at the longest moment
 

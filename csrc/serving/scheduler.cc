@@ -1,0 +1,259 @@
+// Implementation of scheduler.h. Every worker does the same: it answers for requests that leave the queue without having run,
+// or runs the first in line. There is one worker more than requests may run, so one is always free to answer.
+#include "serving/scheduler.h"
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+#include "common/check.h"
+
+namespace dgrt {
+namespace {
+
+using Milliseconds = std::chrono::duration<double, std::milli>;
+
+constexpr int32_t kMostRunning = 1024, kMostQueued = 1 << 20;
+
+SchedulerOptions Checked(const SchedulerOptions& options) {
+  const auto require = [](const char* name, int32_t found, int32_t least, int32_t most) {
+    if (found >= least && found <= most) return;
+    throw InvalidArgument(Message(name, ": expected ", least, " to ", most, ", found ", found));
+  };
+  require("max_running", options.max_running, 1, kMostRunning);
+  require("max_queued", options.max_queued, 0, kMostQueued);
+  return options;
+}
+
+// What was committed before the end, whatever that was.
+void Collect(const Session& session, RequestResult& result) {
+  result.tokens.assign(session.tokens().begin(), session.tokens().end());
+  result.logprobs.assign(session.logprobs().begin(), session.logprobs().end());
+  result.stats = session.stats();
+  result.finish = session.finish_reason();
+}
+
+}  // namespace
+
+// --- Request ---
+
+void Request::Cancel() {
+  const std::lock_guard lock(monitor_->mutex);
+  is_cancelled_ = true;
+  if (session_ != nullptr) session_->Cancel();
+  monitor_->changed.notify_all();
+}
+
+bool Request::is_done() const {
+  const std::lock_guard lock(monitor_->mutex);
+  return is_done_;
+}
+
+bool Request::WaitFor(std::chrono::duration<double, std::milli> time) const {
+  std::unique_lock lock(monitor_->mutex);
+  return monitor_->changed.wait_for(lock, time, [this] { return is_done_; });
+}
+
+void Request::Wait() const {
+  std::unique_lock lock(monitor_->mutex);
+  monitor_->changed.wait(lock, [this] { return is_done_; });
+}
+
+const RequestResult& Request::result() const {
+  const std::lock_guard lock(monitor_->mutex);
+  if (!is_done_) throw InvalidArgument("result: expected a request that is done, found one that is not: wait for it");
+  return result_;
+}
+
+// --- Scheduler ---
+
+Scheduler::Scheduler(std::shared_ptr<Runtime> runtime, const SchedulerOptions& options)
+    : runtime_(std::move(runtime)), options_(Checked(options)), monitor_(std::make_shared<Monitor>()) {
+  if (runtime_ == nullptr) throw InvalidArgument("runtime: expected an open runtime, found none");
+  const int32_t num_workers = options_.max_running + 1;
+  running_.reserve(static_cast<size_t>(options_.max_running));
+  workers_.reserve(static_cast<size_t>(num_workers));
+  try {
+    for (int32_t i = 0; i < num_workers; ++i) workers_.emplace_back([this] { WorkerLoop(); });
+  } catch (const std::system_error& error) {
+    const size_t started = workers_.size();
+    Stop();
+    throw OutOfMemory(Message("scheduler: expected ", num_workers, " threads, found room for ", started, ": ", error.what()));
+  }
+}
+
+Scheduler::~Scheduler() { Stop(); }
+
+void Scheduler::Stop() noexcept {
+  {
+    const std::lock_guard lock(monitor_->mutex);
+    is_stopping_ = true;
+    for (const RequestRef& request : running_) {
+      request->is_cancelled_ = true;
+      if (request->session_ != nullptr) request->session_->Cancel();
+    }
+    for (const RequestRef& request : queue_) request->is_cancelled_ = true;
+    monitor_->changed.notify_all();
+  }
+  for (std::thread& worker : workers_) worker.join();
+}
+
+std::shared_ptr<Request> Scheduler::Submit(std::vector<int32_t> prompt, const GenerateOptions& options,
+                                           std::unique_ptr<RequestSink> sink) {
+  runtime_->CheckRequest(prompt, options);
+  const auto request = std::make_shared<Request>();
+  request->kv_bytes_ = runtime_->PlannedKvBytes(static_cast<int64_t>(prompt.size()), options);
+  const int64_t limit = runtime_->kv_limit_bytes();
+  if (limit > 0 && request->kv_bytes_ > limit) {
+    throw OutOfMemory(Message("KV memory: prompt of ", prompt.size(), " tokens and max_new_tokens ", options.max_new_tokens,
+                              " may take ", request->kv_bytes_, " bytes, the limit is ", limit));
+  }
+  request->prompt_ = std::move(prompt);
+  request->options_ = options;
+  request->sink_ = std::move(sink);
+  request->monitor_ = monitor_;
+  if (options.deadline_ms > 0) {
+    request->deadline_ = request->submitted_ + std::chrono::duration_cast<Clock::duration>(Milliseconds(options.deadline_ms));
+  }
+
+  const std::lock_guard lock(monitor_->mutex);
+  if (is_stopping_) throw Cancelled("the scheduler is being closed");
+  const auto waiting = static_cast<int32_t>(queue_.size());
+  const auto may_run = options_.max_running - static_cast<int32_t>(running_.size());
+  if (waiting >= options_.max_queued + may_run) {
+    ++stats_.refused;
+    throw QueueFull(Message("queue: expected fewer than ", options_.max_queued, " requests waiting, found ", waiting,
+                            " (", running_.size(), " running)"));
+  }
+  queue_.push_back(request);
+  monitor_->changed.notify_all();
+  return request;
+}
+
+SchedulerStats Scheduler::stats() const {
+  const std::lock_guard lock(monitor_->mutex);
+  SchedulerStats out = stats_;
+  out.queued = static_cast<int64_t>(queue_.size());
+  out.running = static_cast<int64_t>(running_.size());
+  return out;
+}
+
+// A request that was cancelled or whose deadline has passed before its turn. Null: none. The lock is held.
+Scheduler::RequestRef Scheduler::TakeLeaver() {
+  const auto now = Clock::now();
+  const auto leaves = [&](const RequestRef& request) { return request->is_cancelled_ || now >= request->deadline_; };
+  const auto found = std::find_if(queue_.begin(), queue_.end(), leaves);
+  if (found == queue_.end()) return nullptr;
+  const RequestRef request = *found;
+  queue_.erase(found);
+  return request;
+}
+
+// The first in line if it may run now: strictly in order, so that a large request is not overtaken for ever. Null: it may
+// not, or there is none. The lock is held.
+Scheduler::RequestRef Scheduler::TakeNext() {
+  if (queue_.empty() || static_cast<int32_t>(running_.size()) >= options_.max_running) return nullptr;
+  const RequestRef request = queue_.front();
+  const int64_t limit = runtime_->kv_limit_bytes();
+  if (limit > 0 && !running_.empty() && stats_.planned_kv_bytes + request->kv_bytes_ > limit) return nullptr;
+  queue_.pop_front();
+  running_.push_back(request);
+  stats_.planned_kv_bytes += request->kv_bytes_;
+  return request;
+}
+
+void Scheduler::WorkerLoop() {
+  std::unique_lock lock(monitor_->mutex);
+  while (true) {
+    if (const RequestRef request = TakeLeaver()) {
+      lock.unlock();
+      Leave(request);
+      lock.lock();
+    } else if (const RequestRef next = is_stopping_ ? nullptr : TakeNext()) {
+      lock.unlock();
+      Run(next);
+      lock.lock();
+    } else if (is_stopping_) {
+      return;
+    } else {
+      auto earliest = Clock::time_point::max();
+      for (const RequestRef& waiting : queue_) earliest = std::min(earliest, waiting->deadline_);
+      if (earliest == Clock::time_point::max()) {
+        monitor_->changed.wait(lock);
+      } else {
+        monitor_->changed.wait_until(lock, earliest);
+      }
+    }
+  }
+}
+
+// A request that never ran.
+void Scheduler::Leave(const RequestRef& request) {
+  RequestResult result;
+  result.queued_ms = Milliseconds(Clock::now() - request->submitted_).count();
+  result.stats.prompt_tokens = static_cast<int64_t>(request->prompt_.size());
+  const bool is_cancelled = [&] {
+    const std::lock_guard lock(monitor_->mutex);
+    return request->is_cancelled_;
+  }();
+  if (is_cancelled) {
+    result.finish = FinishReason::kCancelled;
+  } else {
+    result.error = std::make_exception_ptr(DeadlineExceeded(
+        Message("deadline of ", request->options_.deadline_ms, " ms passed in the queue")));
+  }
+  Finish(request, std::move(result));
+}
+
+void Scheduler::Run(const RequestRef& request) {
+  RequestResult result;
+  const auto start = Clock::now();
+  result.queued_ms = Milliseconds(start - request->submitted_).count();
+  try {
+    GenerateOptions options = request->options_;
+    if (options.deadline_ms > 0) options.deadline_ms = std::max(1e-3, Milliseconds(request->deadline_ - start).count());
+    Session session(runtime_, options);
+    {
+      const std::lock_guard lock(monitor_->mutex);
+      request->session_ = &session;
+      if (request->is_cancelled_) session.Cancel();
+    }
+    bool is_cancelled = false;
+    try {
+      Generate(session, request->prompt_, request->sink_.get());
+    } catch (const Cancelled&) {  // inside the prompt, or by the sink
+      is_cancelled = true;
+    } catch (...) {
+      result.error = std::current_exception();
+    }
+    {
+      const std::lock_guard lock(monitor_->mutex);
+      request->session_ = nullptr;
+    }
+    Collect(session, result);
+    if (is_cancelled) result.finish = FinishReason::kCancelled;
+  } catch (...) {
+    result.error = std::current_exception();
+  }
+  Finish(request, std::move(result));
+}
+
+// The last thing that happens to a request. Its sink is told first, so that who waits for it finds everything done.
+void Scheduler::Finish(const RequestRef& request, RequestResult result) {
+  if (request->sink_ != nullptr) request->sink_->OnDone(result);
+  request->sink_.reset();
+  const std::lock_guard lock(monitor_->mutex);
+  ++(result.error != nullptr ? stats_.failed
+     : result.finish == FinishReason::kCancelled ? stats_.cancelled
+                                                 : stats_.finished);
+  const auto running = std::find(running_.begin(), running_.end(), request);
+  if (running != running_.end()) {
+    running_.erase(running);
+    stats_.planned_kv_bytes -= request->kv_bytes_;
+  }
+  request->result_ = std::move(result);
+  request->is_done_ = true;
+  monitor_->changed.notify_all();
+}
+
+}  // namespace dgrt
