@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from dgrt.errors import (
     Cancelled,
     ContractMismatch,
+    DeadlineExceeded,
     DeviceError,
     DgrtError,
     InternalError,
     InvalidArgument,
     OutOfMemory,
+    QueueFull,
     Unsupported,
 )
 
@@ -27,18 +29,21 @@ if TYPE_CHECKING:
     from dgrt._version import __version__
     from dgrt.info import EngineInfo, LayerInfo, MemoryPlan
     from dgrt.options import GenerateOptions
-    from dgrt.result import Event, GenerateResult, Stats, StepTrace
+    from dgrt.result import Event, GenerateResult, ServingStats, Stats, StepTrace
     from dgrt.runtime import Runtime
+    from dgrt.serving import GenerateFuture
     from dgrt.stream import EventStream
 
 __all__ = [
     "Cancelled",
     "ContractMismatch",
+    "DeadlineExceeded",
     "DeviceError",
     "DgrtError",
     "EngineInfo",
     "Event",
     "EventStream",
+    "GenerateFuture",
     "GenerateOptions",
     "GenerateResult",
     "InternalError",
@@ -46,23 +51,27 @@ __all__ = [
     "LayerInfo",
     "MemoryPlan",
     "OutOfMemory",
+    "QueueFull",
     "Runtime",
+    "ServingStats",
     "Stats",
     "StepTrace",
     "Unsupported",
     "__version__",
 ]
 
-_MODULES = ("_version", "info", "options", "result", "runtime", "stream")
+_MODULES = ("_version", "info", "options", "result", "runtime", "serving", "stream")
 _HOMES = {
     "EngineInfo": "info",
     "Event": "result",
     "EventStream": "stream",
+    "GenerateFuture": "serving",
     "GenerateOptions": "options",
     "GenerateResult": "result",
     "LayerInfo": "info",
     "MemoryPlan": "info",
     "Runtime": "runtime",
+    "ServingStats": "result",
     "Stats": "result",
     "StepTrace": "result",
     "__version__": "_version",

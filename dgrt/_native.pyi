@@ -17,6 +17,8 @@ class OutOfMemory(DgrtError, MemoryError): ...
 class Cancelled(DgrtError): ...
 class DeviceError(DgrtError): ...
 class InternalError(DgrtError): ...
+class DeadlineExceeded(DgrtError, TimeoutError): ...
+class QueueFull(DgrtError): ...
 
 class Runtime:
     """A loaded engine package. Any thread; the GIL is released while loading."""
@@ -29,6 +31,7 @@ class Runtime:
         ort_library: str = "",
         verify_weights: bool = False,
         memory_limit_bytes: int = 0,
+        kv_limit_bytes: int = 0,
     ) -> None: ...
     @property
     def manifest_json(self) -> str: ...
@@ -42,8 +45,8 @@ class Runtime:
     def memory(self) -> dict[str, int]:
         """weight_bytes, kv_bytes_full_context, workspace_bytes."""
 
-class Session:
-    """One sequence. One thread at a time; `cancel` from any thread. The GIL is released in prefill and next_canvas."""
+class Options:
+    """Options of one generation over the defaults of its engine."""
 
     def __init__(
         self,
@@ -64,8 +67,15 @@ class Session:
         causal_temperature: float = 1.0,
         pipeline: int = 0,
         logprobs: bool = False,
+        deadline_ms: float = 0.0,
     ) -> None:
-        """guarantee: 0 exact, 1 causal. drafter: 0 none, 1 suffix. pipeline: 0 auto, 1 off, 2 on."""
+        """guarantee: 0 exact, 1 causal. drafter: 0 none, 1 suffix. pipeline: 0 auto, 1 off, 2 on.
+        None: the engine's."""
+
+class Session:
+    """One sequence. One thread at a time; `cancel` from any thread. The GIL is released in prefill and next_canvas."""
+
+    def __init__(self, runtime: Runtime, options: Options) -> None: ...
     def prefill(self, prompt: NDArray[np.int32]) -> None: ...
     def next_canvas(
         self,
@@ -91,6 +101,33 @@ class Session:
     def kv_len(self) -> int: ...
     def stats(self) -> dict[str, Any]:
         """The fields of dgrt.Stats."""
+
+class Request:
+    """A submitted request. Any thread."""
+
+    def cancel(self) -> None: ...
+    @property
+    def is_done(self) -> bool: ...
+    def wait(self, seconds: float) -> bool:
+        """Whether it is done; waits at most that long."""
+
+class Scheduler:
+    """A bounded queue of requests in front of a runtime. Any thread."""
+
+    def __init__(self, runtime: Runtime, *, max_running: int = 8, max_queued: int = 256) -> None: ...
+    def submit(
+        self,
+        prompt: NDArray[np.int32],
+        options: Options,
+        on_event: Callable[[str, Any], None],
+        *,
+        want_steps: bool = False,
+        with_soft: bool = False,
+    ) -> Request:
+        """on_event(kind, value) on threads of the scheduler: "step" (as on_step of Session), "commit" (tokens) and last
+        "done" (a dict: finish_reason, tokens, logprobs, stats, error)."""
+    def stats(self) -> dict[str, Any]:
+        """The fields of dgrt.ServingStats."""
 
 def vocabulary_head(
     hidden: NDArray[np.float32],

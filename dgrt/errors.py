@@ -16,11 +16,13 @@ try:
     from dgrt._native import (
         Cancelled,
         ContractMismatch,
+        DeadlineExceeded,
         DeviceError,
         DgrtError,
         InternalError,
         InvalidArgument,
         OutOfMemory,
+        QueueFull,
         Unsupported,
     )
 except ImportError as _error:
@@ -50,6 +52,12 @@ except ImportError as _error:
 
         class InternalError(DgrtError):
             """A defect in dgrt."""
+
+        class DeadlineExceeded(DgrtError, TimeoutError):
+            """A request whose deadline passed before it was finished."""
+
+        class QueueFull(DgrtError):
+            """A request more than the queue takes: try again later."""
 
 
 def native_module() -> Any:
@@ -87,10 +95,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 __all__ = [  # for mypy: these names are meant to be imported from here
     "Cancelled",
     "ContractMismatch",
+    "DeadlineExceeded",
     "DeviceError",
     "DgrtError",
     "InternalError",
     "InvalidArgument",
     "OutOfMemory",
+    "QueueFull",
     "Unsupported",
 ]

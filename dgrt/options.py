@@ -18,6 +18,7 @@ MAX_SEED = 2**64 - 1
 MAX_REQUEST = 2**24 - 1
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
+MAX_DEADLINE_S = 1e9
 # In the order of the native numbers.
 GUARANTEES = ("exact", "causal")
 DRAFTERS = ("none", "suffix")
@@ -54,6 +55,8 @@ class GenerateOptions:
             pass and one vocabulary head per canvas, and a pass for the last canvas.
         temperature: Of "causal". 0: always the most likely token. None: 1, the model's own distribution. (The
             refinement loop has a schedule instead: t_min, t_max.)
+        deadline_s: Seconds after which a request that is not finished fails with `DeadlineExceeded`, looked at between
+            two passes; counted from the call, time in the queue included. None: none.
         trace: Record every denoise step in `GenerateResult.trace` (about `2 * L * D * 4` bytes per step).
         raw: Take a text prompt as it is, without the chat template (a bos token is still put in front).
         stop_ids: Tokens that end the output. None: the engine's. (): none.
@@ -78,6 +81,7 @@ class GenerateOptions:
     pipeline: str = "auto"
     logprobs: bool = False
     temperature: float | None = None
+    deadline_s: float | None = None
     trace: bool = False
     raw: bool = False
     stop_ids: tuple[int, ...] | None = None
@@ -104,6 +108,8 @@ class GenerateOptions:
             raise InvalidArgument("logprobs needs guarantee 'exact'")
         if self.pipeline == "on" and self.logprobs:
             raise InvalidArgument("logprobs needs a commit pass of its own: pipeline must be 'auto' or 'off', got 'on'")
+        if self.deadline_s is not None and not 0 < _number("deadline_s", self.deadline_s) <= MAX_DEADLINE_S:
+            raise InvalidArgument(f"deadline_s must be above 0 and at most {MAX_DEADLINE_S:g}, got {self.deadline_s}")
         for name in ("trace", "raw", "logprobs"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidArgument(f"{name} must be True or False, got {getattr(self, name)!r}")
@@ -143,6 +149,7 @@ class GenerateKeywords(TypedDict, total=False):
     pipeline: str
     logprobs: bool
     temperature: float | None
+    deadline_s: float | None
     trace: bool
     raw: bool
     stop_ids: Iterable[int] | None
@@ -196,7 +203,7 @@ _INTEGERS: tuple[tuple[str, int, int], ...] = (
     ("max_denoising_steps", 1, MAX_INT32),
     ("stability_threshold", 0, MAX_INT32),
 )
-_NUMBERS = ("temperature", "entropy_bound", "t_min", "t_max", "confidence_threshold")
+_NUMBERS = ("temperature", "deadline_s", "entropy_bound", "t_min", "t_max", "confidence_threshold")
 
 
 def checked_integer(name: str, value: Any, low: int, high: int) -> int:

@@ -45,6 +45,8 @@ class Stats:
         packed_ms: Engine time of the packed passes, ms.
         head_ms: Vocabulary head, acceptance and renoise, ms.
         draft_ms: Drafter time, ms.
+        queued_ms: From `submit` to the start of the request, ms; 0 for `generate` and `stream`, which start at once.
+        wait_ms: Time in which other requests had the threads, ms; part of `total_ms`.
         total_ms: From the start of prefill to the last token, ms.
         peak_kv_bytes: Bytes of KV rows held at the longest moment.
     """
@@ -70,6 +72,8 @@ class Stats:
     packed_ms: float
     head_ms: float
     draft_ms: float
+    queued_ms: float
+    wait_ms: float
     total_ms: float
     peak_kv_bytes: int
 
@@ -101,6 +105,35 @@ class Stats:
             "steps_per_canvas": list(self.steps_per_canvas),
             "tokens_per_second": self.tokens_per_second,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingStats:
+    """What a runtime's queue and lanes have done so far.
+
+    Attributes:
+        queued: Requests that wait for their start now.
+        running: Requests that were started and are not done.
+        finished: Requests that ended by a stop id, their length or the context.
+        failed: Requests that ended with an error; a deadline is one.
+        cancelled: Requests that were cancelled.
+        refused: Requests that `submit` refused because the queue was full.
+        planned_kv_bytes: The most KV memory that the running requests can come to take.
+        passes: Engine passes of all requests, those of `generate` and `stream` included.
+        narrow_passes: Of these, passes on one thread with others beside them.
+        busy_thread_ms: Threads times time of all passes, ms.
+    """
+
+    queued: int
+    running: int
+    finished: int
+    failed: int
+    cancelled: int
+    refused: int
+    planned_kv_bytes: int
+    passes: int
+    narrow_passes: int
+    busy_thread_ms: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

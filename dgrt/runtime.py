@@ -5,7 +5,10 @@ The refinement loop, sampling and KV memory are native (`csrc/runtime`). One `Ru
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -33,12 +36,19 @@ from dgrt.options import (
 )
 from dgrt.ort import find_ort_library
 from dgrt.prompt import Prompt, PromptEncoder
-from dgrt.result import GenerateResult
+from dgrt.result import Event, GenerateResult, ServingStats
+from dgrt.serving import GenerateFuture, Scheduler
 from dgrt.stream import EventStream, Generation
 from dgrt.tokenizer import Tokenizer
+from dgrt.translate import Prepared
 
 if TYPE_CHECKING:
     from dgrt import _native
+
+MAX_RUNNING, MAX_QUEUED = 1024, 2**20
+_OPTIONS = (
+    "threads", "ort_library", "verify_weights", "memory_limit", "kv_limit", "max_running", "max_queued",
+)  # fmt: skip
 
 
 class Runtime:
@@ -51,6 +61,10 @@ class Runtime:
             system.
         verify_weights: Also hash the weight files (reads them once).
         memory_limit: Bytes that one session's KV and workspace may take. None: no limit.
+        kv_limit: Bytes that the KV memory of all requests together may take; `submit` starts requests accordingly.
+            None: no limit.
+        max_running: Submitted requests that run at once; each holds KV memory.
+        max_queued: Submitted requests that wait beyond those; one more is refused with `QueueFull`.
 
     Raises:
         InvalidArgument: If the path is not an engine or an argument is out of range.
@@ -71,9 +85,12 @@ class Runtime:
         ort_library: str | os.PathLike[str] | None = None,
         verify_weights: bool = False,
         memory_limit: int | None = None,
+        kv_limit: int | None = None,
+        max_running: int = 8,
+        max_queued: int = 256,
         **unknown: Any,
     ) -> None:
-        reject_unknown("option", unknown, ("threads", "ort_library", "verify_weights", "memory_limit"))
+        reject_unknown("option", unknown, _OPTIONS)
         folder = engine_folder(path)
         load = partial(
             native_module().Runtime,
@@ -82,7 +99,12 @@ class Runtime:
             ort_library=os.fspath(ort_library) if ort_library is not None else find_ort_library(),
             verify_weights=bool(verify_weights),
             memory_limit_bytes=_positive("memory_limit", memory_limit, MAX_INT64),
+            kv_limit_bytes=_positive("kv_limit", kv_limit, MAX_INT64),
         )
+        self._max_running = checked_integer("max_running", max_running, 1, MAX_RUNNING)
+        self._max_queued = checked_integer("max_queued", max_queued, 0, MAX_QUEUED)
+        self._scheduler_lock = threading.Lock()
+        self._opened_scheduler: Scheduler | None = None  # by the first request that is submitted
         self._native: _native.Runtime | None = on_native_thread(load)
         self._path = folder
         self._info = EngineInfo.from_json(self._native.manifest_json)
@@ -153,6 +175,93 @@ class Runtime:
         """
         return self._start(prompt, make_options(options, keywords), want_drafts=drafts)
 
+    def submit(
+        self, prompt: Prompt, options: GenerateOptions | None = None, **keywords: Unpack[GenerateKeywords]
+    ) -> GenerateFuture:
+        """Queues a request and returns at once.
+
+        At most `max_running` requests run at once, in order of arrival and as their KV memory allows; they share the
+        threads pass by pass. A request's tokens are those that it would have alone.
+
+        Args:
+            prompt: As for `generate`.
+            options: As for `generate`.
+            **keywords: As for `generate`.
+
+        Returns:
+            A `concurrent.futures.Future` of the result.
+
+        Raises:
+            InvalidArgument: As for `generate`; everything that can be checked before the request runs is.
+            QueueFull: If `max_queued` requests wait already.
+            OutOfMemory: If the request could never run within `kv_limit`.
+
+        Example:
+            >>> futures = [rt.submit("Name a colour.", max_new_tokens=96, seed=seed) for seed in range(4)]
+            >>> len({future.result().text for future in futures}) <= 4
+            True
+        """
+        prepared = self._prepare(prompt, make_options(options, keywords), want_drafts=False)
+        return self._scheduler().submit(prepared, self._native_options(prepared.options))
+
+    async def generate_async(
+        self, prompt: Prompt, options: GenerateOptions | None = None, **keywords: Unpack[GenerateKeywords]
+    ) -> GenerateResult:
+        """Submits a request and awaits its result. A task that is cancelled cancels its request.
+
+        Args:
+            prompt: As for `generate`.
+            options: As for `generate`.
+            **keywords: As for `generate`.
+
+        Raises:
+            DgrtError: As for `submit` and `generate`.
+
+        Example:
+            >>> import asyncio
+            >>> asyncio.run(rt.generate_async("Name a colour.", max_new_tokens=96)).finish_reason in ("stop", "length")
+            True
+        """
+        return await asyncio.wrap_future(self.submit(prompt, options, **keywords))
+
+    def stream_async(
+        self,
+        prompt: Prompt,
+        options: GenerateOptions | None = None,
+        *,
+        drafts: bool = True,
+        **keywords: Unpack[GenerateKeywords],
+    ) -> AsyncIterator[Event]:
+        """Submits a request when first iterated and yields its events; the asynchronous `stream`.
+
+        Args:
+            prompt: As for `generate`.
+            options: As for `generate`.
+            drafts: As for `stream`.
+            **keywords: As for `generate`.
+
+        Raises:
+            DgrtError: As for `submit` and `generate`.
+
+        Example:
+            >>> import asyncio
+            >>> async def kinds():
+            ...     return [event.kind async for event in rt.stream_async("Hi", max_new_tokens=96, drafts=False)]
+            >>> asyncio.run(kinds())[-1]
+            'done'
+        """
+        prepared = self._prepare(prompt, make_options(options, keywords), want_drafts=drafts)
+        return self._scheduler().stream(prepared, self._native_options(prepared.options))
+
+    def serving_stats(self) -> ServingStats:
+        """Returns the counters of queue and lanes.
+
+        Example:
+            >>> rt.serving_stats().queued
+            0
+        """
+        return self._scheduler().stats()
+
     def encode(self, prompt: Prompt, *, raw: bool = False) -> NDArray[np.int32]:
         """Returns the token ids that `generate` would feed for this prompt, [n] int32.
 
@@ -207,8 +316,15 @@ class Runtime:
         )
 
     def close(self) -> None:
-        """Lets go of the engine; running generations keep it alive until they end. Closing twice is harmless."""
+        """Lets go of the engine; running generations keep it alive until they end. Submitted requests are cancelled.
+
+        Closing twice is harmless.
+        """
         self._native = None
+        with self._scheduler_lock:
+            scheduler, self._opened_scheduler = self._opened_scheduler, None
+        if scheduler is not None:
+            scheduler.close()
 
     def __enter__(self) -> Runtime:
         return self
@@ -228,8 +344,21 @@ class Runtime:
         return self._native
 
     def _start(self, prompt: Prompt, options: GenerateOptions, *, want_drafts: bool) -> EventStream:
-        options = options.resolved(self._info.generation)
-        session = native_module().Session(
+        prepared = self._prepare(prompt, options, want_drafts=want_drafts)
+        session = native_module().Session(self._handle(), self._native_options(prepared.options))
+        return EventStream(Generation(session=session, **vars(prepared)))
+
+    def _prepare(self, prompt: Prompt, options: GenerateOptions, *, want_drafts: bool) -> Prepared:
+        resolved = options.resolved(self._info.generation)
+        return Prepared(
+            prompt=self._encoder.encode(prompt, raw=resolved.raw),
+            options=resolved,
+            tokenizer=self._tokenizer,
+            want_drafts=want_drafts,
+        )
+
+    def _native_options(self, options: GenerateOptions) -> _native.Options:
+        made: _native.Options = native_module().Options(
             self._handle(),
             max_new_tokens=-1 if options.max_new_tokens is None else options.max_new_tokens,
             seed=options.seed,
@@ -246,16 +375,15 @@ class Runtime:
             pipeline=PIPELINES.index(options.pipeline),
             logprobs=options.logprobs,
             causal_temperature=1.0 if options.temperature is None else options.temperature,
+            deadline_ms=0.0 if options.deadline_s is None else 1000.0 * options.deadline_s,
         )
-        return EventStream(
-            Generation(
-                session=session,
-                prompt=self._encoder.encode(prompt, raw=options.raw),
-                options=options,
-                tokenizer=self._tokenizer,
-                want_drafts=want_drafts,
-            )
-        )
+        return made
+
+    def _scheduler(self) -> Scheduler:
+        with self._scheduler_lock:
+            if self._opened_scheduler is None:
+                self._opened_scheduler = Scheduler(self._handle(), self._max_running, self._max_queued)
+            return self._opened_scheduler
 
 
 def _positive(name: str, value: int | None, high: int) -> int:

@@ -10,30 +10,22 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from dgrt.errors import Cancelled
 from dgrt.native_thread import NativeThread, Put
-from dgrt.options import GenerateOptions
-from dgrt.result import Event, FinishReason, GenerateResult, Stats, StepTrace
-from dgrt.tokenizer import Detokenizer, Tokenizer
+from dgrt.result import Event
+from dgrt.translate import Outcome, Prepared, Translator
 
 if TYPE_CHECKING:
     from dgrt._native import Session
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generation:
-    """What a stream needs to know about one generation; made by `Runtime`."""
+class Generation(Prepared):
+    """A generation with the session that it runs in; made by `Runtime`."""
 
     session: Session
-    prompt: NDArray[np.int32]
-    options: GenerateOptions  # resolved: no None in the sampler fields
-    tokenizer: Tokenizer | None
-    want_drafts: bool
 
 
 class EventStream(Iterator[Event]):
@@ -93,58 +85,15 @@ def _generate(generation: Generation, put: Put) -> None:
 
 def _events(generation: Generation, thread: NativeThread) -> Generator[Event, None, None]:
     """Translates the queue of the native thread into events; leaving it in any way stops the thread."""
-    tokenizer, options = generation.tokenizer, generation.options
-    stop_ids = options.stop_ids or ()
-    detokenizer = Detokenizer(tokenizer, stop_ids) if tokenizer is not None else None
-    trace: list[StepTrace] | None = [] if options.trace else None
-    canvas_index = 0
+    translator, session = Translator(generation), generation.session
     try:
         thread.start()
         while True:
             kind, value = thread.next()
-            if kind == "step":
-                if trace is not None:
-                    trace.append(StepTrace(**value))
-                if generation.want_drafts:
-                    yield _draft(value, tokenizer, stop_ids)
-            elif kind == "commit":
-                text = detokenizer.push(value) if detokenizer is not None else None
-                yield Event(kind="commit", canvas_index=canvas_index, tokens=value, text=text)
-                canvas_index += 1
-            else:
+            if kind == "done":
                 break
-        rest = detokenizer.finish() if detokenizer is not None else ""
-        if rest:
-            yield Event(kind="commit", canvas_index=max(canvas_index - 1, 0), tokens=np.empty(0, np.int32), text=rest)
-        yield Event(
-            kind="done",
-            result=GenerateResult(
-                text=detokenizer.text if detokenizer is not None else None,
-                tokens=generation.session.tokens,
-                prompt_tokens=generation.prompt,
-                finish_reason=cast(FinishReason, value),
-                stats=Stats.from_native(generation.session.stats()),
-                options=options,
-                trace=trace,
-                logprobs=generation.session.logprobs if options.logprobs else None,
-            ),
-        )
+            yield from translator.events(kind, value)
+        logprobs = session.logprobs if generation.options.logprobs else None
+        yield from translator.end(Outcome(value, session.tokens, logprobs, session.stats()))
     finally:
         thread.stop()
-
-
-def _draft(view: dict[str, Any], tokenizer: Tokenizer | None, stop_ids: tuple[int, ...]) -> Event:
-    canvas = view["argmax"]
-    shown = canvas
-    stops = np.flatnonzero(np.isin(canvas, stop_ids))
-    if stops.size:
-        shown = canvas[: stops[0]]
-    return Event(
-        kind="draft",
-        canvas_index=view["canvas_index"],
-        step=view["step"],
-        tokens=canvas,
-        text=tokenizer.decode(shown) if tokenizer is not None else None,
-        settled=view["accepted"],
-        mean_entropy=float(np.mean(view["entropy"])),
-    )

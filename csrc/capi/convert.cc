@@ -41,6 +41,7 @@ dgrt_session_options DefaultSessionOptions(const Runtime& runtime) {
   to.causal_temperature = from.causal_temperature;
   to.pipeline = static_cast<int32_t>(from.pipeline);
   to.logprobs = from.logprobs;
+  to.deadline_ms = from.deadline_ms;
   return to;
 }
 
@@ -66,14 +67,14 @@ GenerateOptions ToGenerateOptions(const dgrt_session_options& from) {
   }
   to.logprobs = from.logprobs == 1;
   RequireZero(from.reserved, "dgrt_session_options.reserved");
+  to.deadline_ms = from.deadline_ms;
   return to;
 }
 
-dgrt_stats ToStats(const Session& session) {
-  const Stats& from = session.stats();
+dgrt_stats ToStats(const Stats& from, FinishReason finish, int64_t kv_len) {
   dgrt_stats to{};
   to.struct_size = sizeof(to);
-  to.finish_reason = static_cast<int32_t>(session.finish_reason());
+  to.finish_reason = static_cast<int32_t>(finish);
   to.prefill_passes = from.prefill_passes;
   to.denoise_passes = from.denoise_passes;
   to.commit_passes = from.commit_passes;
@@ -84,7 +85,7 @@ dgrt_stats ToStats(const Session& session) {
   to.canvases = from.canvases;
   to.prompt_tokens = from.prompt_tokens;
   to.tokens = from.tokens;
-  to.kv_len = session.kv_len();
+  to.kv_len = kv_len;
   to.peak_kv_bytes = from.peak_kv_bytes;
   to.tokens_per_pass = from.tokens_per_pass();
   to.prefill_ms = from.prefill_ms;
@@ -99,6 +100,8 @@ dgrt_stats ToStats(const Session& session) {
   to.causal_ms = from.causal_ms;
   to.packed_commits = from.packed_commits;
   to.packed_ms = from.packed_ms;
+  to.queued_ms = from.queued_ms;
+  to.wait_ms = from.wait_ms;
   return to;
 }
 

@@ -1,4 +1,4 @@
-// The exported functions of dgrt.h: argument checks and one call of the C++ facade each. Nothing else is exported
+// The exported functions of dgrt.h (schedulers: scheduler_c.cc): argument checks and one call of the C++ facade each. Nothing else is exported
 // (exports.map lists the same names; a test compares header, list and library).
 #include <cstring>
 #include <memory>
@@ -17,6 +17,7 @@ using dgrt::capi::RequireZero;
 using dgrt::capi::RuntimeState;
 using dgrt::capi::TokenSpan;
 using dgrt::capi::WriteSized;
+using dgrt::capi::WriteSpan;
 
 namespace {
 
@@ -27,6 +28,7 @@ dgrt_runtime_options DefaultRuntimeOptions() {
   options.threads = defaults.threads;
   options.memory_limit_bytes = defaults.memory_limit_bytes;
   options.verify_weights = defaults.verify_weights ? 1 : 0;
+  options.kv_limit_bytes = defaults.kv_limit_bytes;
   return options;
 }
 
@@ -38,6 +40,7 @@ RuntimeOptions ReadRuntimeOptions(const dgrt_runtime_options* given) {
   if (options.ort_library != nullptr) result.ort_library = options.ort_library;
   result.memory_limit_bytes = options.memory_limit_bytes;
   result.verify_weights = options.verify_weights != 0;
+  result.kv_limit_bytes = options.kv_limit_bytes;
   return result;
 }
 
@@ -49,10 +52,8 @@ std::unique_ptr<dgrt_session> NewSession(const dgrt_runtime* runtime, const dgrt
       new dgrt_session{runtime->state, dgrt::Session(runtime->state->runtime.get(), dgrt::capi::ToGenerateOptions(options))});
 }
 
-template <typename T>
-void WriteSpan(std::span<const T> from, const T** data, size_t* size) {
-  *data = from.data();
-  *size = from.size();
+dgrt_stats StatsOf(const dgrt::Session& session) {
+  return dgrt::capi::ToStats(session.stats(), session.finish_reason(), session.kv_len());
 }
 
 }  // namespace
@@ -191,7 +192,7 @@ dgrt_status dgrt_session_stats(dgrt_session* session, dgrt_stats* stats) {
     RequireNotNull(session, "session");
     RequireNotNull(stats, "stats");
     const auto use = session->use.Enter();
-    WriteSized(stats, stats->struct_size, dgrt::capi::ToStats(session->session), "dgrt_stats");
+    WriteSized(stats, stats->struct_size, StatsOf(session->session), "dgrt_stats");
   });
 }
 
@@ -220,7 +221,7 @@ dgrt_status dgrt_generate(const dgrt_runtime* runtime, const dgrt_session_option
     dgrt::capi::CallbackSink sink(dgrt::capi::ReadCallbacks(callbacks), runtime->state->runtime->model());
     dgrt::Generate(session->session, TokenSpan(prompt, num_tokens, "prompt"), &sink);
     if (stats != nullptr) {
-      dgrt_stats result = dgrt::capi::ToStats(session->session);
+      dgrt_stats result = StatsOf(session->session);
       result.steps_per_canvas = nullptr;
       result.num_steps_per_canvas = 0;
       WriteSized(stats, stats->struct_size, result, "dgrt_stats");

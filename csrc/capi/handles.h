@@ -1,4 +1,4 @@
-// What stands behind the two handles of dgrt.h, and the conversions between its structs and the C++ facade.
+// What stands behind the handles of dgrt.h, and the conversions between its structs and the C++ facade.
 #pragma once
 
 #include <memory>
@@ -33,7 +33,13 @@ std::span<const int32_t> TokenSpan(const int32_t* tokens, size_t num_tokens, con
 
 dgrt_session_options DefaultSessionOptions(const Runtime& runtime);
 GenerateOptions ToGenerateOptions(const dgrt_session_options& options);
-dgrt_stats ToStats(const Session& session);
+dgrt_stats ToStats(const Stats& stats, FinishReason finish, int64_t kv_len);
+
+template <typename T>
+void WriteSpan(std::span<const T> from, const T** data, size_t* size) {
+  *data = from.data();
+  *size = from.size();
+}
 
 // Turns the facade's events into the caller's function pointers.
 class CallbackSink : public GenerateSink {

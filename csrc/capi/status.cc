@@ -17,6 +17,8 @@ static_assert(DGRT_OUT_OF_MEMORY == static_cast<int>(Status::kOutOfMemory));
 static_assert(DGRT_CANCELLED == static_cast<int>(Status::kCancelled));
 static_assert(DGRT_DEVICE_ERROR == static_cast<int>(Status::kDeviceError));
 static_assert(DGRT_INTERNAL == static_cast<int>(Status::kInternal));
+static_assert(DGRT_DEADLINE_EXCEEDED == static_cast<int>(Status::kDeadlineExceeded));
+static_assert(DGRT_QUEUE_FULL == static_cast<int>(Status::kQueueFull));
 
 thread_local std::string last_error;
 // Shown when even the message could not be stored.
@@ -63,6 +65,8 @@ const char* StatusName(dgrt_status status) noexcept {
     case DGRT_CANCELLED: return "DGRT_CANCELLED";
     case DGRT_DEVICE_ERROR: return "DGRT_DEVICE_ERROR";
     case DGRT_INTERNAL: return "DGRT_INTERNAL";
+    case DGRT_DEADLINE_EXCEEDED: return "DGRT_DEADLINE_EXCEEDED";
+    case DGRT_QUEUE_FULL: return "DGRT_QUEUE_FULL";
     default: return "unknown status";
   }
 }

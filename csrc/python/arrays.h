@@ -30,6 +30,12 @@ std::span<const T> View(const pybind11::array& array, int rank, const char* name
   return {static_cast<const T*>(array.data()), static_cast<size_t>(array.size())};
 }
 
+// Token ids, copied: other Python threads may write to the array while the GIL is released.
+inline std::vector<int32_t> CopyTokens(const pybind11::array& array, const char* name) {
+  const auto view = View<int32_t>(array, 1, name, "[n]");
+  return {view.begin(), view.end()};
+}
+
 template <typename T>
 pybind11::array_t<T> Copy(std::span<const T> values) {
   return pybind11::array_t<T>(static_cast<pybind11::ssize_t>(values.size()), values.data());

@@ -12,7 +12,7 @@ namespace py = pybind11;
 namespace dgrt::python {
 namespace {
 
-constexpr size_t kNumStatuses = 8;
+constexpr size_t kNumStatuses = 10;
 
 // By status; filled once, never released: exceptions may be raised until the interpreter is gone.
 std::array<PyObject*, kNumStatuses> exception_classes{};
@@ -52,6 +52,16 @@ void Translate(std::exception_ptr pointer) {
 
 }  // namespace
 
+py::object ToPython(const std::exception_ptr& error) {
+  if (error == nullptr) return py::none();
+  try {
+    Translate(error);
+    throw py::error_already_set();  // what Translate has raised
+  } catch (const py::error_already_set& raised) {
+    return raised.value();
+  }
+}
+
 void RegisterErrors(py::module_& module) {
   PyObject* base = NewClass(module, "DgrtError", "Base of every error that dgrt raises on purpose.",
                             py::make_tuple(py::handle(PyExc_Exception)));
@@ -71,6 +81,9 @@ void RegisterErrors(py::module_& module) {
   add(Status::kCancelled, "Cancelled", "A prefill that was cancelled before it finished.", nullptr);
   add(Status::kDeviceError, "DeviceError", "The engine or the device failed.", nullptr);
   add(Status::kInternal, "InternalError", "A defect in dgrt.", nullptr);
+  add(Status::kDeadlineExceeded, "DeadlineExceeded", "A request whose deadline passed before it was finished.",
+      PyExc_TimeoutError);
+  add(Status::kQueueFull, "QueueFull", "A request more than the queue takes: try again later.", nullptr);
   py::register_local_exception_translator(&Translate);
 }
 

@@ -9,7 +9,9 @@ PYBIND11_MODULE(_native, module) {
   module.attr("abi_version") = DGRT_ABI_VERSION;
   dgrt::python::RegisterErrors(module);
   dgrt::python::RegisterRuntime(module);
+  dgrt::python::RegisterOptions(module);
   dgrt::python::RegisterSession(module);
+  dgrt::python::RegisterScheduler(module);
   dgrt::python::RegisterKernels(module);
-  module.def("live_handles", &dgrt::LiveHandles, "Runtime and Session objects that exist now.");
+  module.def("live_handles", &dgrt::LiveHandles, "Runtime, Session and Scheduler objects that exist now.");
 }

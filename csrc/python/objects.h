@@ -1,4 +1,4 @@
-// The two objects behind dgrt._native.Runtime and dgrt._native.Session.
+// The objects behind the classes of dgrt._native.
 #pragma once
 
 #include <memory>
@@ -7,6 +7,7 @@
 #include "common/home_process.h"
 #include "common/live_handles.h"
 #include "runtime/runtime.h"
+#include "serving/scheduler.h"
 
 namespace dgrt::python {
 
@@ -20,6 +21,16 @@ struct SessionObject {
   Session session;
   ExclusiveUse use{};
   LiveHandle live{};
+};
+
+// Destroyed with the GIL released: its threads may want it for their last callbacks.
+struct SchedulerObject {
+  HomeProcessRef<Scheduler> scheduler;
+  LiveHandle live{};
+};
+
+struct RequestObject {
+  std::shared_ptr<Request> request;
 };
 
 }  // namespace dgrt::python

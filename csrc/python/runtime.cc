@@ -13,12 +13,14 @@ namespace dgrt::python {
 namespace {
 
 std::unique_ptr<RuntimeObject> Open(const std::string& path, int threads, const std::string& ort_library,
-                                    bool verify_weights, int64_t memory_limit_bytes) {
+                                    bool verify_weights, int64_t memory_limit_bytes,
+                                    int64_t kv_limit_bytes) {
   RuntimeOptions options;
   options.threads = threads;
   options.ort_library = ort_library;
   options.verify_weights = verify_weights;
   options.memory_limit_bytes = memory_limit_bytes;
+  options.kv_limit_bytes = kv_limit_bytes;
   const py::gil_scoped_release release;
   return std::unique_ptr<RuntimeObject>(new RuntimeObject{HomeProcessRef(Runtime::Open(path, options))});
 }
@@ -51,7 +53,8 @@ void RegisterRuntime(py::module_& module) {
   py::class_<RuntimeObject>(module, "Runtime", py::release_gil_before_calling_cpp_dtor(),
                             "A loaded engine package. Any thread; the GIL is released while loading.")
       .def(py::init(&Open), py::arg("path"), py::kw_only(), py::arg("threads") = 0, py::arg("ort_library") = "",
-           py::arg("verify_weights") = false, py::arg("memory_limit_bytes") = 0)
+           py::arg("verify_weights") = false, py::arg("memory_limit_bytes") = 0,
+           py::arg("kv_limit_bytes") = 0)
       .def_property_readonly("manifest_json",
                              [](const RuntimeObject& self) { return self.runtime->manifest_json(); })
       .def_property_readonly("description", [](const RuntimeObject& self) { return self.runtime->description(); })

@@ -9,6 +9,9 @@
 
 namespace dgrt::python {
 
+// Throws InvalidArgument unless it is a callable or None.
+void RequireCallable(const pybind11::object& object, const char* name);
+
 // Runs without the GIL and takes it for each callback. What the callback raises ends the generation and reaches the
 // caller unchanged. Without a callback, Ctrl-C is looked for now and then (Python only notices it on its main thread).
 class StepSink : public GenerateSink {
@@ -18,7 +21,6 @@ class StepSink : public GenerateSink {
   void OnStep(const StepView& step) override;
 
  private:
-  pybind11::dict ToDict(const StepView& step) const;
   void CheckSignals();
 
   pybind11::object on_step_;

@@ -12,6 +12,7 @@
 
 #include "common/thread_pool.h"
 #include "engine/engine.h"
+#include "runtime/stats.h"
 
 namespace dgrt {
 
@@ -23,14 +24,6 @@ struct LaneUser {
   uint64_t waits_since = 0;    // passes that Lanes had begun when it began to wait
   LaneUser* next = nullptr;    // behind it in the queue
   std::condition_variable turn;
-};
-
-struct LaneStats {
-  int64_t requests = 0;        // that are inside a call now
-  int64_t waiting = 0;         // of these, for a lane
-  int64_t passes = 0;          // begun so far
-  int64_t narrow_passes = 0;   // of these, on one thread beside others
-  double busy_thread_ms = 0;   // threads x time of all passes so far
 };
 
 // The request that gets the next lane: one that has been passed over by two passes of each request since it began to wait,

@@ -147,10 +147,10 @@ Canvas::Canvas(const ModelFacts& model) {
 
 namespace {
 
-Lanes::Clock::time_point DeadlineOf(const GenerateOptions& options) {
+Lanes::Clock::time_point DeadlineOf(const GenerateOptions& options, Lanes::Clock::time_point start) {
   if (options.deadline_ms == 0) return Lanes::Clock::time_point::max();
   const std::chrono::duration<double, std::milli> time(options.deadline_ms);
-  return Lanes::Clock::now() + std::chrono::duration_cast<Lanes::Clock::duration>(time);
+  return start + std::chrono::duration_cast<Lanes::Clock::duration>(time);
 }
 
 std::unique_ptr<Drafter> MakeDrafter(const GenerateOptions& options) {
@@ -161,13 +161,13 @@ std::unique_ptr<Drafter> MakeDrafter(const GenerateOptions& options) {
 }  // namespace
 
 SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes& shared_lanes,
-                           const GenerateOptions& wanted, int64_t memory_limit_bytes)
+                           const GenerateOptions& wanted, Lanes::Clock::time_point start, int64_t memory_limit_bytes)
     : runtime(std::move(owner)),
       model(engine.model()),
       table(engine.embedding()),
       lanes(shared_lanes),
       options(wanted),
-      deadline(DeadlineOf(wanted)),
+      deadline(DeadlineOf(wanted, start)),
       executor(engine.CreateExecutor()),
       kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(wanted, engine))),
       canvas(model),
@@ -251,10 +251,11 @@ std::shared_ptr<Runtime> RequireRuntime(std::shared_ptr<Runtime> runtime) {
 
 }  // namespace
 
-Session::Session(std::shared_ptr<Runtime> runtime, const GenerateOptions& options) {
+Session::Session(std::shared_ptr<Runtime> runtime, const GenerateOptions& options,
+                 std::chrono::steady_clock::time_point start) {
   Runtime::Impl& shared = *RequireRuntime(runtime)->impl_;
   CheckOptions(options, *shared.engine);
-  impl_.reset(new Impl{{std::move(runtime), *shared.engine, *shared.lanes, options, shared.options.memory_limit_bytes}});
+  impl_.reset(new Impl{{std::move(runtime), *shared.engine, *shared.lanes, options, start, shared.options.memory_limit_bytes}});
 }
 Session::~Session() = default;
 

@@ -2,6 +2,7 @@
 //   Runtime: a loaded engine package; any thread. Session: one sequence; one thread at a time, Cancel from any.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -9,7 +10,6 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "runtime/lanes.h"
 #include "runtime/options.h"
 #include "runtime/sink.h"
 #include "runtime/stats.h"
@@ -62,7 +62,9 @@ class Runtime {
 // One sequence. Construct, Prefill once, NextCanvas until finish_reason() is not kNone. Keeps its runtime alive.
 class Session {
  public:
-  Session(std::shared_ptr<Runtime> runtime, const GenerateOptions& options);
+  // `start`: what a deadline counts from.
+  Session(std::shared_ptr<Runtime> runtime, const GenerateOptions& options,
+          std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now());
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;

@@ -71,7 +71,7 @@ struct Logprobs {
 
 struct SessionState {
   SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes& lanes, const GenerateOptions& wanted,
-               int64_t memory_limit_bytes);
+               Lanes::Clock::time_point start, int64_t memory_limit_bytes);
 
   const std::shared_ptr<Runtime> runtime;  // first: outlives everything below
   const ModelFacts& model;

@@ -1,4 +1,4 @@
-// Counters of one generation. Each stage writes its own; all counts are exact, times are wall clock.
+// Counters of one generation, and of a runtime. Each stage writes its own; all counts are exact, times are wall clock.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +27,7 @@ struct Stats {
   double packed_ms = 0;         // engine time of packed passes
   double head_ms = 0;           // vocabulary head, acceptance and renoise
   double draft_ms = 0;
+  double queued_ms = 0;         // scheduler.cc: from its submission to its start
   double wait_ms = 0;           // for a lane, while other requests had them
   double total_ms = 0;
   int64_t peak_kv_bytes = 0;    // bytes of KV rows held at the longest moment
@@ -36,6 +37,15 @@ struct Stats {
     const int64_t passes = denoise_passes + commit_passes + causal_passes + packed_passes;
     return passes > 0 ? static_cast<double>(tokens) / static_cast<double>(passes) : 0.0;
   }
+};
+
+// Passes of all sessions of a runtime. Written by lanes.cc.
+struct LaneStats {
+  int64_t requests = 0;        // that are inside a call now
+  int64_t waiting = 0;         // of these, for a lane
+  int64_t passes = 0;          // begun so far
+  int64_t narrow_passes = 0;   // of these, on one thread beside others
+  double busy_thread_ms = 0;   // threads x time of all passes so far
 };
 
 }  // namespace dgrt

@@ -31,6 +31,7 @@ void Collect(const Session& session, RequestResult& result) {
   result.logprobs.assign(session.logprobs().begin(), session.logprobs().end());
   result.stats = session.stats();
   result.finish = session.finish_reason();
+  result.kv_len = session.kv_len();
 }
 
 }  // namespace
@@ -84,6 +85,19 @@ Scheduler::Scheduler(std::shared_ptr<Runtime> runtime, const SchedulerOptions& o
 
 Scheduler::~Scheduler() { Stop(); }
 
+std::shared_ptr<Scheduler> Scheduler::Create(std::shared_ptr<Runtime> runtime, const SchedulerOptions& options) {
+  return {new Scheduler(std::move(runtime), options), Destroy};
+}
+
+void Scheduler::Destroy(Scheduler* scheduler) {
+  const auto is_this_thread = [](const std::thread& worker) { return worker.get_id() == std::this_thread::get_id(); };
+  if (std::any_of(scheduler->workers_.begin(), scheduler->workers_.end(), is_this_thread)) {
+    std::thread([scheduler] { delete scheduler; }).detach();  // a thread cannot wait for itself
+  } else {
+    delete scheduler;
+  }
+}
+
 void Scheduler::Stop() noexcept {
   {
     const std::lock_guard lock(monitor_->mutex);
@@ -118,12 +132,12 @@ std::shared_ptr<Request> Scheduler::Submit(std::vector<int32_t> prompt, const Ge
 
   const std::lock_guard lock(monitor_->mutex);
   if (is_stopping_) throw Cancelled("the scheduler is being closed");
-  const auto waiting = static_cast<int32_t>(queue_.size());
-  const auto may_run = options_.max_running - static_cast<int32_t>(running_.size());
-  if (waiting >= options_.max_queued + may_run) {
+  const auto found = static_cast<int64_t>(queue_.size() + running_.size());
+  const int64_t most = int64_t{options_.max_running} + options_.max_queued;
+  if (found >= most) {
     ++stats_.refused;
-    throw QueueFull(Message("queue: expected fewer than ", options_.max_queued, " requests waiting, found ", waiting,
-                            " (", running_.size(), " running)"));
+    throw QueueFull(Message("queue: expected fewer than ", most, " requests (max_running ", options_.max_running,
+                            ", max_queued ", options_.max_queued, "), found ", found));
   }
   queue_.push_back(request);
   monitor_->changed.notify_all();
@@ -190,7 +204,7 @@ void Scheduler::WorkerLoop() {
 // A request that never ran.
 void Scheduler::Leave(const RequestRef& request) {
   RequestResult result;
-  result.queued_ms = Milliseconds(Clock::now() - request->submitted_).count();
+  result.stats.queued_ms = Milliseconds(Clock::now() - request->submitted_).count();
   result.stats.prompt_tokens = static_cast<int64_t>(request->prompt_.size());
   const bool is_cancelled = [&] {
     const std::lock_guard lock(monitor_->mutex);
@@ -208,11 +222,8 @@ void Scheduler::Leave(const RequestRef& request) {
 void Scheduler::Run(const RequestRef& request) {
   RequestResult result;
   const auto start = Clock::now();
-  result.queued_ms = Milliseconds(start - request->submitted_).count();
   try {
-    GenerateOptions options = request->options_;
-    if (options.deadline_ms > 0) options.deadline_ms = std::max(1e-3, Milliseconds(request->deadline_ - start).count());
-    Session session(runtime_, options);
+    Session session(runtime_, request->options_, request->submitted_);
     {
       const std::lock_guard lock(monitor_->mutex);
       request->session_ = &session;
@@ -231,6 +242,7 @@ void Scheduler::Run(const RequestRef& request) {
       request->session_ = nullptr;
     }
     Collect(session, result);
+    result.stats.queued_ms = Milliseconds(start - request->submitted_).count();
     if (is_cancelled) result.finish = FinishReason::kCancelled;
   } catch (...) {
     result.error = std::current_exception();

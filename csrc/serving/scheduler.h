@@ -36,14 +36,14 @@ struct RequestResult {
   std::vector<float> logprobs;     // one per token if asked for
   FinishReason finish = FinishReason::kNone;  // kNone: failed
   std::exception_ptr error;        // null: did not fail
-  Stats stats;
-  double queued_ms = 0;            // from Submit to its start
+  Stats stats;                     // with queued_ms
+  int64_t kv_len = 0;              // KV rows that were committed
 };
 
 // What happens to a request, told on a thread of the scheduler, one call at a time. A sink that throws fails its own request.
 class RequestSink : public GenerateSink {
  public:
-  // The last call. Must not throw, nor destroy the scheduler.
+  // The last call. Must not throw.
   virtual void OnDone(const RequestResult&) noexcept {}
 };
 
@@ -85,10 +85,9 @@ class Request {
 
 class Scheduler {
  public:
-  // Throws InvalidArgument, OutOfMemory (threads).
-  Scheduler(std::shared_ptr<Runtime> runtime, const SchedulerOptions& options);
-  // Cancels what is queued or running and waits until all have been told.
-  ~Scheduler();
+  // Throws InvalidArgument, OutOfMemory (threads). Dropping the last reference cancels what is queued or running and waits
+  // until all have been told; on a thread of the scheduler itself (in a sink) this happens in the background.
+  static std::shared_ptr<Scheduler> Create(std::shared_ptr<Runtime> runtime, const SchedulerOptions& options);
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
@@ -103,6 +102,9 @@ class Scheduler {
   using RequestRef = std::shared_ptr<Request>;
   using Clock = std::chrono::steady_clock;
 
+  Scheduler(std::shared_ptr<Runtime> runtime, const SchedulerOptions& options);
+  ~Scheduler();
+  static void Destroy(Scheduler* scheduler);
   void Stop() noexcept;
   void WorkerLoop();
   RequestRef TakeLeaver();

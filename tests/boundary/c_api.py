@@ -33,7 +33,7 @@ def struct(name: str, **fields: Any) -> type[ctypes.Structure]:
 
 RuntimeOptions: Any = struct(
     "RuntimeOptions", threads=c_int32, ort_library=c_char_p, memory_limit_bytes=c_int64, verify_weights=c_int32,
-    reserved=c_int32,
+    reserved=c_int32, kv_limit_bytes=c_int64,
 )  # fmt: skip
 RuntimeFacts: Any = struct(
     "RuntimeFacts", threads=c_int32, vocab_size=c_int64, hidden_size=c_int64, canvas_len=c_int64, context_len=c_int64,
@@ -46,7 +46,7 @@ SessionOptions: Any = struct(
     "SessionOptions", request=c_uint32, seed=c_uint64, max_new_tokens=c_int64, max_denoising_steps=c_int32,
     stability_threshold=c_int32, entropy_bound=c_float, confidence_threshold=c_float, t_min=c_float, t_max=c_float,
     stop_ids=Ids, num_stop_ids=c_uint64, guarantee=c_int32, drafter=c_int32, causal_temperature=c_float,
-    pipeline=c_int32, logprobs=c_int32, reserved=c_int32,
+    pipeline=c_int32, logprobs=c_int32, reserved=c_int32, deadline_ms=c_double,
 )  # fmt: skip
 Step: Any = struct(
     "Step", canvas_index=c_int32, step=c_int32, temperature=c_float, kv_len=c_int64, canvas_len=c_int64,
@@ -55,7 +55,17 @@ Step: Any = struct(
 )  # fmt: skip
 OnStep = CFUNCTYPE(c_int32, c_void_p, POINTER(Step))
 OnCommit = CFUNCTYPE(c_int32, c_void_p, c_int32, Ids, c_size_t)
-Callbacks: Any = struct("Callbacks", reserved=c_int32, user_data=c_void_p, on_step=OnStep, on_commit=OnCommit)
+OnDone = CFUNCTYPE(None, c_void_p, c_int32, c_int32, c_char_p)
+Callbacks: Any = struct(
+    "Callbacks", reserved=c_int32, user_data=c_void_p, on_step=OnStep, on_commit=OnCommit, on_done=OnDone
+)
+SchedulerOptions: Any = struct("SchedulerOptions", max_running=c_int32, max_queued=c_int32, reserved=c_int32)
+SCHEDULER_COUNTS = (
+    "queued", "running", "finished", "failed", "cancelled", "refused", "planned_kv_bytes", "passes", "narrow_passes",
+)  # fmt: skip
+SchedulerCounts: Any = struct(
+    "SchedulerCounts", reserved=c_int32, **dict.fromkeys(SCHEDULER_COUNTS, c_int64), busy_thread_ms=c_double
+)
 COUNTERS = (
     "prefill_passes", "denoise_passes", "commit_passes", "packed_passes", "draft_calls", "accepted_drafts",
     "row_tokens", "canvases", "prompt_tokens", "tokens",
@@ -65,7 +75,7 @@ Stats: Any = struct(
     "Stats", finish_reason=c_int32, **dict.fromkeys(COUNTERS, c_int64), kv_len=c_int64, peak_kv_bytes=c_int64,
     tokens_per_pass=c_double, **dict.fromkeys(TIMES, c_double), steps_per_canvas=Ids,
     num_steps_per_canvas=c_uint64, causal_passes=c_int64, causal_ms=c_double,
-    packed_commits=c_int64, packed_ms=c_double,
+    packed_commits=c_int64, packed_ms=c_double, queued_ms=c_double, wait_ms=c_double,
 )  # fmt: skip
 
 
@@ -107,6 +117,17 @@ def load() -> ctypes.CDLL:
         "dgrt_session_stats": (c_int32, [handle, c_void_p]),
         "dgrt_session_set_canvas": (c_int32, [handle, Ids, c_size_t]),
         "dgrt_session_get_canvas": (c_int32, [handle, out_ids, out_size]),
+        "dgrt_scheduler_options_init": (c_int32, [c_void_p, c_size_t]),
+        "dgrt_scheduler_create": (c_int32, [handle, c_void_p, POINTER(handle)]),
+        "dgrt_scheduler_destroy": (None, [handle]),
+        "dgrt_scheduler_submit": (c_int32, [handle, c_void_p, Ids, c_size_t, c_void_p, POINTER(handle)]),
+        "dgrt_scheduler_stats": (c_int32, [handle, c_void_p]),
+        "dgrt_request_destroy": (None, [handle]),
+        "dgrt_request_cancel": (c_int32, [handle]),
+        "dgrt_request_wait": (c_int32, [handle, c_double, POINTER(c_int32)]),
+        "dgrt_request_result": (c_int32, [handle, out_ids, out_size, POINTER(c_int32)]),
+        "dgrt_request_logprobs": (c_int32, [handle, POINTER(POINTER(c_float)), out_size]),
+        "dgrt_request_stats": (c_int32, [handle, c_void_p]),
         "dgrt_generate": (c_int32, [handle, c_void_p, Ids, c_size_t, c_void_p, c_void_p]),
     }
     for name, (result, arguments) in signatures.items():
@@ -127,8 +148,10 @@ def ids(tokens: list[int]) -> Any:
     return (c_int32 * len(tokens))(*tokens)
 
 
-def callbacks(on_step: Any = None, on_commit: Any = None) -> Any:
-    return Callbacks(ctypes.sizeof(Callbacks), 0, None, OnStep(on_step or 0), OnCommit(on_commit or 0))
+def callbacks(on_step: Any = None, on_commit: Any = None, on_done: Any = None) -> Any:
+    return Callbacks(
+        ctypes.sizeof(Callbacks), 0, None, OnStep(on_step or 0), OnCommit(on_commit or 0), OnDone(on_done or 0)
+    )
 
 
 class Runtime:
@@ -214,4 +237,72 @@ class Session:
 
     def destroy(self) -> None:
         LIB.dgrt_session_destroy(self.handle)
+        self.handle = c_void_p()
+
+
+class Scheduler:
+    """A dgrt_scheduler handle."""
+
+    def __init__(self, runtime: Runtime, **options: Any) -> None:
+        self.handle, self.runtime = c_void_p(), runtime
+        settings = SchedulerOptions()
+        check(LIB.dgrt_scheduler_options_init(byref(settings), ctypes.sizeof(settings)))
+        for name, value in options.items():
+            setattr(settings, name, value)
+        check(LIB.dgrt_scheduler_create(runtime.handle, byref(settings), byref(self.handle)))
+
+    def submit(self, prompt: list[int], keep: Any = None, **options: Any) -> Request:
+        """keep: what `callbacks` made; the caller holds it until the request is done."""
+        request = Request()
+        settings = self.runtime.session_options(**options)
+        keep = keep or callbacks()
+        check(
+            LIB.dgrt_scheduler_submit(
+                self.handle, byref(settings), ids(prompt), len(prompt), byref(keep), byref(request.handle)
+            )
+        )
+        return request
+
+    def stats(self) -> Any:
+        counts = SchedulerCounts(ctypes.sizeof(SchedulerCounts))
+        check(LIB.dgrt_scheduler_stats(self.handle, byref(counts)))
+        return counts
+
+    def destroy(self) -> None:
+        LIB.dgrt_scheduler_destroy(self.handle)
+        self.handle = c_void_p()
+
+
+class Request:
+    """A dgrt_request handle."""
+
+    def __init__(self) -> None:
+        self.handle, self.finish_reason = c_void_p(), ""
+
+    def cancel(self) -> None:
+        check(LIB.dgrt_request_cancel(self.handle))
+
+    def wait(self, timeout_ms: float = -1) -> bool:
+        done = c_int32()
+        check(LIB.dgrt_request_wait(self.handle, timeout_ms, byref(done)))
+        return done.value == 1
+
+    def result(self) -> list[int]:
+        tokens, count, finish = Ids(), c_size_t(), c_int32()
+        check(LIB.dgrt_request_result(self.handle, byref(tokens), byref(count), byref(finish)))
+        self.finish_reason = FINISH[finish.value]
+        return tokens[: count.value]
+
+    def logprobs(self) -> list[float]:
+        numbers, count = POINTER(c_float)(), c_size_t()
+        check(LIB.dgrt_request_logprobs(self.handle, byref(numbers), byref(count)))
+        return numbers[: count.value]
+
+    def stats(self) -> Any:
+        stats = Stats(ctypes.sizeof(Stats))
+        check(LIB.dgrt_request_stats(self.handle, byref(stats)))
+        return stats
+
+    def destroy(self) -> None:
+        LIB.dgrt_request_destroy(self.handle)
         self.handle = c_void_p()

@@ -58,7 +58,7 @@ def test_a_newer_struct_must_be_zero_beyond_what_is_known(plain_engine: Path, or
     newer.ort_library, newer.threads = ort_library.encode(), 1
     create(plain_engine, newer)
     newer.future[9] = 1
-    with pytest.raises(Failure, match="DGRT_UNSUPPORTED.*knows 32 bytes"):
+    with pytest.raises(Failure, match="DGRT_UNSUPPORTED.*knows 40 bytes"):
         create(plain_engine, newer)
 
 
@@ -153,10 +153,11 @@ def test_the_prompt_and_the_order_of_calls_are_checked(runtime: Any) -> None:
 
 
 def test_status_names_and_the_last_error_of_each_thread(runtime: Any) -> None:
-    names = [LIB.dgrt_status_name(status).decode() for status in range(-1, 9)]
+    names = [LIB.dgrt_status_name(status).decode() for status in range(-1, 11)]
     assert names == [
         "unknown status", "DGRT_OK", "DGRT_INVALID_ARGUMENT", "DGRT_CONTRACT_MISMATCH", "DGRT_UNSUPPORTED",
-        "DGRT_OUT_OF_MEMORY", "DGRT_CANCELLED", "DGRT_DEVICE_ERROR", "DGRT_INTERNAL", "unknown status",
+        "DGRT_OUT_OF_MEMORY", "DGRT_CANCELLED", "DGRT_DEVICE_ERROR", "DGRT_INTERNAL",
+        "DGRT_DEADLINE_EXCEEDED", "DGRT_QUEUE_FULL", "unknown status",
     ]  # fmt: skip
     assert LIB.dgrt_session_cancel(None) == 1
     elsewhere: list[bytes] = []

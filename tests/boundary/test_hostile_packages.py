@@ -297,13 +297,13 @@ def test_a_tampered_packed_graph_is_found_when_it_is_first_needed(package: Packa
     rename_output(package, "packed.onnx", 1)
     runtime = _native.Runtime(str(package.save()), threads=1, ort_library=ort_library)
     long = {"max_new_tokens": 200, "max_denoising_steps": 3, "stop_ids": []}
-    ahead = _native.Session(runtime, pipeline=2, **long)
+    ahead = _native.Session(runtime, _native.Options(runtime, pipeline=2, **long))
     ahead.prefill(np.array([2, 3], np.int32))
     for _ in range(2):
         with pytest.raises(dgrt.ContractMismatch, match="packed.onnx: output next_hidden: expected.*found none"):
             ahead.next_canvas()
         assert (ahead.tokens.size, ahead.kv_len) == (0, 2)
-    plain = _native.Session(runtime, pipeline=1, **long)
+    plain = _native.Session(runtime, _native.Options(runtime, pipeline=1, **long))
     plain.prefill(np.array([2, 3], np.int32))
     assert plain.next_canvas().size
 
@@ -313,12 +313,12 @@ def test_a_tampered_score_graph_is_found_when_it_is_first_needed(package: Packag
     rename_output(package, "score.onnx", 0)
     runtime = _native.Runtime(str(package.save()), threads=1, ort_library=ort_library)
     for _ in range(2):
-        causal = _native.Session(runtime, max_new_tokens=4, guarantee=1)
+        causal = _native.Session(runtime, _native.Options(runtime, max_new_tokens=4, guarantee=1))
         causal.prefill(np.array([2, 3], np.int32))
         with pytest.raises(dgrt.ContractMismatch, match="score.onnx: output hidden: expected float32.*found none"):
             causal.next_canvas()
         assert (causal.tokens.size, causal.kv_len) == (0, 1)
-    exact = _native.Session(runtime, max_new_tokens=4, max_denoising_steps=2)
+    exact = _native.Session(runtime, _native.Options(runtime, max_new_tokens=4, max_denoising_steps=2))
     exact.prefill(np.array([2, 3], np.int32))
     assert exact.next_canvas().size == 4
 
@@ -369,7 +369,7 @@ def test_weights_that_are_not_numbers_give_an_error_and_no_tokens(package: Packa
     weights[start:] = b"\xff" * (len(weights) - start)  # NaN everywhere
     package.write("model.safetensors", bytes(weights))
     runtime = _native.Runtime(str(package.save()), threads=1, ort_library=ort_library)
-    session = _native.Session(runtime, max_denoising_steps=3, max_new_tokens=32)
+    session = _native.Session(runtime, _native.Options(runtime, max_denoising_steps=3, max_new_tokens=32))
     session.prefill(np.array([2, 3], np.int32))
     with pytest.raises(dgrt.DeviceError, match="not finite"):
         session.next_canvas()

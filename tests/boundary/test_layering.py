@@ -16,10 +16,11 @@ NATIVE_EDGES: dict[str, set[str]] = {
     "drafting": set(),
     "engine": {"common", "kernels"},  # kernels: the operators of the fused profile
     "runtime": {"common", "drafting", "kernels", "memory", "engine"},
+    "serving": {"common", "runtime"},
     # Siblings over the facade. Only the four shared headers of common, the facade, and (python, for tests of kernels)
     # the kernels' entry points: see FACADE_ONLY.
-    "capi": {"common", "runtime", "dgrt"},
-    "python": {"common", "runtime", "kernels", "dgrt"},
+    "capi": {"common", "runtime", "serving", "dgrt"},
+    "python": {"common", "runtime", "serving", "kernels", "dgrt"},
     "samples": {"dgrt"},
     "include": set(),
 }

@@ -41,7 +41,8 @@ def open_native(engine: Path, ort_library: str) -> Any:
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_python_objects_die_in_any_order(plain_engine: Path, ort_library: str, order: tuple[int, ...]) -> None:
     runtime = open_native(plain_engine, ort_library)
-    objects: list[Any] = [runtime, _native.Session(runtime, **QUICK), _native.Session(runtime, **QUICK)]
+    options = _native.Options(runtime, **QUICK)
+    objects: list[Any] = [runtime, _native.Session(runtime, options), _native.Session(runtime, options)]
     objects[1].prefill(PROMPT)
     del runtime
     for index in order:
@@ -80,11 +81,11 @@ def test_exceptions_of_a_callback_pass_through_unchanged(plain_engine: Path, ort
 
     options = {**QUICK, "seed": 11}
     runtime = open_native(plain_engine, ort_library)
-    undisturbed = _native.Session(runtime, **options)
+    undisturbed = _native.Session(runtime, _native.Options(runtime, **options))
     undisturbed.prefill(PROMPT)
     expected = undisturbed.next_canvas()
 
-    session = _native.Session(runtime, **options)
+    session = _native.Session(runtime, _native.Options(runtime, **options))
     session.prefill(PROMPT)
     errors = [Custom("mine")]
 
@@ -106,7 +107,7 @@ def test_repeated_use_does_not_grow(plain_engine: Path, ort_library: str) -> Non
 
     def once() -> None:
         runtime = open_native(plain_engine, ort_library)
-        session = _native.Session(runtime, **QUICK)
+        session = _native.Session(runtime, _native.Options(runtime, **QUICK))
         session.prefill(PROMPT)
         session.next_canvas()
 
@@ -152,12 +153,13 @@ def refuses_after_fork(call: Callable[[], Any]) -> bool:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_gets_an_error_and_can_let_go(plain_engine: Path, ort_library: str) -> None:
     runtime: Any = open_native(plain_engine, ort_library)
-    session: Any = _native.Session(runtime, **QUICK)
+    session: Any = _native.Session(runtime, _native.Options(runtime, **QUICK))
     session.prefill(PROMPT)
 
     def body() -> int:
         nonlocal runtime, session
-        fresh = _native.Session(runtime, **QUICK)  # as `Runtime.generate` makes one for each call
+        # As `Runtime.generate` makes one for each call.
+        fresh = _native.Session(runtime, _native.Options(runtime, **QUICK))
         if not refuses_after_fork(session.next_canvas) or not refuses_after_fork(partial(fresh.prefill, PROMPT)):
             return 1
         del session, runtime, fresh  # joins no thread that does not exist here

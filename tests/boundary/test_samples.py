@@ -56,7 +56,8 @@ def test_the_c_sample_gives_the_tokens_of_python(
     c_sample: Path, mini_engine: Path, ort_library: str, tmp_path: Path
 ) -> None:
     prompt = [2, 105, 228, 138, 240]
-    session = _native.Session(_native.Runtime(str(mini_engine), ort_library=ort_library), seed=5, max_new_tokens=96)
+    runtime = _native.Runtime(str(mini_engine), ort_library=ort_library)
+    session = _native.Session(runtime, _native.Options(runtime, seed=5, max_new_tokens=96))
     session.prefill(np.array(prompt, np.int32))
     expected = session.next_canvas().tolist()
 
@@ -84,7 +85,8 @@ def test_the_c_sample_reports_errors(c_sample: Path, mini_engine: Path, ort_libr
 
 def test_the_editor_streams_drafts_and_ends_with_the_text(editor: Path, mini_engine: Path, ort_library: str) -> None:
     text = "json\nname=Ana Silva; age=34; active=yes"
-    session = _native.Session(_native.Runtime(str(mini_engine), ort_library=ort_library), seed=3)
+    runtime = _native.Runtime(str(mini_engine), ort_library=ort_library)
+    session = _native.Session(runtime, _native.Options(runtime, seed=3))
     session.prefill(np.array(encode_prompt(text), np.int32))
     while not session.finish_reason:
         session.next_canvas()

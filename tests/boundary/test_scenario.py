@@ -35,7 +35,7 @@ def prompt_of(case: dict[str, Any], vocab_size: int) -> list[int]:
 
 
 def run_native(runtime: Any, case: dict[str, Any], prompt: list[int], canvas: list[int] | None) -> dict[str, Any]:
-    session = _native.Session(runtime, **case["options"])
+    session = _native.Session(runtime, _native.Options(runtime, **case["options"]))
     session.prefill(np.array(prompt, np.int32))
     if canvas is not None:
         session.set_canvas(np.array(canvas, np.int32))

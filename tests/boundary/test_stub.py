@@ -64,7 +64,7 @@ def test_functions_have_the_same_parameters(stub: ast.Module) -> None:
         assert normal(native_parameters(getattr(_native, name))) == normal(stub_parameters(node)), name
 
 
-@pytest.mark.parametrize("name", ["Runtime", "Session"])
+@pytest.mark.parametrize("name", ["Runtime", "Options", "Session", "Request", "Scheduler"])
 def test_classes_have_the_same_members(stub: ast.Module, name: str) -> None:
     declared = next(node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == name)
     members = functions(declared.body)
@@ -85,4 +85,4 @@ def test_exceptions_have_the_same_bases(stub: ast.Module) -> None:
             assert [base.__name__ for base in found.__bases__] == [ast.unparse(base) for base in node.bases]
             assert found.__module__ == "dgrt" and found.__doc__
             checked += 1
-    assert checked == 8
+    assert checked == 10

@@ -24,7 +24,7 @@ def runtime(plain_engine: Path, ort_library: str) -> Any:
 
 
 def prefilled(runtime: Any, **options: Any) -> Any:
-    session = _native.Session(runtime, **options)
+    session = _native.Session(runtime, _native.Options(runtime, **options))
     session.prefill(PROMPT)
     return session
 
@@ -54,7 +54,7 @@ def test_the_gil_is_released_in_next_canvas(runtime: Any) -> None:
 
 
 def test_the_gil_is_released_in_prefill(runtime: Any) -> None:
-    session = _native.Session(runtime, **LONG)
+    session = _native.Session(runtime, _native.Options(runtime, **LONG))
     assert turns_during(lambda: session.prefill(np.full(1900, 7, np.int32))) > 100
 
 

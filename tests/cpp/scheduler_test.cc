@@ -94,12 +94,12 @@ TEST(RequestsHaveTheTokensTheyWouldHaveAlone) {
   std::vector<Tokens> alone;
   for (size_t i = 0; i < kRequests; ++i) alone.push_back(f.Alone(i));
   for (const int threads : {1, 2, 4}) {
-    Scheduler scheduler(f.Open(threads), {.max_running = 8, .max_queued = 64});
+    const auto scheduler = Scheduler::Create(f.Open(threads), {.max_running = 8, .max_queued = 64});
     std::vector<Tokens> committed(kRequests);
     std::atomic<int> ends{0};
     std::vector<std::shared_ptr<Request>> requests;
     for (size_t i = 0; i < kRequests; ++i) {
-      requests.push_back(scheduler.Submit(f.Prompt(i), f.Options(i), std::make_unique<CommitSink>(&committed[i], &ends)));
+      requests.push_back(scheduler->Submit(f.Prompt(i), f.Options(i), std::make_unique<CommitSink>(&committed[i], &ends)));
     }
     for (size_t i = 0; i < kRequests; ++i) {
       requests[i]->Wait();
@@ -109,7 +109,7 @@ TEST(RequestsHaveTheTokensTheyWouldHaveAlone) {
       CHECK_EQ(requests[i]->result().stats.tokens, static_cast<int64_t>(alone[i].size()));
     }
     CHECK_EQ(ends.load(), static_cast<int>(kRequests));
-    const SchedulerStats stats = scheduler.stats();
+    const SchedulerStats stats = scheduler->stats();
     CHECK_EQ(stats.finished, static_cast<int64_t>(kRequests));
     CHECK_EQ(stats.queued + stats.running + stats.failed + stats.planned_kv_bytes, int64_t{0});
   }
@@ -124,9 +124,9 @@ void CheckOneFails(int64_t FakeScript::*at_call, const char* text) {
   for (int64_t call = 1; call <= 40; call += 3) {
     ServingFixture f;
     (*f.script).*at_call = call;
-    Scheduler scheduler(f.Open(2), {.max_running = 4, .max_queued = 8});
+    const auto scheduler = Scheduler::Create(f.Open(2), {.max_running = 4, .max_queued = 8});
     std::vector<std::shared_ptr<Request>> requests;
-    for (size_t i = 0; i < kRequests; ++i) requests.push_back(scheduler.Submit(f.Prompt(i), f.Options(i), nullptr));
+    for (size_t i = 0; i < kRequests; ++i) requests.push_back(scheduler->Submit(f.Prompt(i), f.Options(i), nullptr));
     int failed = 0;
     for (size_t i = 0; i < kRequests; ++i) {
       requests[i]->Wait();
@@ -154,9 +154,9 @@ TEST(ASinkThatThrowsFailsOnlyItsRequest) {
     void OnCommit(int32_t, std::span<const int32_t>) override { throw std::runtime_error("no more"); }
   };
   ServingFixture f;
-  Scheduler scheduler(f.Open(2), {});
-  const auto bad = scheduler.Submit(f.Prompt(1), f.Options(1), std::make_unique<Thrower>());
-  const auto good = scheduler.Submit(f.Prompt(2), f.Options(2), nullptr);
+  const auto scheduler = Scheduler::Create(f.Open(2), {});
+  const auto bad = scheduler->Submit(f.Prompt(1), f.Options(1), std::make_unique<Thrower>());
+  const auto good = scheduler->Submit(f.Prompt(2), f.Options(2), nullptr);
   bad->Wait();
   good->Wait();
   CHECK_EQ(TextOf(bad->result()), std::string("no more"));
@@ -167,27 +167,27 @@ TEST(AFullQueueRefusesWithTheNumbers) {
   ServingFixture f;
   Gate gate;
   f.script->on_call = [&](int64_t) { gate.Pass(); };
-  Scheduler scheduler(f.Open(1), {.max_running = 1, .max_queued = 2});
+  const auto scheduler = Scheduler::Create(f.Open(1), {.max_running = 1, .max_queued = 2});
   std::vector<std::shared_ptr<Request>> requests;
-  for (size_t i = 0; i < 3; ++i) requests.push_back(scheduler.Submit(f.Prompt(i), f.Options(i), nullptr));
+  for (size_t i = 0; i < 3; ++i) requests.push_back(scheduler->Submit(f.Prompt(i), f.Options(i), nullptr));
   gate.AwaitArrivals(1);
-  CHECK_THROWS(QueueFull, "expected fewer than 2 requests waiting, found 2 (1 running)",
-               scheduler.Submit(f.Prompt(3), f.Options(3), nullptr));
-  CHECK_EQ(scheduler.stats().refused, int64_t{1});
+  CHECK_THROWS(QueueFull, "expected fewer than 3 requests (max_running 1, max_queued 2), found 3",
+               scheduler->Submit(f.Prompt(3), f.Options(3), nullptr));
+  CHECK_EQ(scheduler->stats().refused, int64_t{1});
   gate.Open();
   for (const auto& request : requests) request->Wait();
-  scheduler.Submit(f.Prompt(3), f.Options(3), nullptr)->Wait();
+  scheduler->Submit(f.Prompt(3), f.Options(3), nullptr)->Wait();
 }
 
 TEST(CancellingEndsAQueuedRequestAtOnceAndARunningOneBetweenPasses) {
   ServingFixture f;
   Gate gate;
   f.script->on_call = [&](int64_t) { gate.Pass(); };
-  Scheduler scheduler(f.Open(1), {.max_running = 1, .max_queued = 4});
-  const auto running = scheduler.Submit(f.Prompt(0), f.Options(0), nullptr);
+  const auto scheduler = Scheduler::Create(f.Open(1), {.max_running = 1, .max_queued = 4});
+  const auto running = scheduler->Submit(f.Prompt(0), f.Options(0), nullptr);
   gate.AwaitArrivals(1);
-  const auto queued = scheduler.Submit(f.Prompt(1), f.Options(1), nullptr);
-  const auto after = scheduler.Submit(f.Prompt(2), f.Options(2), nullptr);
+  const auto queued = scheduler->Submit(f.Prompt(1), f.Options(1), nullptr);
+  const auto after = scheduler->Submit(f.Prompt(2), f.Options(2), nullptr);
   queued->Cancel();
   queued->Wait();  // although the one worker that may run requests is held back
   CHECK(queued->result().finish == FinishReason::kCancelled);
@@ -201,7 +201,7 @@ TEST(CancellingEndsAQueuedRequestAtOnceAndARunningOneBetweenPasses) {
   CHECK(running->result().finish == FinishReason::kCancelled);
   after->Wait();
   CHECK(after->result().tokens == f.Alone(2));
-  CHECK_EQ(scheduler.stats().cancelled, int64_t{2});
+  CHECK_EQ(scheduler->stats().cancelled, int64_t{2});
   running->Cancel();  // does nothing
 }
 
@@ -209,19 +209,19 @@ TEST(ADeadlinePassesInTheQueueAndWhileRunning) {
   ServingFixture f;
   Gate gate;
   f.script->on_call = [&](int64_t) { gate.Pass(); };
-  Scheduler scheduler(f.Open(1), {.max_running = 1, .max_queued = 4});
+  const auto scheduler = Scheduler::Create(f.Open(1), {.max_running = 1, .max_queued = 4});
   GenerateOptions hurried = f.Options(0);
   hurried.deadline_ms = 20;
-  const auto running = scheduler.Submit(f.Prompt(0), hurried, nullptr);
+  const auto running = scheduler->Submit(f.Prompt(0), hurried, nullptr);
   gate.AwaitArrivals(1);
-  const auto queued = scheduler.Submit(f.Prompt(1), hurried, nullptr);
+  const auto queued = scheduler->Submit(f.Prompt(1), hurried, nullptr);
   queued->Wait();
   CHECK(StatusOf(queued->result()) == Status::kDeadlineExceeded);
   CHECK_EQ(TextOf(queued->result()), std::string("deadline of 20 ms passed in the queue"));
   gate.Open();
   running->Wait();
   CHECK(StatusOf(running->result()) == Status::kDeadlineExceeded);
-  CHECK_EQ(scheduler.stats().failed, int64_t{2});
+  CHECK_EQ(scheduler->stats().failed, int64_t{2});
 }
 
 TEST(RequestsStartOnlyIfTheirMemoryFitsAndInOrder) {
@@ -234,20 +234,20 @@ TEST(RequestsStartOnlyIfTheirMemoryFitsAndInOrder) {
       Runtime::FromEngine(std::make_unique<FakeEngine>(f.script, f.log), f.options, runtime_options);
   Gate gate;
   f.script->on_call = [&](int64_t) { gate.Pass(); };
-  Scheduler scheduler(runtime, {.max_running = 8, .max_queued = 8});
+  const auto scheduler = Scheduler::Create(runtime, {.max_running = 8, .max_queued = 8});
   std::vector<std::shared_ptr<Request>> requests;
-  for (size_t i = 0; i < 5; ++i) requests.push_back(scheduler.Submit(f.Prompt(i), f.Options(0), nullptr));
+  for (size_t i = 0; i < 5; ++i) requests.push_back(scheduler->Submit(f.Prompt(i), f.Options(0), nullptr));
   gate.AwaitArrivals(1);
-  while (scheduler.stats().running < 2) std::this_thread::yield();
+  while (scheduler->stats().running < 2) std::this_thread::yield();
   std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  CHECK_EQ(scheduler.stats().running, int64_t{2});
-  CHECK_EQ(scheduler.stats().planned_kv_bytes, 2 * plan);
+  CHECK_EQ(scheduler->stats().running, int64_t{2});
+  CHECK_EQ(scheduler->stats().planned_kv_bytes, 2 * plan);
   GenerateOptions endless = f.Options(0);
   endless.max_new_tokens = -1;
   runtime_options.kv_limit_bytes = plan;
   const auto small = Runtime::FromEngine(std::make_unique<FakeEngine>(f.script, f.log), f.options, runtime_options);
-  Scheduler strict(small, {});
-  CHECK_THROWS(OutOfMemory, "may take", strict.Submit(Tokens(200, 1), endless, nullptr));
+  const auto strict = Scheduler::Create(small, {});
+  CHECK_THROWS(OutOfMemory, "may take", strict->Submit(Tokens(200, 1), endless, nullptr));
   gate.Open();
   for (const auto& request : requests) {
     request->Wait();
@@ -258,16 +258,16 @@ TEST(RequestsStartOnlyIfTheirMemoryFitsAndInOrder) {
 
 TEST(WrongRequestsAreRefusedAtOnce) {
   ServingFixture f;
-  Scheduler scheduler(f.Open(), {});
-  CHECK_THROWS(InvalidArgument, "empty", scheduler.Submit({}, f.options, nullptr));
-  CHECK_THROWS(InvalidArgument, "prompt[1]", scheduler.Submit({1, 4000}, f.options, nullptr));
-  CHECK_THROWS(InvalidArgument, "no room for one canvas", scheduler.Submit(Tokens(250, 1), f.options, nullptr));
+  const auto scheduler = Scheduler::Create(f.Open(), {});
+  CHECK_THROWS(InvalidArgument, "empty", scheduler->Submit({}, f.options, nullptr));
+  CHECK_THROWS(InvalidArgument, "prompt[1]", scheduler->Submit({1, 4000}, f.options, nullptr));
+  CHECK_THROWS(InvalidArgument, "no room for one canvas", scheduler->Submit(Tokens(250, 1), f.options, nullptr));
   GenerateOptions wrong = f.options;
   wrong.max_new_tokens = 0;
-  CHECK_THROWS(InvalidArgument, "max_new_tokens", scheduler.Submit(f.prompt, wrong, nullptr));
-  CHECK_THROWS(InvalidArgument, "max_running: expected 1 to 1024, found 0", Scheduler(f.Open(), {.max_running = 0}));
-  CHECK_THROWS(InvalidArgument, "max_queued", Scheduler(f.Open(), {.max_queued = -1}));
-  CHECK_THROWS(InvalidArgument, "runtime", Scheduler(nullptr, {}));
+  CHECK_THROWS(InvalidArgument, "max_new_tokens", scheduler->Submit(f.prompt, wrong, nullptr));
+  CHECK_THROWS(InvalidArgument, "max_running: expected 1 to 1024, found 0", Scheduler::Create(f.Open(), {.max_running = 0}));
+  CHECK_THROWS(InvalidArgument, "max_queued", Scheduler::Create(f.Open(), {.max_queued = -1}));
+  CHECK_THROWS(InvalidArgument, "runtime", Scheduler::Create(nullptr, {}));
 }
 
 TEST(ASchedulerThatIsDestroyedTellsEveryRequest) {
@@ -276,9 +276,9 @@ TEST(ASchedulerThatIsDestroyedTellsEveryRequest) {
   std::vector<Tokens> committed(20);
   std::atomic<int> ends{0};
   {
-    Scheduler scheduler(f.Open(2), {.max_running = 3, .max_queued = 32});
+    const auto scheduler = Scheduler::Create(f.Open(2), {.max_running = 3, .max_queued = 32});
     for (size_t i = 0; i < 20; ++i) {
-      requests.push_back(scheduler.Submit(f.Prompt(i), f.Options(i), std::make_unique<CommitSink>(&committed[i], &ends)));
+      requests.push_back(scheduler->Submit(f.Prompt(i), f.Options(i), std::make_unique<CommitSink>(&committed[i], &ends)));
     }
   }
   CHECK_EQ(ends.load(), 20);
@@ -289,11 +289,28 @@ TEST(ASchedulerThatIsDestroyedTellsEveryRequest) {
   }
 }
 
+TEST(TheLastReferenceMayBeDroppedInASink) {
+  struct Holder : RequestSink {
+    void OnCommit(int32_t, std::span<const int32_t>) override { scheduler.reset(); }
+    std::shared_ptr<Scheduler> scheduler;
+  };
+  ServingFixture f;
+  auto scheduler = Scheduler::Create(f.Open(2), {});
+  auto sink = std::make_unique<Holder>();
+  sink->scheduler = scheduler;
+  const auto first = scheduler->Submit(f.Prompt(1), f.Options(1), std::move(sink));
+  const auto second = scheduler->Submit(f.Prompt(2), f.Options(2), nullptr);
+  scheduler.reset();
+  first->Wait();
+  second->Wait();
+  CHECK(first->result().finish != FinishReason::kNone);
+}
+
 TEST(ManyClientsWithShortRequestsLeaveNothingBehind) {
   ServingFixture f;
   f.script->record_prefills = false;
   const auto runtime = f.Open(2);
-  Scheduler scheduler(runtime, {.max_running = 8, .max_queued = 16});
+  const auto scheduler = Scheduler::Create(runtime, {.max_running = 8, .max_queued = 16});
   std::vector<Tokens> alone;
   for (size_t i = 0; i < 8; ++i) alone.push_back(f.Alone(i));
   std::atomic<int> served{0}, refused{0}, cancelled{0};
@@ -303,7 +320,7 @@ TEST(ManyClientsWithShortRequestsLeaveNothingBehind) {
       for (size_t n = 0; n < 6; ++n) {
         const size_t i = (client + n) % 8;
         try {
-          const auto request = scheduler.Submit(f.Prompt(i), f.Options(i), nullptr);
+          const auto request = scheduler->Submit(f.Prompt(i), f.Options(i), nullptr);
           if ((client + n) % 5 == 0) request->Cancel();
           request->Wait();
           const RequestResult& result = request->result();
@@ -322,7 +339,7 @@ TEST(ManyClientsWithShortRequestsLeaveNothingBehind) {
   }
   for (std::thread& client : clients) client.join();
   CHECK_EQ(served + refused + cancelled, 64 * 6);
-  const SchedulerStats stats = scheduler.stats();
+  const SchedulerStats stats = scheduler->stats();
   CHECK_EQ(stats.finished, int64_t{served});
   CHECK_EQ(stats.cancelled, int64_t{cancelled});
   CHECK_EQ(stats.refused, int64_t{refused});

@@ -42,7 +42,9 @@ enum {
   DGRT_OUT_OF_MEMORY = 4,
   DGRT_CANCELLED = 5,
   DGRT_DEVICE_ERROR = 6, /* the engine failed while running */
-  DGRT_INTERNAL = 7      /* a defect of dgrt */
+  DGRT_INTERNAL = 7,     /* a defect of dgrt */
+  DGRT_DEADLINE_EXCEEDED = 8,
+  DGRT_QUEUE_FULL = 9 /* try again when a request has ended */
 };
 
 /* Why a session ended. */
@@ -57,6 +59,10 @@ enum { DGRT_DRAFTER_NONE = 0, DGRT_DRAFTER_SUFFIX = 1 };
  * rows, are what a pass costs; OFF, the plain loop; ON, wherever it can be. It changes the passes, never the tokens. */
 enum { DGRT_PIPELINE_AUTO = 0, DGRT_PIPELINE_OFF = 1, DGRT_PIPELINE_ON = 2 };
 
+/* Requests of one runtime: a bounded queue and a bounded number that run at once. Any thread. */
+typedef struct dgrt_scheduler dgrt_scheduler;
+/* A submitted request. Any thread; may outlive its scheduler. */
+typedef struct dgrt_request dgrt_request;
 /* A loaded engine package. Any thread may use it at any time. */
 typedef struct dgrt_runtime dgrt_runtime;
 /* One sequence. One thread at a time; a second concurrent call gets DGRT_INVALID_ARGUMENT. Cancel: any thread. */
@@ -69,6 +75,7 @@ typedef struct dgrt_runtime_options {
   int64_t memory_limit_bytes; /* KV and workspace of one session; 0: no limit */
   int32_t verify_weights;     /* 1: also hash the weight files (reads them once) */
   int32_t reserved;           /* 0 */
+  int64_t kv_limit_bytes;     /* KV memory of all submitted requests together; 0: no limit */
 } dgrt_runtime_options;
 
 /* Facts of a loaded package. Strings are borrowed until the last handle on the runtime (session or runtime) is gone. */
@@ -114,6 +121,7 @@ typedef struct dgrt_session_options {
   int32_t pipeline;           /* DGRT_PIPELINE_..., EXACT only */
   int32_t logprobs;           /* EXACT only, without pipeline: 1: also what dgrt_session_logprobs returns */
   int32_t reserved;           /* 0 */
+  double deadline_ms;         /* from dgrt_session_create or dgrt_scheduler_submit; looked at between passes; 0: none */
 } dgrt_session_options;
 
 /* One denoise step, for on_step. All pointers are borrowed until the callback returns. */
@@ -137,7 +145,8 @@ typedef struct dgrt_step {
   int32_t reserved;
 } dgrt_step;
 
-/* Called on the thread that generates. Both functions may be NULL. Each returns 0 to go on; any other value ends the
+/* Called on the thread that generates: the caller's own, or one of the scheduler, one call at a time per request. All
+ * functions may be NULL. The first two: Each returns 0 to go on; any other value ends the
  * call with DGRT_CANCELLED and leaves the committed state as it was, so that the session can go on later. */
 typedef struct dgrt_callbacks {
   uint32_t struct_size;
@@ -147,6 +156,9 @@ typedef struct dgrt_callbacks {
   /* Tokens that become final: the emitted part of one canvas, or of one causal pass. Borrowed until the callback
    * returns. */
   int32_t (*on_commit)(void* user_data, int32_t canvas_index, const int32_t* tokens, size_t num_tokens);
+  /* Submitted requests only: the last call for a request, whatever became of it. `error` is "" for DGRT_OK, else the text
+   * of the failure, borrowed until the callback returns. */
+  void (*on_done)(void* user_data, dgrt_status status, int32_t finish_reason, const char* error);
 } dgrt_callbacks;
 
 /* Counters of one session; exact. Times are wall clock, milliseconds. */
@@ -178,6 +190,8 @@ typedef struct dgrt_stats {
   double causal_ms;
   int64_t packed_commits;    /* commits whose KV rows a packed pass had written */
   double packed_ms;
+  double queued_ms;          /* from dgrt_scheduler_submit to the start; 0 without */
+  double wait_ms;            /* in which other requests had the threads; part of total_ms */
 } dgrt_stats;
 
 /* ---- library: any thread ---- */
@@ -187,7 +201,7 @@ DGRT_API int32_t dgrt_abi_version(void);
 DGRT_API const char* dgrt_status_name(dgrt_status status);
 /* Text of the last failure on this thread, "" if none. Borrowed until the next failing call on this thread. */
 DGRT_API const char* dgrt_last_error(void);
-/* Handles that exist now, runtimes and sessions together: 0 when everything has been destroyed. */
+/* Handles that exist now, of all kinds together: 0 when everything has been destroyed. */
 DGRT_API int64_t dgrt_live_handles(void);
 
 /* ---- runtime ---- */
@@ -236,6 +250,62 @@ DGRT_API dgrt_status dgrt_session_set_canvas(dgrt_session* session, const int32_
 /* The argmax canvas of the last denoise step, [canvas_len]; borrowed until the next call on this session. */
 DGRT_API dgrt_status dgrt_session_get_canvas(dgrt_session* session, const int32_t** canvas,
                                              size_t* num_tokens) DGRT_MUST_USE;
+
+/* ---- many requests ---- */
+typedef struct dgrt_scheduler_options {
+  uint32_t struct_size;
+  int32_t max_running; /* requests that hold KV memory at once */
+  int32_t max_queued;  /* that wait beyond those; one more gets DGRT_QUEUE_FULL */
+  int32_t reserved;    /* 0 */
+} dgrt_scheduler_options;
+
+typedef struct dgrt_scheduler_counts {
+  uint32_t struct_size;
+  int32_t reserved;
+  int64_t queued; /* now */
+  int64_t running;
+  int64_t finished; /* so far: by a stop id, their length or the context */
+  int64_t failed;
+  int64_t cancelled;
+  int64_t refused;
+  int64_t planned_kv_bytes; /* what the running requests may come to take */
+  int64_t passes;           /* of all requests and sessions of the runtime */
+  int64_t narrow_passes;    /* of these, on one thread beside others */
+  double busy_thread_ms;    /* threads x time of all passes */
+} dgrt_scheduler_counts;
+
+DGRT_API dgrt_status dgrt_scheduler_options_init(dgrt_scheduler_options* options, size_t struct_size) DGRT_MUST_USE;
+/* options: NULL for the defaults. Keeps its runtime alive. */
+DGRT_API dgrt_status dgrt_scheduler_create(const dgrt_runtime* runtime, const dgrt_scheduler_options* options,
+                                           dgrt_scheduler** scheduler) DGRT_MUST_USE;
+/* Cancels what is queued or running and waits until every on_done has returned; inside a callback of one of its requests it
+ * does that in the background. */
+DGRT_API void dgrt_scheduler_destroy(dgrt_scheduler* scheduler);
+/* Queues a request. Everything that can be checked before it runs is checked here. A request has the tokens that it would
+ * have alone; what happens to another one never touches it. session_options and callbacks may be NULL; both and the prompt
+ * are copied. request: NULL if only the callbacks matter. */
+DGRT_API dgrt_status dgrt_scheduler_submit(dgrt_scheduler* scheduler, const dgrt_session_options* session_options,
+                                           const int32_t* prompt, size_t num_tokens, const dgrt_callbacks* callbacks,
+                                           dgrt_request** request) DGRT_MUST_USE;
+/* Set counts->struct_size before the call. */
+DGRT_API dgrt_status dgrt_scheduler_stats(dgrt_scheduler* scheduler, dgrt_scheduler_counts* counts) DGRT_MUST_USE;
+/* Forgets the request; it goes on, and its callbacks still come. */
+DGRT_API void dgrt_request_destroy(dgrt_request* request);
+/* At once in the queue, between two passes when it runs. */
+DGRT_API dgrt_status dgrt_request_cancel(dgrt_request* request) DGRT_MUST_USE;
+/* Waits at most timeout_ms (0: looks; negative: for ever) and writes 1 if the request is done, else 0. Not from a callback
+ * of a request that this one may have to wait for. */
+DGRT_API dgrt_status dgrt_request_wait(dgrt_request* request, double timeout_ms, int32_t* is_done) DGRT_MUST_USE;
+/* What became of a request that is done: returns its status (DGRT_INVALID_ARGUMENT if it is not done), with the text in
+ * dgrt_last_error. The outputs are written in either case once it is done: what was committed before a failure stays.
+ * Borrowed until dgrt_request_destroy. */
+DGRT_API dgrt_status dgrt_request_result(dgrt_request* request, const int32_t** tokens, size_t* num_tokens,
+                                         int32_t* finish_reason) DGRT_MUST_USE;
+/* As dgrt_session_logprobs, once it is done. */
+DGRT_API dgrt_status dgrt_request_logprobs(dgrt_request* request, const float** logprobs,
+                                           size_t* num_tokens) DGRT_MUST_USE;
+/* Once it is done. Set stats->struct_size before the call; steps_per_canvas is borrowed until dgrt_request_destroy. */
+DGRT_API dgrt_status dgrt_request_stats(dgrt_request* request, dgrt_stats* stats) DGRT_MUST_USE;
 
 /* ---- convenience ---- */
 /* Creates a session, prefills, runs all canvases and destroys it; the tokens arrive through callbacks->on_commit.

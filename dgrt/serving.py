@@ -1,0 +1,145 @@
+"""Requests that are submitted instead of waited for: futures and asyncio over the native scheduler (`csrc/serving`).
+
+The scheduler queues, starts and runs them; it calls back on its own threads. Nothing here blocks them: what arrives is
+put into a future or into the queue of an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import weakref
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from dgrt.errors import InvalidArgument, native_module
+from dgrt.result import Event, GenerateResult, ServingStats
+from dgrt.translate import Outcome, Prepared, Translator
+
+if TYPE_CHECKING:
+    from dgrt import _native
+
+
+class GenerateFuture(Future[GenerateResult]):
+    """The result of a submitted request, to come.
+
+    `cancel` also ends a request that is running (between two passes). Dropping the future does not cancel it. Callbacks
+    run on a thread of the scheduler: they must not wait for other requests.
+
+    Example:
+        >>> future = rt.submit("Hello", max_new_tokens=96)
+        >>> future.result(timeout=60).finish_reason in ("stop", "length")
+        True
+    """
+
+    _request: _native.Request
+    _scheduler: Scheduler  # kept alive until somebody has had the result
+
+    def cancel(self) -> bool:
+        """Cancels the request. True unless it is done already; `result` then raises `CancelledError`."""
+        cancelled = super().cancel()
+        if cancelled:
+            self._request.cancel()
+        return cancelled
+
+
+class Scheduler:
+    """The native scheduler of one runtime, in Python's terms.
+
+    Args:
+        runtime: The native runtime.
+        max_running: Requests that hold KV memory at once.
+        max_queued: Requests that wait beyond those.
+    """
+
+    def __init__(self, runtime: _native.Runtime, max_running: int, max_queued: int) -> None:
+        open_scheduler = native_module().Scheduler
+        self._native: _native.Scheduler | None = open_scheduler(runtime, max_running=max_running, max_queued=max_queued)
+        _LIVE.add(self)
+
+    def submit(self, prepared: Prepared, options: _native.Options) -> GenerateFuture:
+        """Queues a request and returns its future. Raises what the native `submit` raises."""
+        future = GenerateFuture()
+        translator = Translator(prepared)
+
+        def on_event(kind: str, value: Any) -> None:
+            if kind != "done":
+                for _ in translator.events(kind, value):
+                    pass
+            elif future.set_running_or_notify_cancel():
+                if value["error"] is not None:
+                    future.set_exception(value["error"])
+                else:
+                    *_, done = translator.end(_outcome(prepared, value))
+                    assert done.result is not None
+                    future.set_result(done.result)
+
+        future._scheduler = self
+        future._request = self._start(prepared, options, on_event)
+        return future
+
+    async def stream(self, prepared: Prepared, options: _native.Options) -> AsyncIterator[Event]:
+        """Yields the events of a request. Leaving the iterator early cancels it and waits until it has ended."""
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[str, Any]]()
+        translator = Translator(prepared)
+
+        def on_event(kind: str, value: Any) -> None:
+            if not loop.is_closed():  # else nobody is left to listen
+                loop.call_soon_threadsafe(queue.put_nowait, (kind, value))
+
+        request = self._start(prepared, options, on_event)
+        ended = False
+        try:
+            while not ended:
+                kind, value = await queue.get()
+                ended = kind == "done"
+                if not ended:
+                    for event in translator.events(kind, value):
+                        yield event
+                elif value["error"] is not None:
+                    raise value["error"]
+                else:
+                    for event in translator.end(_outcome(prepared, value)):
+                        yield event
+        finally:
+            request.cancel()
+            while not ended:
+                ended = (await asyncio.shield(queue.get()))[0] == "done"
+
+    def stats(self) -> ServingStats:
+        """Returns the counters of queue and lanes."""
+        return ServingStats(**self._require_open().stats())
+
+    def close(self) -> None:
+        """Cancels everything and waits until it has ended."""
+        self._native = None
+
+    def _start(self, prepared: Prepared, options: _native.Options, on_event: Any) -> _native.Request:
+        return self._require_open().submit(
+            prepared.prompt,
+            options,
+            on_event,
+            want_steps=prepared.want_steps,
+            with_soft=prepared.options.trace,
+        )
+
+    def _require_open(self) -> _native.Scheduler:
+        if self._native is None:
+            raise InvalidArgument("the runtime is closed")
+        return self._native
+
+
+def _outcome(prepared: Prepared, value: dict[str, Any]) -> Outcome:
+    logprobs = value["logprobs"] if prepared.options.logprobs else None
+    return Outcome(value["finish_reason"], value["tokens"], logprobs, value["stats"])
+
+
+# Threads of a scheduler take the GIL for their callbacks: none may be left when the interpreter is gone.
+_LIVE: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for scheduler in list(_LIVE):
+        scheduler.close()

@@ -1,0 +1,151 @@
+"""submit, asyncio and their errors on the bundled model: results equal `generate`, whoever else runs."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cases import PROCESS_TIMEOUT_S
+
+import dgrt
+
+PROMPTS = ["json\nname=Ana Silva; age=34; active=yes", "json\ncity=Oslo; zip=0150", "json\nname=Bo; age=7; active=no"]
+ENDLESS: dict[str, Any] = {"max_denoising_steps": 40_000, "confidence_threshold": 1e-30, "stop_ids": ()}
+
+
+@pytest.fixture
+def runtime(mini_engine: Path, ort_library: str) -> Iterator[dgrt.Runtime]:
+    with dgrt.Runtime(mini_engine, threads=2, ort_library=ort_library, max_running=4, max_queued=32) as runtime:
+        yield runtime
+
+
+def same(a: dgrt.GenerateResult, b: dgrt.GenerateResult) -> bool:
+    return (a.text, a.tokens.tolist(), a.finish_reason) == (b.text, b.tokens.tolist(), b.finish_reason)
+
+
+def test_submitted_requests_equal_generate(runtime: dgrt.Runtime) -> None:
+    jobs: list[dict[str, Any]] = [{"seed": seed, "trace": seed == 0, "logprobs": seed == 1} for seed in range(9)]
+    futures = [runtime.submit(PROMPTS[i % 3], **job) for i, job in enumerate(jobs)]
+    for i, (future, job) in enumerate(zip(futures, jobs, strict=True)):
+        result, expected = future.result(), runtime.generate(PROMPTS[i % 3], **job)
+        assert same(result, expected)
+        assert (result.trace is None) == (expected.trace is None) and result.options == expected.options
+        if result.logprobs is not None and expected.logprobs is not None:
+            assert result.logprobs.tolist() == expected.logprobs.tolist()
+        assert (result.stats.denoise_passes, result.stats.row_tokens) == (
+            expected.stats.denoise_passes, expected.stats.row_tokens
+        )  # fmt: skip
+    assert runtime.serving_stats().finished == 9
+
+
+def test_threads_that_generate_share_the_machine_with_submitted_requests(runtime: dgrt.Runtime) -> None:
+    expected = [runtime.generate(prompt, seed=3) for prompt in PROMPTS]
+    found: dict[int, dgrt.GenerateResult] = {}
+    threads = [
+        threading.Thread(target=lambda i=i: found.update({i: runtime.generate(PROMPTS[i % 3], seed=3)}))
+        for i in range(6)
+    ]
+    futures = [runtime.submit(PROMPTS[i % 3], seed=3) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(same(found[i], expected[i % 3]) and same(futures[i].result(), expected[i % 3]) for i in range(6))
+    assert runtime.serving_stats().narrow_passes > 0
+
+
+def test_asyncio_equals_generate(runtime: dgrt.Runtime) -> None:
+    async def run() -> tuple[list[dgrt.GenerateResult], list[dgrt.Event]]:
+        results = await asyncio.gather(*(runtime.generate_async(prompt, seed=5) for prompt in PROMPTS))
+        return results, [event async for event in runtime.stream_async(PROMPTS[0], seed=5)]
+
+    results, events = asyncio.run(run())
+    expected = [runtime.generate(prompt, seed=5) for prompt in PROMPTS]
+    assert all(same(a, b) for a, b in zip(results, expected, strict=True))
+    told = list(runtime.stream(PROMPTS[0], seed=5))
+    assert [(e.kind, e.step, e.text) for e in events] == [(e.kind, e.step, e.text) for e in told]
+
+
+def test_cancelling_a_future_or_a_task_ends_its_request(runtime: dgrt.Runtime) -> None:
+    future = runtime.submit(PROMPTS[0], **ENDLESS)
+    assert future.cancel()
+    with pytest.raises(CancelledError):
+        future.result(timeout=60)
+
+    async def run() -> None:
+        task = asyncio.create_task(runtime.generate_async(PROMPTS[0], **ENDLESS))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        stream = runtime.stream_async(PROMPTS[0], **ENDLESS)
+        async for event in stream:
+            assert event.kind == "draft"
+            break
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(run())
+    runtime.submit(PROMPTS[1]).result(timeout=60)  # a place in the queue is free again
+    while runtime.serving_stats().running:
+        pass
+    assert runtime.serving_stats().cancelled == 3
+
+
+def test_errors_are_those_of_the_request(runtime: dgrt.Runtime) -> None:
+    with pytest.raises(dgrt.InvalidArgument, match="the prompt is empty"):
+        runtime.submit([])
+    with pytest.raises(dgrt.InvalidArgument, match="deadline_s must be above 0"):
+        runtime.submit("x", deadline_s=0)
+    late = runtime.submit(PROMPTS[0], deadline_s=0.05, **ENDLESS)
+    with pytest.raises(dgrt.DeadlineExceeded, match=r"deadline of 50 ms passed after 0 tokens"):
+        late.result(timeout=60)
+    with pytest.raises(TimeoutError):  # as callers of other libraries expect it
+        runtime.generate(PROMPTS[0], deadline_s=0.05, **ENDLESS)
+
+    async def run() -> None:
+        async for _ in runtime.stream_async(PROMPTS[0], drafts=False, deadline_s=0.05, **ENDLESS):
+            raise AssertionError("nothing is committed")
+
+    with pytest.raises(dgrt.DeadlineExceeded):
+        asyncio.run(run())
+
+
+def test_a_full_queue_refuses(mini_engine: Path, ort_library: str) -> None:
+    with dgrt.Runtime(mini_engine, ort_library=ort_library, max_running=1, max_queued=0) as runtime:
+        first = runtime.submit(PROMPTS[0], **ENDLESS)
+        with pytest.raises(dgrt.QueueFull, match=r"expected fewer than 1 requests \(max_running 1, .*\), found 1"):
+            runtime.submit(PROMPTS[1])
+        assert first.cancel()
+    with pytest.raises(dgrt.InvalidArgument, match="max_running must be"):
+        dgrt.Runtime(mini_engine, ort_library=ort_library, max_running=0)
+
+
+def test_a_future_outlives_its_runtime_and_close_cancels(mini_engine: Path, ort_library: str) -> None:
+    future = dgrt.Runtime(mini_engine, ort_library=ort_library).submit(PROMPTS[0])
+    gc.collect()
+    assert future.result(timeout=60).text == '{"name":"Ana Silva","age":34,"active":true}'
+    runtime = dgrt.Runtime(mini_engine, ort_library=ort_library)
+    endless = runtime.submit(PROMPTS[0], **ENDLESS)
+    runtime.close()
+    assert endless.result(timeout=60).finish_reason == "cancelled"
+    with pytest.raises(dgrt.InvalidArgument, match="closed"):
+        runtime.submit(PROMPTS[0])
+
+
+def test_the_interpreter_ends_with_requests_running(mini_engine: Path, ort_library: str) -> None:
+    script = (
+        "import dgrt, sys; rt = dgrt.Runtime(sys.argv[1], ort_library=sys.argv[2])\n"
+        "futures = [rt.submit('x', max_denoising_steps=40000, confidence_threshold=1e-30) for _ in range(4)]\n"
+        "print('bye')"
+    )
+    command = [sys.executable, "-c", script, str(mini_engine), ort_library]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PROCESS_TIMEOUT_S)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "bye\n", "")
