@@ -2,10 +2,10 @@
 
     python benchmarks/long_context.py --out benchmarks/results/long-context.json
 
-For each length a fresh process prefills a random prompt and takes a few denoise steps behind it. KV bytes are compared with
-the formula: 2 x fp32 x (sum of the widths of full layers) per token, and a window's worth in sliding layers. Time per
-prefilled token should grow with the context in full layers only, and so should a denoise step. `--seconds` stops before the
-next length if it would take longer than that.
+For each length a fresh process prefills a random prompt and takes a few denoise steps behind it. KV bytes are compared
+with the formula: 2 x fp32 x (sum of the widths of full layers) per token, and a window's worth in sliding layers. Time
+per prefilled token should grow with the context in full layers only, and so should a denoise step. `--seconds` stops
+before the next length if it would take longer than that.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def measure(engine: Path, length: int, threads: int) -> dict:
 def formula_bytes(info, length: int) -> int:
     """KV bytes of a prompt and the canvas behind it, without rounding to pages.
 
-    A sliding layer holds W - 1 tokens back and what is being written: a chunk of the prompt or the canvas, whichever is more.
+    A sliding layer holds W - 1 tokens and what is being written: a chunk of the prompt or the canvas, if that is more.
     """
     rows_after = max(min(512, length), info.canvas_len)
     total = 0

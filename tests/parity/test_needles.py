@@ -1,7 +1,7 @@
 """One token of a long prompt is another one: the canvas behind it notices, and exactly as transformers does.
 
-The places are those where a runtime loses tokens: first and last, each side of a prefill chunk, each side of the canvas's
-window.
+The places are those where a runtime loses tokens: first and last, each side of a prefill chunk, each side of the
+canvas's window.
 """
 
 from __future__ import annotations
