@@ -6,8 +6,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "common/json_reader.h"
 #include "engine/contract.h"
-#include "engine/json_reader.h"
 #include "engine/package_files.h"
 
 namespace dgrt {
@@ -60,24 +60,6 @@ std::string ReadManifestText(const fs::path& dir) {
   return text.str();
 }
 
-// Bounded depth, so that a hostile file cannot exhaust the stack when the document is destroyed or printed.
-json ParseJson(const std::string& text, const fs::path& path) {
-  constexpr int kMaxDepth = 64;
-  const auto limit_depth = [](int depth, json::parse_event_t, json&) {
-    if (depth > kMaxDepth) throw ContractMismatch("manifest.json: nested more than 64 levels deep");
-    return true;
-  };
-  try {
-    return json::parse(text, limit_depth);
-  } catch (const json::exception& error) {
-    std::string reason = error.what();  // quotes the file, which may be anything
-    for (char& c : reason) {
-      if (c < ' ' || c > '~') c = '?';
-    }
-    throw ContractMismatch(Message(path.string(), ": expected JSON, found an error: ", reason));
-  }
-}
-
 void CheckVersion(const JsonObject& manifest) {
   const std::string format = manifest.String("format");
   if (format != contract::kFormat) {
@@ -93,7 +75,7 @@ void CheckVersion(const JsonObject& manifest) {
 int ReadOperators(const JsonObject& manifest, const std::string& profile) {
   if (profile == contract::kPortableProfile) return 0;
   if (profile != contract::kFusedProfile) {
-    JsonObject::Fail("profile", "\"portable\" or \"fused\"", manifest.At("profile"));
+    JsonObject::Fail(manifest.PathOf("profile"), "\"portable\" or \"fused\"", manifest.At("profile"));
   }
   const int64_t version = manifest.Integer("operators", 1, INT32_MAX);
   if (version > contract::kOperatorsVersion) {
@@ -138,7 +120,7 @@ ModelFacts ReadModel(const JsonObject& model) {
   }
   int64_t kv_bytes_per_token = 0;  // at most 2^12 layers x 2^28 values x 8 bytes
   for (size_t i = 0; i < layers.size(); ++i) {
-    const JsonObject layer(layers[i], Message("model.layers[", i, "]"));
+    const JsonObject layer(layers[i], Message(model.PathOf("layers"), "[", i, "]"));
     facts.layers.push_back(ReadLayer(layer));
     if (facts.num_heads % facts.layers.back().num_kv_heads != 0) {
       JsonObject::Fail(layer.PathOf("num_kv_heads"), Message("a divisor of num_heads = ", facts.num_heads),
@@ -169,7 +151,7 @@ GenerationDefaults ReadGeneration(const JsonObject& generation, const ModelFacts
   const json& stop_ids = generation.Array("stop_ids");
   for (size_t i = 0; i < stop_ids.size(); ++i) {
     defaults.stop_ids.push_back(static_cast<int32_t>(JsonObject::IntegerValue(
-        stop_ids[i], Message("generation.stop_ids[", i, "]"), 0, model.vocab_size - 1)));
+        stop_ids[i], Message(generation.PathOf("stop_ids"), "[", i, "]"), 0, model.vocab_size - 1)));
   }
   return defaults;
 }
@@ -184,12 +166,12 @@ EmbeddingLocation ReadEmbedding(const JsonObject& embedding, const ModelFacts& m
   } else if (dtype == "bfloat16") {
     location.dtype = DType::kBFloat16;
   } else {
-    JsonObject::Fail("embedding.dtype", "\"float32\" or \"bfloat16\"", embedding.At("dtype"));
+    JsonObject::Fail(embedding.PathOf("dtype"), "\"float32\" or \"bfloat16\"", embedding.At("dtype"));
   }
   const int64_t expected = model.vocab_size * model.hidden_size * BytesOf(location.dtype);
   location.bytes = embedding.Integer("bytes", 0, INT64_MAX);
   if (location.bytes != expected) {
-    JsonObject::Fail("embedding.bytes",
+    JsonObject::Fail(embedding.PathOf("bytes"),
                      Message(expected, " (", model.vocab_size, " x ", model.hidden_size, " ", dtype, ")"),
                      embedding.At("bytes"));
   }
@@ -218,8 +200,8 @@ Manifest LoadManifest(const std::string& dir, bool verify_weights) {
   Manifest manifest;
   manifest.dir = real_dir.string();
   manifest.json = ReadManifestText(real_dir);
-  const json document = ParseJson(manifest.json, real_dir / contract::kManifestFile);
-  const JsonObject root(document, "");
+  const json document = ParseJson(manifest.json, (real_dir / contract::kManifestFile).string());
+  const JsonObject root(document, Message(contract::kManifestFile, ": "));
   CheckVersion(root);
 
   const PackageFiles files(real_dir, root);

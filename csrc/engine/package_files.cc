@@ -51,7 +51,7 @@ PackageFiles::PackageFiles(fs::path dir, const JsonObject& manifest) : dir_(std:
   }
   for (const auto& value : manifest.Array("weight_files")) {
     if (!value.is_string() || !entries_.contains(value.get<std::string>())) {
-      JsonObject::Fail("weight_files", "names that `files` lists", value);
+      JsonObject::Fail(manifest.PathOf("weight_files"), "names that `files` lists", value);
     }
     entries_.at(value.get<std::string>()).is_weights = true;
   }

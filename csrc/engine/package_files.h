@@ -6,7 +6,7 @@
 #include <map>
 #include <string>
 
-#include "engine/json_reader.h"
+#include "common/json_reader.h"
 
 namespace dgrt {
 

@@ -145,7 +145,7 @@ TEST(FormatAndVersionAreCheckedFirst) {
   CheckRefused(Message("contract_version: expected ", contract::kContractVersion, ", found 9"),
                [](json& m) { m = {{"format", "dgrt-engine"}, {"contract_version", 9}}; });
   CheckRefused("contract_version: expected an integer", [](json& m) { m["contract_version"] = "1"; });
-  CheckRefused("missing key format", [](json& m) { m.erase("format"); });
+  CheckRefused("format: missing key", [](json& m) { m.erase("format"); });
 }
 
 TEST(EveryKeyIsRequiredAndTyped) {
@@ -170,7 +170,7 @@ TEST(TheProfileSaysWhetherOurOwnOperatorsAreNeeded) {
   CHECK_EQ(package.Load().operators, contract::kOperatorsVersion);
 
   CheckRefused("profile: expected \"portable\" or \"fused\", found \"melted\"", [](json& m) { m["profile"] = "melted"; });
-  CheckRefused("missing key operators", [](json& m) { m["profile"] = "fused"; });
+  CheckRefused("operators: missing key", [](json& m) { m["profile"] = "fused"; });
   const auto fused_with = [](const json& version) {
     return [version](json& m) {
       m["profile"] = "fused";

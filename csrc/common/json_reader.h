@@ -1,5 +1,5 @@
-// Typed, bounded access to the manifest's JSON: every failure names the key, what was expected and what was found.
-// Used by manifest.cc only.
+// JSON of files from outside, typed and bounded: every failure names the file, the key, what was expected and what was
+// found. Used by engine/ for the manifest and by text/ for the tokenizer; nothing else includes the library behind it.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,26 @@
 
 namespace dgrt {
 
-// One JSON object together with its path in the document ("model.layers[3]").
+// Parses `text`; `file` names it in errors. Bounded depth, so that a hostile file cannot exhaust the stack when the
+// document is destroyed or printed.
+inline nlohmann::json ParseJson(const std::string& text, const std::string& file) {
+  constexpr int kMaxDepth = 64;
+  const auto limit_depth = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
+    if (depth > kMaxDepth) throw ContractMismatch(Message(file, ": nested more than ", kMaxDepth, " levels deep"));
+    return true;
+  };
+  try {
+    return nlohmann::json::parse(text, limit_depth);
+  } catch (const nlohmann::json::exception& error) {
+    std::string reason = error.what();  // quotes the file, which may be anything
+    for (char& c : reason) {
+      if (c < ' ' || c > '~') c = '?';
+    }
+    throw ContractMismatch(Message(file, ": expected JSON, found an error: ", reason));
+  }
+}
+
+// One JSON object together with its place: "manifest.json: model.layers[3]"; the whole document is "manifest.json: ".
 class JsonObject {
  public:
   JsonObject(const nlohmann::json& value, std::string path) : value_(value), path_(std::move(path)) {
@@ -22,12 +41,12 @@ class JsonObject {
   const nlohmann::json& raw() const { return value_; }
   bool Has(const char* key) const { return value_.contains(key); }
   std::string PathOf(std::string_view key) const {
-    return path_.empty() ? std::string(key) : Message(path_, ".", key);
+    return Message(path_, path_.ends_with(": ") ? "" : ".", key);
   }
 
   const nlohmann::json& At(const char* key) const {
     const auto found = value_.find(key);
-    if (found == value_.end()) throw ContractMismatch(Message("manifest.json: missing key ", PathOf(key)));
+    if (found == value_.end()) throw ContractMismatch(Message(PathOf(key), ": missing key"));
     return *found;
   }
 
@@ -43,6 +62,12 @@ class JsonObject {
     const auto& value = At(key);
     if (!value.is_string()) Fail(PathOf(key), "a string", value);
     return value.get<std::string>();
+  }
+
+  bool Boolean(const char* key) const {
+    const auto& value = At(key);
+    if (!value.is_boolean()) Fail(PathOf(key), "true or false", value);
+    return value.get<bool>();
   }
 
   int64_t Integer(const char* key, int64_t lowest, int64_t highest) const {
@@ -74,8 +99,8 @@ class JsonObject {
     // ASCII only: cutting the text must not leave half a UTF-8 character.
     std::string text = found.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
     if (text.size() > 80) text = text.substr(0, 77) + "...";
-    throw ContractMismatch(Message("manifest.json: ", path.empty() ? "document" : path, ": expected ", expected,
-                                   ", found ", text));
+    throw ContractMismatch(Message(path, path.ends_with(": ") ? "document" : "", ": expected ", expected, ", found ",
+                                   text));
   }
 
  private:
