@@ -1,5 +1,5 @@
 // Turns "one thread at a time" from a rule into an error: a second concurrent call, or a call from inside the object's
-// own callback, throws instead of corrupting the session. Used by capi/ and python/.
+// own callback, throws instead of corrupting its state. Used by capi/ and python/.
 #pragma once
 
 #include <atomic>
@@ -14,7 +14,7 @@ class ExclusiveUse {
    public:
     explicit Scope(std::atomic<bool>& busy) : busy_(busy) {
       if (busy_.exchange(true, std::memory_order_acquire)) {
-        throw InvalidArgument("the session is in use: by another thread, or by the call whose callback this is");
+        throw InvalidArgument("the handle is in use: by another thread, or by the call whose callback this is");
       }
     }
     ~Scope() { busy_.store(false, std::memory_order_release); }

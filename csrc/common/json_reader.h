@@ -96,11 +96,15 @@ class JsonObject {
   }
 
   [[noreturn]] static void Fail(const std::string& path, std::string_view expected, const nlohmann::json& found) {
+    throw ContractMismatch(Mismatch(path, expected, found));
+  }
+
+  // The text of Fail, for those who throw something else.
+  static std::string Mismatch(const std::string& path, std::string_view expected, const nlohmann::json& found) {
     // ASCII only: cutting the text must not leave half a UTF-8 character.
     std::string text = found.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
     if (text.size() > 80) text = text.substr(0, 77) + "...";
-    throw ContractMismatch(Message(path, path.ends_with(": ") ? "document" : "", ": expected ", expected, ", found ",
-                                   text));
+    return Message(path, path.ends_with(": ") ? "document" : "", ": expected ", expected, ", found ", text);
   }
 
  private:

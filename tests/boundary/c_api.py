@@ -94,7 +94,7 @@ def library_path() -> Path:
 
 def load() -> ctypes.CDLL:
     lib = ctypes.CDLL(str(library_path()))
-    handle, out_ids, out_size = c_void_p, POINTER(Ids), POINTER(c_size_t)
+    handle, out_ids, out_size, out_text = c_void_p, POINTER(Ids), POINTER(c_size_t), POINTER(c_void_p)
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "dgrt_version": (c_char_p, []),
         "dgrt_abi_version": (c_int32, []),
@@ -129,7 +129,20 @@ def load() -> ctypes.CDLL:
         "dgrt_request_logprobs": (c_int32, [handle, POINTER(POINTER(c_float)), out_size]),
         "dgrt_request_stats": (c_int32, [handle, c_void_p]),
         "dgrt_generate": (c_int32, [handle, c_void_p, Ids, c_size_t, c_void_p, c_void_p]),
-    }
+        "dgrt_tokenizer_create": (c_int32, [c_char_p, POINTER(handle)]),
+        "dgrt_tokenizer_destroy": (None, [handle]),
+        "dgrt_tokenizer_encode": (c_int32, [handle, c_char_p, c_size_t, out_ids, out_size]),
+        "dgrt_tokenizer_decode": (c_int32, [handle, Ids, c_size_t, c_int32, out_text, out_size]),
+        "dgrt_detokenizer_create": (c_int32, [handle, c_int32, POINTER(handle)]),
+        "dgrt_detokenizer_destroy": (None, [handle]),
+        "dgrt_detokenizer_push": (c_int32, [handle, Ids, c_size_t, out_text, out_size]),
+        "dgrt_detokenizer_finish": (c_int32, [handle, out_text, out_size]),
+        "dgrt_chat_template_create": (c_int32, [c_char_p, POINTER(handle)]),
+        "dgrt_chat_template_destroy": (None, [handle]),
+        "dgrt_chat_template_format": (
+            c_int32, [handle, POINTER(c_char_p), POINTER(c_char_p), c_size_t, out_text, out_size],
+        ),
+    }  # fmt: skip
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -305,4 +318,66 @@ class Request:
 
     def destroy(self) -> None:
         LIB.dgrt_request_destroy(self.handle)
+
+
+def text_of(function: Any, *arguments: Any) -> str:
+    """Calls a function that returns text."""
+    text, size = c_void_p(), c_size_t()
+    check(function(*arguments, byref(text), byref(size)))
+    return ctypes.string_at(text.value or 0, size.value).decode()
+
+
+class Tokenizer:
+    """A dgrt_tokenizer handle."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.handle = c_void_p()
+        check(LIB.dgrt_tokenizer_create(str(folder).encode(), byref(self.handle)))
+
+    def encode(self, text: str | bytes) -> list[int]:
+        content = text.encode() if isinstance(text, str) else text
+        tokens, count = Ids(), c_size_t()
+        check(LIB.dgrt_tokenizer_encode(self.handle, content, len(content), byref(tokens), byref(count)))
+        return tokens[: count.value]
+
+    def decode(self, tokens: list[int], *, keep_special: bool = False) -> str:
+        return text_of(LIB.dgrt_tokenizer_decode, self.handle, ids(tokens), len(tokens), int(keep_special))
+
+    def destroy(self) -> None:
+        LIB.dgrt_tokenizer_destroy(self.handle)
+        self.handle = c_void_p()
+
+
+class Detokenizer:
+    """A dgrt_detokenizer handle."""
+
+    def __init__(self, tokenizer: Tokenizer, *, keep_special: bool = False) -> None:
+        self.handle = c_void_p()
+        check(LIB.dgrt_detokenizer_create(tokenizer.handle, int(keep_special), byref(self.handle)))
+
+    def push(self, tokens: list[int]) -> str:
+        return text_of(LIB.dgrt_detokenizer_push, self.handle, ids(tokens), len(tokens))
+
+    def finish(self) -> str:
+        return text_of(LIB.dgrt_detokenizer_finish, self.handle)
+
+    def destroy(self) -> None:
+        LIB.dgrt_detokenizer_destroy(self.handle)
+        self.handle = c_void_p()
+
+
+class ChatTemplate:
+    """A dgrt_chat_template handle."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.handle = c_void_p()
+        check(LIB.dgrt_chat_template_create(str(folder).encode(), byref(self.handle)))
+
+    def format(self, messages: list[tuple[str, str]]) -> str:
+        strings = c_char_p * len(messages)
+        roles, contents = (strings(*(message[i].encode() for message in messages)) for i in (0, 1))
+        return text_of(LIB.dgrt_chat_template_format, self.handle, roles, contents, len(messages))
+
+    def destroy(self) -> None:
+        LIB.dgrt_chat_template_destroy(self.handle)
         self.handle = c_void_p()

@@ -14,13 +14,14 @@ NATIVE_EDGES: dict[str, set[str]] = {
     "kernels": {"common"},
     "memory": {"common"},
     "drafting": set(),
+    "text": {"common"},
     "engine": {"common", "kernels"},  # kernels: the operators of the fused profile
-    "runtime": {"common", "drafting", "kernels", "memory", "engine"},
+    "runtime": {"common", "drafting", "kernels", "memory", "engine", "text"},
     "serving": {"common", "runtime"},
     # Siblings over the facade. Only the four shared headers of common, the facade, and (python, for tests of kernels)
     # the kernels' entry points: see FACADE_ONLY.
-    "capi": {"common", "runtime", "serving", "dgrt"},
-    "python": {"common", "runtime", "serving", "kernels", "dgrt"},
+    "capi": {"common", "runtime", "serving", "text", "dgrt"},
+    "python": {"common", "runtime", "serving", "kernels", "text", "dgrt"},
     "samples": {"dgrt"},
     "include": set(),
 }
@@ -28,6 +29,7 @@ NATIVE_EDGES: dict[str, set[str]] = {
 FACADE_ONLY = {
     "runtime": {"runtime.h", "options.h", "stats.h", "sink.h"},
     "kernels": {"kernels.h", "params.h"},
+    "text": {"tokenizer.h", "detokenizer.h", "chat_template.h"},
 }
 # Third-party headers and the only files that may include them.
 THIRD_PARTY = {

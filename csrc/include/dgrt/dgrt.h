@@ -1,5 +1,5 @@
 /*
- * dgrt: C interface of the native runtime (token level). The one installed header.
+ * dgrt: C interface of the native runtime: token ids, and text in and out of them. The one installed header.
  *
  * Rules that hold everywhere:
  *  - Every function that can fail returns a dgrt_status; the text of the failure is dgrt_last_error() of the same thread.
@@ -313,6 +313,52 @@ DGRT_API dgrt_status dgrt_request_stats(dgrt_request* request, dgrt_stats* stats
 DGRT_API dgrt_status dgrt_generate(const dgrt_runtime* runtime, const dgrt_session_options* options,
                                    const int32_t* prompt, size_t num_tokens, const dgrt_callbacks* callbacks,
                                    dgrt_stats* stats) DGRT_MUST_USE;
+
+/* ---- text: needs a package folder and no runtime ---- */
+/* What tokenizer.json says, with the same ids and texts as Hugging Face's `tokenizers`. Any thread, at any time. */
+typedef struct dgrt_tokenizer dgrt_tokenizer;
+/* Turns tokens that arrive in portions into text. One thread at a time; keeps its tokenizer alive. */
+typedef struct dgrt_detokenizer dgrt_detokenizer;
+/* How the model was taught to see a conversation. Any thread, at any time. */
+typedef struct dgrt_chat_template dgrt_chat_template;
+
+/* Whether decoding leaves out tokens such as "<|turn>". */
+enum { DGRT_SPECIAL_TOKENS_SKIP = 0, DGRT_SPECIAL_TOKENS_KEEP = 1 };
+
+/* Reads tokenizer.json in folder `path` (UTF-8). DGRT_UNSUPPORTED: not one of the kinds that csrc/text/README.md lists. */
+DGRT_API dgrt_status dgrt_tokenizer_create(const char* path, dgrt_tokenizer** tokenizer) DGRT_MUST_USE;
+DGRT_API void dgrt_tokenizer_destroy(dgrt_tokenizer* tokenizer);
+/* text: UTF-8, text_size bytes. Special tokens written in it become their ids; none are added, not even bos.
+ * *tokens: borrowed until the next call of this function on this thread. */
+DGRT_API dgrt_status dgrt_tokenizer_encode(const dgrt_tokenizer* tokenizer, const char* text, size_t text_size,
+                                           const int32_t** tokens, size_t* num_tokens) DGRT_MUST_USE;
+/* special_tokens: DGRT_SPECIAL_TOKENS_... Ids that no token has give no text, bytes that are not UTF-8 give U+FFFD.
+ * *text: UTF-8, text_size bytes and a zero behind them; borrowed until the next call of this function or of
+ * dgrt_chat_template_format on this thread. */
+DGRT_API dgrt_status dgrt_tokenizer_decode(const dgrt_tokenizer* tokenizer, const int32_t* tokens, size_t num_tokens,
+                                           int32_t special_tokens, const char** text, size_t* text_size) DGRT_MUST_USE;
+
+DGRT_API dgrt_status dgrt_detokenizer_create(const dgrt_tokenizer* tokenizer, int32_t special_tokens,
+                                             dgrt_detokenizer** detokenizer) DGRT_MUST_USE;
+/* Not while another thread is inside a call on this detokenizer. */
+DGRT_API void dgrt_detokenizer_destroy(dgrt_detokenizer* detokenizer);
+/* *text: what no later token can change (possibly nothing: half a character is held back), borrowed until the next call
+ * on this detokenizer. All pieces and that of ..._finish, joined, are what dgrt_tokenizer_decode says of all tokens. */
+DGRT_API dgrt_status dgrt_detokenizer_push(dgrt_detokenizer* detokenizer, const int32_t* tokens, size_t num_tokens,
+                                           const char** text, size_t* text_size) DGRT_MUST_USE;
+/* What was held back; the next push begins a new text. *text: as above. */
+DGRT_API dgrt_status dgrt_detokenizer_finish(dgrt_detokenizer* detokenizer, const char** text,
+                                             size_t* text_size) DGRT_MUST_USE;
+
+/* Reads chat_template.jinja and tokenizer_config.json in folder `path` (UTF-8). DGRT_UNSUPPORTED: a template other than
+ * that of Gemma's <|turn> form, which is the only one that this library can follow. */
+DGRT_API dgrt_status dgrt_chat_template_create(const char* path, dgrt_chat_template** chat_template) DGRT_MUST_USE;
+DGRT_API void dgrt_chat_template_destroy(dgrt_chat_template* chat_template);
+/* The prompt's text, to be encoded as it is: all turns, then the opening of the model's. roles: "user", "assistant",
+ * "system", ...; both arrays [num_messages] of zero-terminated UTF-8. *text: as that of dgrt_tokenizer_decode. */
+DGRT_API dgrt_status dgrt_chat_template_format(const dgrt_chat_template* chat_template, const char* const* roles,
+                                               const char* const* contents, size_t num_messages, const char** text,
+                                               size_t* text_size) DGRT_MUST_USE;
 
 #ifdef __cplusplus
 } /* extern "C" */
