@@ -93,7 +93,8 @@ dgrt_status dgrt_tokenizer_decode(const dgrt_tokenizer* tokenizer, const int32_t
     RequireNotNull(tokenizer, "tokenizer");
     RequireNotNull(text, "text");
     RequireNotNull(text_size, "text_size");
-    last_text = tokenizer->tokenizer->Decode(TokenSpan(tokens, num_tokens, "tokens"), ReadSpecialTokens(special_tokens));
+    const auto ids = TokenSpan(tokens, num_tokens, "tokens");
+    last_text = tokenizer->tokenizer->Decode(ids, ReadSpecialTokens(special_tokens));
     WriteText(last_text, text, text_size);
   });
 }

@@ -1,5 +1,5 @@
-// Tokens that are found in a text before anything else is done to it, such as "<|turn>": splits a text at them. Called by
-// tokenizer.cc, once for the tokens to find in the text as given and once for those to find in normalized text.
+// Tokens that are found in a text before anything else is done to it, such as "<|turn>": splits a text at them. Called
+// by tokenizer.cc, once for the tokens to find in the text as given and once for those to find in normalized text.
 #pragma once
 
 #include <array>

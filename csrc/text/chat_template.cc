@@ -51,8 +51,8 @@ ChatTemplate ChatTemplate::Load(const std::string& folder) {
   }
   if (!source) throw InvalidArgument(Message(folder, ": expected a chat template, found none; encode plain text"));
   if (*source != kTurnTemplate) {
-    throw Unsupported(Message(folder, ": chat template: expected the one of <|turn> and <turn|> that dgrt's bundled model "
-                              "has (", kTurnTemplate.size(), " bytes), found another (", source->size(),
+    throw Unsupported(Message(folder, ": chat template: expected the <|turn> form of dgrt's bundled model (",
+                              kTurnTemplate.size(), " bytes), found another (", source->size(),
                               " bytes); render it outside and encode the text"));
   }
   return ChatTemplate(NamedToken(config, "bos_token"));

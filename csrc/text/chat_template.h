@@ -1,10 +1,11 @@
-// Chat: messages to the text of Gemma's turns. There is no Jinja here: a package's template is compared with the one that
-// this file knows, and any other is refused, so that no prompt is ever formatted in a way the model did not learn.
+// Chat: messages to the text of Gemma's turns. There is no Jinja here: a package's template is compared with the one
+// that chat_template.cc knows, and any other is refused, so that no prompt has a form that the model did not learn.
 #pragma once
 
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace dgrt {
 

@@ -1,5 +1,5 @@
-// Implementation of detokenizer.h. The two ways to handle bytes that are not UTF-8 are those of Hugging Face's decoders:
-// ByteLevel replaces each broken sequence, ByteFallback every byte of a run that is broken anywhere.
+// Implementation of detokenizer.h. The two ways to handle bytes that are not UTF-8 are those of Hugging Face's
+// decoders: ByteLevel replaces each broken sequence, ByteFallback every byte of a run that is broken anywhere.
 #include "text/detokenizer.h"
 
 #include <optional>

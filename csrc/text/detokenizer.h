@@ -1,5 +1,5 @@
-// Token ids that arrive in portions to text. Tokenizer::Decode is one portion; hosts that show text while it is made use
-// it through capi/. One thread at a time.
+// Token ids that arrive in portions to text. Tokenizer::Decode is one portion; hosts that show text while it is made
+// use it through capi/. One thread at a time.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Text to token ids and back, as Hugging Face's `tokenizers` does it with the same tokenizer.json: encode without adding
-// tokens, decode. Used by hosts through capi/. Immutable once loaded: any thread.
+// Text to token ids and back, as Hugging Face's `tokenizers` does it with the same tokenizer.json: encode without
+// adding tokens, decode. Used by hosts through capi/. Immutable once loaded: any thread.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,8 @@ class Tokenizer {
   // InvalidArgument, naming the offset, if `text` is not UTF-8.
   std::vector<int32_t> Encode(std::string_view text) const;
 
-  // Ids that no token has give no text; throws InvalidArgument for negative ones. Bytes that are not UTF-8 become U+FFFD.
+  // Ids that no token has give no text; throws InvalidArgument for negative ones. Bytes that are not UTF-8 become
+  // U+FFFD.
   std::string Decode(std::span<const int32_t> ids, SpecialTokens special_tokens) const;
 
   int32_t size() const { return facts_.vocabulary.size() + static_cast<int32_t>(behind_vocabulary_.size()); }

@@ -211,9 +211,9 @@ void ReadNormalizer(const JsonObject& root, TokenizerFacts* facts) {
 // A split at what the normalizer leaves none of.
 bool SplitsNothing(const JsonObject& split, const Replacement& normalizer) {
   const json& pattern = split.Object("pattern").raw();
-  return pattern.contains("String") && pattern.at("String") == json(normalizer.pattern) && !normalizer.pattern.empty() &&
-         normalizer.Apply(normalizer.pattern).find(normalizer.pattern) == std::string::npos &&
-         normalizer.pattern.size() == 1 && !OptionalFlag(split, "invert", false);
+  return pattern.contains("String") && pattern.at("String") == json(normalizer.pattern) &&
+         normalizer.pattern.size() == 1 && normalizer.content.find(normalizer.pattern) == std::string::npos &&
+         !OptionalFlag(split, "invert", false);
 }
 
 void ReadPreTokenizer(const JsonObject& root, TokenizerFacts* facts) {

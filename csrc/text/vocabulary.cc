@@ -13,23 +13,24 @@ constexpr uint32_t kUnset = UINT32_MAX;
 }  // namespace
 
 Vocabulary::Vocabulary(StringList tokens, const std::vector<int64_t>& ids) : tokens_(std::move(tokens)) {
+  constexpr char kWhere[] = "tokenizer.json: model.vocab: ";
   const size_t count = ids.size();
   DGRT_CHECK(count == tokens_.size());
   if (count > static_cast<size_t>(kMaxTokens)) {
-    throw ContractMismatch(Message("tokenizer.json: model.vocab: expected at most ", kMaxTokens, " tokens, found ", count));
+    throw ContractMismatch(Message(kWhere, "expected at most ", kMaxTokens, " tokens, found ", count));
   }
   index_of_id_.assign(count, kUnset);
   slots_.assign(std::bit_ceil(2 * count + 1), kNone);
   for (size_t i = 0; i < count; ++i) {
     const std::string_view token = tokens_[i];
     if (ids[i] < 0 || ids[i] >= static_cast<int64_t>(count) || index_of_id_[static_cast<size_t>(ids[i])] != kUnset) {
-      throw ContractMismatch(Message("tokenizer.json: model.vocab: expected ids 0 to ", count - 1, ", each once, found ", ids[i],
-                                     " for token '", token, "'"));
+      throw ContractMismatch(Message(kWhere, "expected ids 0 to ", count - 1, ", each once, found ", ids[i],
+                                     " for '", token, "'"));
     }
     index_of_id_[static_cast<size_t>(ids[i])] = static_cast<uint32_t>(i);
     int32_t& slot = slots_[SlotOf(token)];
     if (slot != kNone) {
-      throw ContractMismatch(Message("tokenizer.json: model.vocab: expected each token once, found '", token, "' twice"));
+      throw ContractMismatch(Message(kWhere, "expected each token once, found '", token, "' twice"));
     }
     slot = static_cast<int32_t>(ids[i]);
   }

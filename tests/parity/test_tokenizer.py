@@ -35,7 +35,8 @@ def gemma_like(text: list[str], *, byte_tokens: list[str] = BYTE_TOKENS, fuse_un
     raw = Reference(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=fuse_unk))
     raw.normalizer = normalizers.Replace(" ", "▁")
     # Trained with pieces of up to four words, so that merges cross spaces as Gemma's runs of white space do.
-    pieces = [" ".join(words[i : i + 4]) for words in (line.split(" ") for line in text) for i in range(0, len(words), 4)]
+    lines = [line.split(" ") for line in text]
+    pieces = [" ".join(words[i : i + 4]) for words in lines for i in range(0, len(words), 4)]
     raw.train_from_iterator(
         [*pieces, *("x" + " " * n for n in range(2, 20))],
         trainers.BpeTrainer(vocab_size=2000, special_tokens=[*SPECIAL, *byte_tokens], show_progress=False),
@@ -55,9 +56,10 @@ def with_awkward_tokens(raw: Reference) -> Reference:
         AddedToken("<both>", lstrip=True, rstrip=True), AddedToken("<normal>", normalized=True),
     ])  # fmt: skip
     raw.add_tokens([
-        AddedToken("\n\n", normalized=False), AddedToken("\n\n\n", normalized=False), AddedToken("▁▁", normalized=False),
-        AddedToken("<right> <left>", normalized=False), AddedToken("<righ", normalized=False),
-        AddedToken("a b", normalized=True), AddedToken("b▁c", normalized=True), AddedToken("é", normalized=False),
+        AddedToken("\n\n", normalized=False), AddedToken("\n\n\n", normalized=False),
+        AddedToken("▁▁", normalized=False), AddedToken("<right> <left>", normalized=False),
+        AddedToken("<righ", normalized=False), AddedToken("é", normalized=False),
+        AddedToken("a b", normalized=True), AddedToken("b▁c", normalized=True),
         AddedToken("  ", lstrip=True, normalized=True),
     ])  # fmt: skip
     return raw
@@ -82,8 +84,8 @@ def rivals() -> Reference:
     """Several ways to the same token: the queue then holds entries whose pair has changed under them."""
     vocab = {name: i for i, name in enumerate(["a", "b", "ab", "ba", "aa", "aba", "bb", "abab", "aab", "abb"])}
     merges = [
-        ("b", "b"), ("a", "ba"), ("ab", "a"), ("a", "b"), ("aa", "b"), ("b", "a"), ("ab", "ab"), ("a", "a"), ("a", "ab"),
-        ("ab", "b"), ("a", "bb"), ("aba", "b"), ("a", "b"),
+        ("b", "b"), ("a", "ba"), ("ab", "a"), ("a", "b"), ("aa", "b"), ("b", "a"), ("ab", "ab"), ("a", "a"),
+        ("a", "ab"), ("ab", "b"), ("a", "bb"), ("aba", "b"), ("a", "b"),
     ]  # fmt: skip
     raw = Reference(models.BPE(vocab=vocab, merges=merges))
     raw.decoder = decoders.ByteLevel()
@@ -137,7 +139,7 @@ def random_text(rng: random.Random) -> str:
     parts: list[Callable[[], str]] = [
         lambda: rng.choice([*SPECIAL, "<left>", "<right>", "<both>", "<normal>", "<righ", "<0x41>", "<right> <left>"]),
         lambda: rng.choice(" \t\n\u00a0\u2003\u3000\u200b▁") * rng.randint(1, 7),
-        lambda: rng.choice(["the", "canvas", "token", "Grüße", "é", "a b", "b c", "abab", "aabba", "日本語", "<", "|>"]),
+        lambda: rng.choice(["the", "canvas", "token", "Grüße", "é", "a b", "b c", "abab", "aabba", "日本語", "<|"]),
         lambda: "".join(chr(rng.randrange(0x20, 0x250)) for _ in range(rng.randint(1, 6))),
         lambda: "".join(rng.choice("ab") for _ in range(rng.randint(1, 12))),
         lambda: chr(rng.choice([*range(0x80), *range(0xE000, 0x11000), *range(0x1F000, 0x1FB00)])),
@@ -228,7 +230,7 @@ def test_chat_turns_are_those_of_the_jinja_template(mini_checkpoint: Path) -> No
     jinja = ChatTemplate.from_folder(mini_checkpoint, listed, tokenizer)
     assert jinja is not None
     native = c_api.ChatTemplate(mini_checkpoint)
-    turns = [("system", "Be brief."), ("user", " Grüße {{ x }}\n"), ("assistant", ""), ("user", "<turn|>"), ("tool", "1")]
+    turns = [("system", "Be brief."), ("user", " Grüße {{ x }}\n"), ("assistant", ""), ("user", "<turn|>")]
     for count in range(1, len(turns) + 1):
         messages = [{"role": role, "content": content} for role, content in turns[:count]]
         assert native.format(turns[:count]) == jinja.render(messages)
