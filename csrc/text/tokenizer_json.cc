@@ -332,7 +332,7 @@ TokenizerFacts ReadTokenizerJson(const std::string& text) {
   if (!file.has_vocab) model.Object("vocab");
   if (!file.has_merges) model.Array("merges");
 
-  TokenizerFacts facts{Vocabulary(std::move(file.vocab), file.ids)};
+  TokenizerFacts facts{Vocabulary(file.vocab, file.ids)};
   facts.merges = std::move(file.merges);
   ReadModelOptions(model, &facts);
   ReadAddedTokens(root, &facts);

@@ -15,20 +15,26 @@ class Vocabulary {
   static constexpr int64_t kMaxTokens = 1 << 24;
 
   // tokens[i] has ids[i]. Throws ContractMismatch unless the ids are 0 to n - 1, each once, and no token occurs twice.
-  Vocabulary(StringList tokens, const std::vector<int64_t>& ids);
+  Vocabulary(const StringList& tokens, const std::vector<int64_t>& ids);
 
-  int32_t size() const { return static_cast<int32_t>(index_of_id_.size()); }
-  std::string_view Token(int32_t id) const { return tokens_[index_of_id_[static_cast<size_t>(id)]]; }
+  int32_t size() const { return static_cast<int32_t>(tokens_.size()); }
+  std::string_view Token(int32_t id) const { return tokens_[static_cast<size_t>(id)]; }
   // kNone if there is no such token.
   int32_t Find(std::string_view token) const;
 
  private:
-  // Where `token` is in slots_, or the free place where it belongs.
-  size_t SlotOf(std::string_view token) const;
+  // The hash is there to pass most other tokens without a look at their text, which would be a cache miss each.
+  struct Slot {
+    uint32_t hash = 0;
+    int32_t id = kNone;  // kNone: free
+  };
 
-  StringList tokens_;                  // in the order of the file
-  std::vector<uint32_t> index_of_id_;  // into tokens_
-  std::vector<int32_t> slots_;         // hash table of ids, kNone: free; at most half of it is used
+  static uint64_t Hash(std::string_view token);
+  // Where `token` is in slots_, or the free place where it belongs.
+  size_t SlotOf(std::string_view token, uint64_t hash) const;
+
+  StringList tokens_;        // by id
+  std::vector<Slot> slots_;  // hash table; at most half of it is used
 };
 
 }  // namespace dgrt

@@ -1,5 +1,5 @@
-// tokenizer.json from outside: the good case, and one test per kind of damage and of tokenizer that is refused. What the
-// facts mean for texts is in tokenizer_test.cc and tests/parity/test_tokenizer.py.
+// tokenizer.json from outside: the good case, and one test per kind of damage and of tokenizer that is refused. What
+// the facts mean for texts is in tokenizer_test.cc and tests/parity/test_tokenizer.py.
 #include "text/tokenizer_json.h"
 
 #include <functional>
@@ -160,7 +160,8 @@ TEST(TokenizersOfOtherKindsAreRefusedByName) {
   CheckRefused<Unsupported>("model.end_of_word_suffix", [](json& f) { f["model"]["end_of_word_suffix"] = "</w>"; });
   CheckRefused<Unsupported>("model.continuing_subword_prefix",
                             [](json& f) { f["model"]["continuing_subword_prefix"] = "##"; });
-  CheckRefused<Unsupported>("normalizer: expected null or \"Replace\"", [](json& f) { f["normalizer"] = {{"type", "NFC"}}; });
+  CheckRefused<Unsupported>("normalizer: expected null or \"Replace\"",
+                            [](json& f) { f["normalizer"] = {{"type", "NFC"}}; });
   CheckRefused<Unsupported>("normalizer.pattern: expected a \"String\"",
                             [](json& f) { f["normalizer"]["pattern"] = {{"Regex", " +"}}; });
   CheckRefused<Unsupported>("normalizer.pattern", [](json& f) { f["normalizer"]["pattern"]["String"] = ""; });
