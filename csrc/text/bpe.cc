@@ -6,7 +6,7 @@
 #include <functional>
 #include <queue>
 #include <string>
-#include <tuple>
+#include <utility>
 
 #include "common/check.h"
 #include "text/utf8.h"
@@ -37,15 +37,9 @@ std::vector<int32_t> FindByteTokens(const Vocabulary& vocabulary) {
   return ids;
 }
 
-// Two neighbours that merge. It may be stale when its turn comes: their symbols may have merged with others.
-struct Candidate {
-  int32_t rank;
-  int32_t position;  // of the left one
-  int32_t id;        // of the merged token
-  bool operator>(const Candidate& other) const {
-    return std::tie(rank, position) > std::tie(other.rank, other.position);
-  }
-};
+// Two neighbours that merge, by the rank of their merge and the position of the left one: the order of the pairs is that
+// of the merges. A candidate is stale if one of the two has merged with another symbol before its turn comes.
+using Candidate = std::pair<int32_t, int32_t>;
 
 }  // namespace
 
@@ -136,24 +130,23 @@ void Bpe::MergeAll(std::vector<Symbol>* symbols) const {
   const auto offer = [&](int32_t left) {
     if (left < 0 || at(left).next < 0) return;
     const Merge* merge = FindMerge(at(left).id, at(at(left).next).id);
-    if (merge != nullptr) queue.push({merge->rank, left, merge->id});
+    if (merge != nullptr) queue.emplace(merge->rank, left);
   };
   for (int32_t i = 0; i < static_cast<int32_t>(symbols->size()); ++i) offer(i);
   while (!queue.empty()) {
-    const Candidate best = queue.top();
+    const auto [rank, position] = queue.top();
     queue.pop();
-    Symbol& left = at(best.position);
+    Symbol& left = at(position);
     if (left.id == kMerged || left.next < 0) continue;
     Symbol& right = at(left.next);
     const Merge* merge = FindMerge(left.id, right.id);
-    // Stale unless these two still give the same token; its rank may have changed with them, as with Hugging Face.
-    if (merge == nullptr || merge->id != best.id) continue;
-    left.id = best.id;
+    if (merge == nullptr || merge->rank != rank) continue;  // stale
+    left.id = merge->id;
     left.next = right.next;
     right.id = kMerged;
-    if (left.next >= 0) at(left.next).previous = best.position;
+    if (left.next >= 0) at(left.next).previous = position;
     offer(left.previous);
-    offer(best.position);
+    offer(position);
   }
 }
 

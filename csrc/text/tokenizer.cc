@@ -42,16 +42,12 @@ Tokenizer::Tokenizer(TokenizerFacts facts)
     if (token.id >= facts_.vocabulary.size()) behind_vocabulary_.push_back(token.content);
   }
   special_.resize(static_cast<size_t>(size()));
-  // Where two are found by the same pattern, special tokens come first, then the order of the file.
-  for (const bool special : {true, false}) {
-    for (const AddedToken& token : facts_.added) {
-      if (token.special != special) continue;
-      special_[static_cast<size_t>(token.id)] = special;
-      if (token.normalized) {
-        in_normalized_text_.Add(facts_.normalizer.Apply(token.content), token);
-      } else {
-        in_text_.Add(token.content, token);
-      }
+  for (const AddedToken& token : facts_.added) {
+    special_[static_cast<size_t>(token.id)] = token.special;
+    if (token.normalized) {
+      in_normalized_text_.Add(facts_.normalizer.Apply(token.content), token);
+    } else {
+      in_text_.Add(token.content, token);
     }
   }
 }

@@ -21,6 +21,7 @@ from dgrt.messages import ChatTemplate
 from dgrt.tokenizer import Tokenizer as PythonTokenizer
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"]
+NEARLY_BYTE_TOKENS = ["<0x+9>", "<0xc3>", "<0x9>", "<0xG0>", "<0x-1>"]  # the first two count as bytes
 BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
 ROUNDS = 100  # random texts and id sequences per kind, ten times as many where they are cheap
 
@@ -61,6 +62,7 @@ def with_awkward_tokens(raw: Reference) -> Reference:
         AddedToken("<righ", normalized=False), AddedToken("é", normalized=False),
         AddedToken("a b", normalized=True), AddedToken("b▁c", normalized=True),
         AddedToken("  ", lstrip=True, normalized=True),
+        *(AddedToken(name, normalized=False) for name in NEARLY_BYTE_TOKENS),
     ])  # fmt: skip
     return raw
 
@@ -178,7 +180,8 @@ def test_empty_and_long_texts(pair: Pair, repository: Path) -> None:
 
 def random_ids(rng: random.Random, pair: Pair) -> list[int]:
     size: int = pair.reference.get_vocab_size()
-    byte_ids = [id for name in BYTE_TOKENS if (id := pair.reference.token_to_id(name)) is not None] or [0]
+    named = [pair.reference.token_to_id(name) for name in [*BYTE_TOKENS, *NEARLY_BYTE_TOKENS]]
+    byte_ids = [token for token in named if token is not None] or [0]
     parts: list[Callable[[], list[int]]] = [
         lambda: [rng.randrange(size) for _ in range(rng.randint(1, 5))],
         lambda: [rng.choice(byte_ids) for _ in range(rng.randint(1, 5))],
