@@ -1,11 +1,11 @@
-// Implementation of tokenizer_json.h. Vocabulary and merges are most of the file (a million strings for Gemma) and go
-// straight into compact lists; the rest becomes an ordinary JSON document.
+// Implementation of tokenizer_json.h: one function per part of the file, which reads it or refuses it.
 #include "text/tokenizer_json.h"
 
 #include <unordered_set>
 #include <utility>
 
 #include "common/json_reader.h"
+#include "text/tokenizer_document.h"
 
 namespace dgrt {
 namespace {
@@ -13,171 +13,6 @@ namespace {
 using nlohmann::json;
 
 constexpr char kFile[] = "tokenizer.json: ";
-constexpr size_t kMaxTokenBytes = 4096;  // far above any token; keeps error texts and searches short
-constexpr size_t kMaxDepth = 64;
-
-// Receives the parser's events.
-class TokenizerFile {
- public:
-  json document;  // without model.vocab and model.merges
-  StringList vocab;
-  std::vector<int64_t> ids;
-  StringList merges;
-  bool has_vocab = false, has_merges = false;
-
-  bool null() { return Value(nullptr); }
-  bool boolean(bool value) { return Value(value); }
-  bool number_integer(int64_t value) { return Value(value); }
-  bool number_unsigned(uint64_t value) {
-    if (part_ != Part::kVocab) return Value(value);
-    if (value > static_cast<uint64_t>(Vocabulary::kMaxTokens)) return Value(value);
-    vocab.Add(token_);
-    ids.push_back(static_cast<int64_t>(value));
-    return true;
-  }
-  bool number_float(double value, const std::string&) { return Value(value); }
-  bool string(std::string& value) {
-    if (part_ == Part::kMerges) {
-      AddMergeLine(value);
-    } else if (part_ == Part::kMerge) {
-      AddMergePart(value);
-    } else {
-      Value(std::move(value));
-    }
-    return true;
-  }
-  bool binary(std::vector<uint8_t>&) { return false; }  // does not occur in JSON text
-
-  bool start_object(size_t) {
-    if (part_ == Part::kDocument && IsModelKey("vocab")) {
-      part_ = Part::kVocab;
-      has_vocab = true;
-      return true;
-    }
-    return Open(json::object());
-  }
-  bool key(std::string& name) {
-    if (part_ == Part::kVocab) {
-      CheckSize(name, "model.vocab");
-      token_ = name;
-    } else {
-      open_.back().key = name;
-    }
-    return true;
-  }
-  bool end_object() { return Close(); }
-
-  bool start_array(size_t) {
-    if (part_ == Part::kMerges) {
-      part_ = Part::kMerge;
-      merge_parts_ = 0;
-      return true;
-    }
-    if (part_ == Part::kDocument && IsModelKey("merges")) {
-      part_ = Part::kMerges;
-      has_merges = true;
-      return true;
-    }
-    return Open(json::array());
-  }
-  bool end_array() {
-    if (part_ == Part::kMerge) {
-      if (merge_parts_ != 2) FailMerge(Message(merge_parts_, " strings"));
-      part_ = Part::kMerges;
-      return true;
-    }
-    return Close();
-  }
-
-  bool parse_error(size_t position, const std::string&, const json::exception&) {
-    throw ContractMismatch(Message(kFile, "expected JSON, found an error at byte ", position));
-  }
-
- private:
-  enum class Part { kDocument, kVocab, kMerges, kMerge };
-
-  struct Level {
-    json* container;
-    std::string key;  // the one being read
-  };
-
-  bool IsModelKey(const char* name) const {
-    return open_.size() == 2 && open_[0].key == "model" && open_[1].container->is_object() && open_[1].key == name;
-  }
-
-  json* Add(json value) {
-    if (open_.empty()) {
-      document = std::move(value);
-      return &document;
-    }
-    const Level& level = open_.back();
-    if (level.container->is_array()) {
-      level.container->push_back(std::move(value));
-      return &level.container->back();
-    }
-    json& place = (*level.container)[level.key];
-    place = std::move(value);
-    return &place;
-  }
-
-  bool Value(json value) {
-    if (part_ == Part::kVocab) {
-      JsonObject::Fail(Message(kFile, "model.vocab"), Message("an id from 0 to ", Vocabulary::kMaxTokens), value);
-    }
-    if (part_ != Part::kDocument) FailMerge("another value");
-    Add(std::move(value));
-    return true;
-  }
-
-  bool Open(json container) {
-    if (part_ != Part::kDocument) return Value(std::move(container));
-    if (open_.size() == kMaxDepth) {
-      throw ContractMismatch(Message(kFile, "nested more than ", kMaxDepth, " levels deep"));
-    }
-    open_.push_back({Add(std::move(container)), ""});
-    return true;
-  }
-
-  bool Close() {
-    if (part_ != Part::kDocument) {
-      part_ = Part::kDocument;
-    } else {
-      open_.pop_back();
-    }
-    return true;
-  }
-
-  static void CheckSize(std::string_view text, const char* where) {
-    if (text.size() <= kMaxTokenBytes) return;
-    throw ContractMismatch(Message(kFile, where, ": expected tokens of at most ", kMaxTokenBytes, " bytes, found ",
-                                   text.size()));
-  }
-
-  // The older spelling: "left right".
-  void AddMergeLine(std::string_view line) {
-    const size_t space = line.find(' ');
-    if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
-      FailMerge("a string without exactly one space");
-    }
-    AddMergePart(line.substr(0, space));
-    AddMergePart(line.substr(space + 1));
-  }
-
-  void AddMergePart(std::string_view part) {
-    CheckSize(part, "model.merges");
-    merges.Add(part);
-    ++merge_parts_;
-  }
-
-  [[noreturn]] void FailMerge(std::string_view found) const {
-    throw ContractMismatch(Message(kFile, "model.merges[", merges.size() / 2, "]: expected two tokens, found ", found));
-  }
-
-  Part part_ = Part::kDocument;
-  std::vector<Level> open_;
-  std::string token_;    // the key being read in kVocab
-  int merge_parts_ = 0;  // strings of the pair being read in kMerge
-};
 
 [[noreturn]] void Refuse(const std::string& path, std::string_view expected, const json& found) {
   throw Unsupported(JsonObject::Mismatch(path, expected, found));
@@ -321,19 +156,18 @@ std::string Replacement::Apply(std::string_view text) const {
 }
 
 TokenizerFacts ReadTokenizerJson(const std::string& text) {
-  TokenizerFile file;
-  json::sax_parse(text, &file);
-  const JsonObject root(file.document, kFile);
+  TokenizerDocument document = ParseTokenizerDocument(text);
+  const JsonObject root(document.rest, kFile);
   const JsonObject model = root.Object("model");
   // Older files do not name the type of a BPE model.
   if (const json type = Optional(model, "type"); !type.is_null() && type != json("BPE")) {
     Refuse(model.PathOf("type"), "\"BPE\"", type);
   }
-  if (!file.has_vocab) model.Object("vocab");
-  if (!file.has_merges) model.Array("merges");
+  if (!document.has_vocab) model.Object("vocab");
+  if (!document.has_merges) model.Array("merges");
 
-  TokenizerFacts facts{Vocabulary(file.vocab, file.ids)};
-  facts.merges = std::move(file.merges);
+  TokenizerFacts facts{Vocabulary(document.vocab, document.ids)};
+  facts.merges = std::move(document.merges);
   ReadModelOptions(model, &facts);
   ReadAddedTokens(root, &facts);
   ReadNormalizer(root, &facts);

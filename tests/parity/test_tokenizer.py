@@ -111,6 +111,7 @@ KINDS: dict[str, Callable[[list[str]], Reference]] = {
 class Pair:
     """A native tokenizer and its oracle."""
 
+    kind: str
     native: c_api.Tokenizer
     reference: Reference
 
@@ -128,7 +129,7 @@ def pair(
         folder = tmp_path_factory.mktemp("tokenizer")
         KINDS[request.param](training_text(repository)).save(str(folder / "tokenizer.json"))
     native = c_api.Tokenizer(folder)
-    yield Pair(native, Reference.from_file(str(folder / "tokenizer.json")))
+    yield Pair(request.param, native, Reference.from_file(str(folder / "tokenizer.json")))
     native.destroy()
 
 
@@ -152,6 +153,8 @@ def random_text(rng: random.Random) -> str:
 
 def test_every_code_point_gets_the_same_ids(pair: Pair) -> None:
     points = [point for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    if pair.kind not in {"mini", "gemma", "byte level"}:  # the others are variants of these three
+        points = random.Random(4).sample(points, len(points) // 8)
     for begin in range(0, len(points), 4096):
         check_encoding(pair, "".join(map(chr, points[begin : begin + 4096])))
 
