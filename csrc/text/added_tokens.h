@@ -27,8 +27,8 @@ class AddedTokenFinder {
   // A piece of the text and the id of the added token that it is, or kText.
   using Emit = std::function<void(std::string_view piece, int32_t id)>;
 
-  // Finds `pattern` as `token`. Of two tokens that are the same once they are normalized, the first counts; Hugging Face
-  // takes either, from one run to the next.
+  // Finds `pattern` as `token`. Of two tokens that are the same once they are normalized, the first counts; Hugging
+  // Face takes either, from one run to the next.
   void Add(std::string_view pattern, const AddedToken& token);
 
   // Emits the pieces of `text` (valid UTF-8) in order. The leftmost token is found first, of several the longest.

@@ -37,8 +37,9 @@ std::vector<int32_t> FindByteTokens(const Vocabulary& vocabulary) {
   return ids;
 }
 
-// Two neighbours that merge, by the rank of their merge and the position of the left one: the order of the pairs is that
-// of the merges. A candidate is stale if one of the two has merged with another symbol before its turn comes.
+// Two neighbours that merge, as the rank of their merge and the position of the left one: sorted like that, they are in
+// the order of merging. A candidate is stale if one of the two has merged with another symbol before its turn comes;
+// then the pair at its place gives a longer token, so that its rank differs.
 using Candidate = std::pair<int32_t, int32_t>;
 
 }  // namespace

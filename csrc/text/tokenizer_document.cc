@@ -163,7 +163,8 @@ class Events {
   }
 
   [[noreturn]] void FailMerge(std::string_view found) const {
-    throw ContractMismatch(Message(kFile, "model.merges[", result_.merges.size() / 2, "]: expected two tokens, found ", found));
+    throw ContractMismatch(Message(kFile, "model.merges[", result_.merges.size() / 2, "]: expected two tokens, found ",
+                                   found));
   }
 
   TokenizerDocument& result_;

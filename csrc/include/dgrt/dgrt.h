@@ -325,7 +325,7 @@ typedef struct dgrt_chat_template dgrt_chat_template;
 /* Whether decoding leaves out tokens such as "<|turn>". */
 enum { DGRT_SPECIAL_TOKENS_SKIP = 0, DGRT_SPECIAL_TOKENS_KEEP = 1 };
 
-/* Reads tokenizer.json in folder `path` (UTF-8). DGRT_UNSUPPORTED: not one of the kinds that csrc/text/README.md lists. */
+/* Reads tokenizer.json in folder `path` (UTF-8). DGRT_UNSUPPORTED: none of the kinds that csrc/text/README.md lists. */
 DGRT_API dgrt_status dgrt_tokenizer_create(const char* path, dgrt_tokenizer** tokenizer) DGRT_MUST_USE;
 DGRT_API void dgrt_tokenizer_destroy(dgrt_tokenizer* tokenizer);
 /* text: UTF-8, text_size bytes. Special tokens written in it become their ids; none are added, not even bos.
