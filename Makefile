@@ -108,9 +108,11 @@ bench: $(ENGINE)/manifest.json
 install-check: test-cpp
 	rm -rf build/install build/outside
 	$(IN_VENV) cmake --install build/cpu-release --prefix build/install
-	$(IN_VENV) cmake -S csrc/samples -B build/outside -G Ninja -DCMAKE_PREFIX_PATH=$(CURDIR)/build/install
+	$(IN_VENV) cmake -S csrc/samples -B build/outside -G Ninja -DCMAKE_PREFIX_PATH=$(CURDIR)/build/install \
+	  -DDGRT_JSON_INCLUDE=$$($(BIN)/python -c "import nlohmann_json; print(*nlohmann_json.__path__)")/include
 	$(IN_VENV) cmake --build build/outside
 	build/outside/inline_editor 2>&1 | grep -q usage
+	build/outside/json_server 2>&1 | grep -q usage
 	if command -v pkg-config; then $(BY_PKG_CONFIG); else echo "no pkg-config: its file is not checked"; fi
 
 wheel-check: $(ENGINE)/manifest.json

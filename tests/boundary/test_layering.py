@@ -37,7 +37,7 @@ THIRD_PARTY = {
         "ort_contract.cc", "ort_contract.h", "ort_engine.cc", "ort_error.h", "ort_executor.h", "ort_library.cc",
         "ort_operators.cc", "ort_operators.h",
     },
-    r"nlohmann/": {"json_reader.h"},
+    r"nlohmann/": {"json_reader.h", "json_server.cc"},
     r"pybind11/": {"folder python"},
     r"Python\.h": set(),
     r"cuda|cublas|cutlass": set(),
