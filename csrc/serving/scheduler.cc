@@ -36,32 +36,37 @@ void Collect(const Session& session, RequestResult& result) {
 
 }  // namespace
 
+std::unique_lock<std::mutex> Monitor::Lock() {
+  if (!home.IsHere()) throw InvalidArgument("the scheduler was opened before fork(): open it in the child process instead");
+  return std::unique_lock(mutex);
+}
+
 // --- Request ---
 
 void Request::Cancel() {
-  const std::lock_guard lock(monitor_->mutex);
+  const auto lock = monitor_->Lock();
   is_cancelled_ = true;
   if (session_ != nullptr) session_->Cancel();
   monitor_->changed.notify_all();
 }
 
 bool Request::is_done() const {
-  const std::lock_guard lock(monitor_->mutex);
+  const auto lock = monitor_->Lock();
   return is_done_;
 }
 
 bool Request::WaitFor(std::chrono::duration<double, std::milli> time) const {
-  std::unique_lock lock(monitor_->mutex);
+  auto lock = monitor_->Lock();
   return monitor_->changed.wait_for(lock, time, [this] { return is_done_; });
 }
 
 void Request::Wait() const {
-  std::unique_lock lock(monitor_->mutex);
+  auto lock = monitor_->Lock();
   monitor_->changed.wait(lock, [this] { return is_done_; });
 }
 
 const RequestResult& Request::result() const {
-  const std::lock_guard lock(monitor_->mutex);
+  const auto lock = monitor_->Lock();
   if (!is_done_) throw InvalidArgument("result: expected a request that is done, found one that is not: wait for it");
   return result_;
 }
@@ -130,9 +135,9 @@ std::shared_ptr<Request> Scheduler::Submit(std::vector<int32_t> prompt, const Ge
     request->deadline_ = request->submitted_ + std::chrono::duration_cast<Clock::duration>(Milliseconds(options.deadline_ms));
   }
 
-  const std::lock_guard lock(monitor_->mutex);
+  const auto lock = monitor_->Lock();
   if (is_stopping_) throw Cancelled("the scheduler is being closed");
-  const auto found = static_cast<int64_t>(queue_.size() + running_.size());
+  const int64_t found = static_cast<int64_t>(queue_.size() + running_.size()) + num_leaving_;
   const int64_t most = int64_t{options_.max_running} + options_.max_queued;
   if (found >= most) {
     ++stats_.refused;
@@ -145,9 +150,9 @@ std::shared_ptr<Request> Scheduler::Submit(std::vector<int32_t> prompt, const Ge
 }
 
 SchedulerStats Scheduler::stats() const {
-  const std::lock_guard lock(monitor_->mutex);
+  const auto lock = monitor_->Lock();
   SchedulerStats out = stats_;
-  out.queued = static_cast<int64_t>(queue_.size());
+  out.queued = static_cast<int64_t>(queue_.size()) + num_leaving_;
   out.running = static_cast<int64_t>(running_.size());
   return out;
 }
@@ -160,6 +165,7 @@ Scheduler::RequestRef Scheduler::TakeLeaver() {
   if (found == queue_.end()) return nullptr;
   const RequestRef request = *found;
   queue_.erase(found);
+  ++num_leaving_;
   return request;
 }
 
@@ -262,6 +268,8 @@ void Scheduler::Finish(const RequestRef& request, RequestResult result) {
   if (running != running_.end()) {
     running_.erase(running);
     stats_.planned_kv_bytes -= request->kv_bytes_;
+  } else {
+    --num_leaving_;
   }
   request->result_ = std::move(result);
   request->is_done_ = true;

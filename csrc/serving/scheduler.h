@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/home_process.h"
 #include "runtime/runtime.h"
 
 namespace dgrt {
@@ -49,8 +50,13 @@ class RequestSink : public GenerateSink {
 
 // One lock for a scheduler and its requests, and one signal for every change of theirs. Outlives both.
 struct Monitor {
+  // Held by whoever looks at or changes what it guards. Throws InvalidArgument in a child of fork(), where the threads that
+  // would ever change anything do not exist.
+  std::unique_lock<std::mutex> Lock();
+
   std::mutex mutex;
   std::condition_variable changed;
+  HomeProcess home;
 };
 
 // A request that was accepted. Any thread. May outlive its scheduler.
@@ -117,6 +123,7 @@ class Scheduler {
   const SchedulerOptions options_;
   const std::shared_ptr<Monitor> monitor_;  // guards what follows
   std::deque<RequestRef> queue_;            // in order of arrival
+  int64_t num_leaving_ = 0;                 // out of the queue without having run, not yet told
   std::vector<RequestRef> running_;
   SchedulerStats stats_;
   bool is_stopping_ = false;

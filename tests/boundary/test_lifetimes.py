@@ -170,6 +170,31 @@ def test_a_forked_child_gets_an_error_and_can_let_go(plain_engine: Path, ort_lib
     assert session.next_canvas().size > 0  # the parent is not disturbed
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_cannot_use_a_scheduler_and_can_let_go(plain_engine: Path, ort_library: str) -> None:
+    runtime: Any = open_native(plain_engine, ort_library)
+    scheduler: Any = _native.Scheduler(runtime)
+    options = _native.Options(runtime, **QUICK)
+    ended: list[dict[str, Any]] = []
+
+    def submit() -> Any:
+        return scheduler.submit(PROMPT, options, lambda kind, value: kind != "done" or ended.append(value))
+
+    request: Any = submit()
+
+    def body() -> int:
+        nonlocal runtime, scheduler, request
+        calls = (submit, request.cancel, partial(request.wait, 1.0), scheduler.stats)
+        if not all(refuses_after_fork(call) for call in calls):
+            return 1
+        del request, scheduler, runtime
+        gc.collect()
+        return 0
+
+    assert run_in_child(body) == 0
+    assert request.wait(60) and ended[0]["error"] is None  # the parent is not disturbed
+
+
 EXIT_WHILE_RUNNING = """
 import sys, threading, time
 import dgrt

@@ -1,5 +1,5 @@
 // A canvas allocates nothing in steady state: all memory is taken when the session is made and when the prompt is
-// given. Replaces the global operator new of this test program to count.
+// given; and whichever of these allocations fails, nothing but its request does. Replaces the global operator new of this test program to count.
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -9,10 +9,12 @@
 namespace {
 std::atomic<bool> counting{false};
 std::atomic<long> allocations{0};
+std::atomic<long> fail_in{0};  // the n-th allocation from now on is refused; 0: none
 
 // malloc for the usual alignment: it takes the size as it is, so that a sanitizer sees the first byte behind it.
 void* Allocate(std::size_t bytes, std::size_t alignment) {
   if (counting) ++allocations;
+  if (fail_in > 0 && --fail_in == 0) throw std::bad_alloc();
   void* memory = alignment <= alignof(std::max_align_t)
                      ? std::malloc(bytes)
                      : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
@@ -71,6 +73,35 @@ void CheckSecondCanvas(Pipeline pipeline, int64_t first_step, int64_t packed_pas
 }
 
 }  // namespace
+
+// Whichever allocation fails, the request fails for want of memory, and the same request works afterwards.
+TEST(EveryAllocationMayFail) {
+  SessionFixture f;
+  f.options.logprobs = true;
+  const auto runtime = f.Open(2);
+  const auto run = [&] {
+    Session session(runtime, f.options);
+    Generate(session, f.prompt, nullptr);
+    return ToVector(session.tokens());
+  };
+  const Tokens expected = run();
+  long refusals = 0;
+  for (;; ++refusals) {
+    fail_in = refusals + 1;
+    try {
+      const Tokens found = run();
+      fail_in = 0;
+      CHECK(found == expected);
+      break;
+    } catch (const std::bad_alloc&) {
+    } catch (const OutOfMemory&) {
+    }
+    CHECK_EQ(fail_in.load(), 0L);
+    CHECK(run() == expected);
+  }
+  CHECK(refusals > 20);
+  CHECK_EQ(runtime->lane_stats().requests, int64_t{0});
+}
 
 TEST(ACanvasAllocatesNothing) { CheckSecondCanvas(Pipeline::kOff, 7, 0); }
 

@@ -306,6 +306,111 @@ TEST(TheLastReferenceMayBeDroppedInASink) {
   CHECK(first->result().finish != FinishReason::kNone);
 }
 
+// Requests come, are cancelled and run pass by pass, in random order; after every operation the books must balance.
+TEST(RandomOperationsKeepTheBooks) {
+  ServingFixture f;
+  std::mutex mutex;
+  std::condition_variable changed;
+  int allowed = 0, arrived = 0;  // engine calls
+  f.script->on_call = [&](int64_t) {
+    std::unique_lock lock(mutex);
+    ++arrived;
+    changed.wait(lock, [&] { return allowed > 0; });
+    --allowed;
+  };
+  const auto allow = [&](int calls) {
+    const std::lock_guard lock(mutex);
+    allowed += calls;
+    changed.notify_all();
+  };
+  std::vector<Tokens> alone;
+  for (size_t i = 0; i < 10; ++i) alone.push_back(f.Alone(i));
+  const SchedulerOptions limits{.max_running = 3, .max_queued = 4};
+  const auto runtime = f.Open(2);
+  const auto scheduler = Scheduler::Create(runtime, limits);
+  std::vector<std::pair<size_t, std::shared_ptr<Request>>> requests;
+  int64_t refused = 0;
+  uint64_t random = 12345;
+  const auto next_random = [&random](uint64_t below) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    return (random >> 33) % below;
+  };
+  for (int operation = 0; operation < 400; ++operation) {
+    switch (next_random(8)) {
+      case 0:
+      case 1:
+      case 2:
+        try {
+          const size_t i = next_random(10);
+          requests.emplace_back(i, scheduler->Submit(f.Prompt(i), f.Options(i), nullptr));
+        } catch (const QueueFull&) {
+          ++refused;
+        }
+        break;
+      case 3:
+        if (!requests.empty()) requests[next_random(requests.size())].second->Cancel();
+        break;
+      default:
+        allow(static_cast<int>(next_random(60)));
+        std::this_thread::sleep_for(std::chrono::microseconds(next_random(200)));
+    }
+    const SchedulerStats stats = scheduler->stats();
+    const int64_t ended = stats.finished + stats.failed + stats.cancelled;
+    CHECK_EQ(ended + stats.queued + stats.running, static_cast<int64_t>(requests.size()));
+    CHECK(stats.running <= limits.max_running && stats.queued + stats.running <= limits.max_running + limits.max_queued);
+    CHECK_EQ(stats.refused, refused);
+    CHECK_EQ(stats.failed, int64_t{0});
+    CHECK((stats.planned_kv_bytes > 0) == (stats.running > 0));
+    const LaneStats lanes = runtime->lane_stats();
+    CHECK(lanes.waiting <= lanes.requests && lanes.requests <= stats.running);
+  }
+  allow(1'000'000);
+  int64_t finished = 0;
+  for (const auto& [i, request] : requests) {
+    request->Wait();
+    const RequestResult& result = request->result();
+    if (result.finish == FinishReason::kCancelled) {
+      CHECK(std::equal(result.tokens.begin(), result.tokens.end(), alone[i].begin()));
+    } else {
+      ++finished;
+      CHECK(result.tokens == alone[i]);
+    }
+  }
+  CHECK_EQ(scheduler->stats().finished, finished);
+  const auto last = scheduler->Submit(f.Prompt(3), f.Options(3), nullptr);  // all places are free again
+  last->Wait();
+  CHECK(last->result().tokens == alone[3]);
+  CHECK_EQ(scheduler->stats().planned_kv_bytes, int64_t{0});
+}
+
+// Cancelled before the n-th engine call, for every n: nothing stays behind and what was committed is right.
+TEST(CancellingAtAnyPassLeavesNothingBehind) {
+  ServingFixture f;
+  const Tokens alone = f.Alone(4);
+  for (int64_t at = 1;; ++at) {
+    const auto runtime = f.Open(1);
+    std::shared_ptr<Request> request;
+    std::atomic<bool> is_submitted{false};
+    const int64_t before = f.log->num_calls;
+    f.script->on_call = [&](int64_t call) {
+      while (!is_submitted) std::this_thread::yield();
+      if (call - before == at) request->Cancel();
+    };
+    const auto scheduler = Scheduler::Create(runtime, {});
+    request = scheduler->Submit(f.Prompt(4), f.Options(4), nullptr);
+    is_submitted = true;
+    request->Wait();
+    const RequestResult& result = request->result();
+    CHECK(result.error == nullptr);
+    CHECK(std::equal(result.tokens.begin(), result.tokens.end(), alone.begin()));
+    CHECK_EQ(scheduler->stats().running + runtime->lane_stats().requests, int64_t{0});
+    if (result.finish != FinishReason::kCancelled) {
+      CHECK(result.tokens == alone && at > 10);
+      break;
+    }
+  }
+}
+
 TEST(ManyClientsWithShortRequestsLeaveNothingBehind) {
   ServingFixture f;
   f.script->record_prefills = false;

@@ -54,6 +54,16 @@ def test_bf16_is_the_same_for_any_threads_and_right_about_as_often(engines: Any)
     assert right >= CASES_PER_TASK - 1
 
 
+def test_bf16_is_the_same_beside_other_requests(engines: Any) -> None:
+    with dgrt.Runtime(engines("mini", profile="fused"), threads=2) as runtime:
+        cases = [TASKS[task][0](index) for index in range(3) for task in list(TASKS)[:2]]
+        alone = [runtime.generate(case.prompt, seed=3) for case in cases]
+        futures = [runtime.submit(case.prompt, seed=3) for case in cases]
+        for future, expected in zip(futures, alone, strict=True):
+            assert np.array_equal(future.result().tokens, expected.tokens)
+        assert runtime.serving_stats().narrow_passes > 0
+
+
 def test_commit_speculation_and_the_causal_tier_run_on_it(engines: Any) -> None:
     runtime = dgrt.Runtime(engines("mini", profile="fused"), threads=2)
     case = edit.generate(SEED, 3, "medium")
