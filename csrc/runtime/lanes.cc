@@ -3,8 +3,11 @@
 
 namespace dgrt {
 
+// 2 would give everyone half an equal share, and a short request among seven long ones a longer wait at each pass.
+constexpr uint64_t kPatience = 4;
+
 LaneUser* NextInTurn(LaneUser* first, uint64_t num_passes, int64_t num_requests) {
-  const auto patience = 2 * static_cast<uint64_t>(num_requests);
+  const auto patience = kPatience * static_cast<uint64_t>(num_requests);
   LaneUser* least = first;
   for (LaneUser* user = first; user != nullptr; user = user->next) {
     if (num_passes - user->waits_since >= patience) return user;  // the first such waits longest

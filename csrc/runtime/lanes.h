@@ -26,9 +26,9 @@ struct LaneUser {
   std::condition_variable turn;
 };
 
-// The request that gets the next lane: one that has been passed over by two passes of each request since it began to wait,
-// if there is one, else the one that was served least. So a short request among long ones is soon done, and each has at least
-// half of its equal share. `first` is the front of the queue, in order of arrival, not null.
+// The request that gets the next lane: one that has been passed over by four passes per request since it began to wait, if
+// there is one, else the one that was served least. So a short request among long ones is soon done, and each has at least a
+// quarter of an equal share. `first` is the front of the queue, in order of arrival, not null.
 LaneUser* NextInTurn(LaneUser* first, uint64_t num_passes, int64_t num_requests);
 
 class Lanes {
