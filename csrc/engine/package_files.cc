@@ -5,7 +5,7 @@
 
 #include "engine/contract.h"
 #include "engine/mapped_file.h"
-#include "engine/sha256.h"
+#include "common/sha256.h"
 
 namespace dgrt {
 namespace {

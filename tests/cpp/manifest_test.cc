@@ -12,7 +12,7 @@
 
 #include "common/check.h"
 #include "engine/contract.h"
-#include "engine/sha256.h"
+#include "common/sha256.h"
 #include "test.h"
 
 namespace dgrt {

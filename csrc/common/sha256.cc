@@ -1,15 +1,12 @@
 // Plain SHA-256, written from FIPS 180-4. Fast enough for graphs and tokenizers; weight files are hashed on request.
-#include "engine/sha256.h"
+#include "common/sha256.h"
 
-#include <array>
+#include <algorithm>
 #include <bit>
-#include <cstdint>
 #include <cstring>
 
 namespace dgrt {
 namespace {
-
-constexpr size_t kChunkBytes = 64;
 
 constexpr std::array<uint32_t, 64> kRoundConstants = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
@@ -56,29 +53,43 @@ void Compress(std::array<uint32_t, 8>& state, const std::byte* chunk) {
 
 }  // namespace
 
-std::string Sha256Hex(std::span<const std::byte> bytes) {
-  std::array<uint32_t, 8> state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                   0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-  const size_t full = bytes.size() / kChunkBytes * kChunkBytes;
-  for (size_t at = 0; at < full; at += kChunkBytes) Compress(state, bytes.data() + at);
+void Sha256::Update(std::span<const std::byte> bytes) {
+  const size_t pending = num_bytes_ % kBlockBytes;
+  num_bytes_ += bytes.size();
+  if (pending > 0) {
+    const size_t taken = std::min(kBlockBytes - pending, bytes.size());
+    std::copy_n(bytes.begin(), taken, rest_.begin() + static_cast<std::ptrdiff_t>(pending));
+    bytes = bytes.subspan(taken);
+    if (pending + taken < kBlockBytes) return;
+    Compress(state_, rest_.data());
+  }
+  for (; bytes.size() >= kBlockBytes; bytes = bytes.subspan(kBlockBytes)) Compress(state_, bytes.data());
+  std::copy(bytes.begin(), bytes.end(), rest_.begin());
+}
 
-  // Padding: 0x80, zeros, length in bits; one or two more chunks.
-  std::array<std::byte, 2 * kChunkBytes> tail{};
-  const size_t rest = bytes.size() - full;
-  if (rest > 0) std::memcpy(tail.data(), bytes.data() + full, rest);
-  tail[rest] = std::byte{0x80};
-  const size_t tail_bytes = rest + 9 <= kChunkBytes ? kChunkBytes : 2 * kChunkBytes;
-  const uint64_t bits = uint64_t{bytes.size()} * 8;
-  for (size_t i = 0; i < 8; ++i) tail[tail_bytes - 1 - i] = static_cast<std::byte>(bits >> (8 * i));
-  for (size_t at = 0; at < tail_bytes; at += kChunkBytes) Compress(state, tail.data() + at);
+std::string Sha256::Hex() {
+  // Padding: 0x80, zeros, length in bits; one or two more blocks.
+  const uint64_t bits = num_bytes_ * 8;
+  const size_t rest = num_bytes_ % kBlockBytes;
+  const size_t zeros = (rest < 56 ? 55 : 119) - rest;
+  std::array<std::byte, 2 * kBlockBytes> padding{};
+  padding[0] = std::byte{0x80};
+  for (size_t i = 0; i < 8; ++i) padding[zeros + 8 - i] = static_cast<std::byte>(bits >> (8 * i));
+  Update(std::span(padding).first(zeros + 9));
 
   static constexpr char kDigits[] = "0123456789abcdef";
   std::string hex;
   hex.reserve(64);
-  for (const uint32_t word : state) {
+  for (const uint32_t word : state_) {
     for (int shift = 28; shift >= 0; shift -= 4) hex.push_back(kDigits[(word >> shift) & 15]);
   }
   return hex;
+}
+
+std::string Sha256Hex(std::span<const std::byte> bytes) {
+  Sha256 sha256;
+  sha256.Update(bytes);
+  return sha256.Hex();
 }
 
 }  // namespace dgrt
