@@ -15,6 +15,7 @@ struct KvLayerSnapshot {
   int64_t first = 0;            // first visible token
   int64_t committed_begin = 0;  // bytes, both of K and of V
   int64_t committed_end = 0;
+  int64_t shared_bytes = 0;     // of K and of V together, mapped from blocks
 };
 
 struct KvSnapshot {
@@ -25,6 +26,8 @@ struct KvSnapshot {
   int64_t limit_bytes = 0;  // 0: none
   int64_t current_bytes = 0;
   int64_t peak_bytes = 0;
+  int64_t shared_bytes = 0;
+  int64_t charged_bytes = 0;  // to the budget of all sessions
   std::vector<KvLayerSnapshot> layers;
 };
 
@@ -34,7 +37,7 @@ inline std::string BrokenKvInvariant(const KvSnapshot& kv) {
   if (kv.kv_len + kv.num_reserved > kv.max_rows) return Message("more than ", kv.max_rows, " rows");
   if (kv.current_bytes > kv.peak_bytes) return Message("peak ", kv.peak_bytes, " below ", kv.current_bytes);
   if (kv.limit_bytes > 0 && kv.peak_bytes > kv.limit_bytes) return Message("peak ", kv.peak_bytes, " above the limit");
-  int64_t committed = 0;
+  int64_t committed = 0, shared = 0;
   for (size_t i = 0; i < kv.layers.size(); ++i) {
     const KvLayerSnapshot& layer = kv.layers[i];
     const int64_t rows = kv.kv_len + kv.num_reserved;
@@ -44,9 +47,16 @@ inline std::string BrokenKvInvariant(const KvSnapshot& kv) {
     if (layer.committed_begin + kv.page_bytes <= layer.first * layer.row_bytes && kv.num_reserved == 0) {
       return Message("layer ", i, ": page below the window kept");
     }
-    committed += 2 * (layer.committed_end - layer.committed_begin);
+    const int64_t layer_bytes = 2 * (layer.committed_end - layer.committed_begin);
+    if (layer.shared_bytes > layer_bytes) return Message("layer ", i, ": shares more than it holds");
+    committed += layer_bytes;
+    shared += layer.shared_bytes;
   }
   if (committed != kv.current_bytes) return Message("counted ", kv.current_bytes, " bytes, found ", committed);
+  if (shared != kv.shared_bytes) return Message("counted ", kv.shared_bytes, " shared bytes, found ", shared);
+  if (kv.charged_bytes != committed - shared) {
+    return Message("charged ", kv.charged_bytes, " bytes for ", committed - shared);
+  }
   return "";
 }
 

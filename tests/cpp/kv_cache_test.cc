@@ -2,6 +2,7 @@
 // rollback. Every visible row must keep what was written to it.
 #include "memory/kv_cache.h"
 
+#include <fstream>
 #include <random>
 #include <utility>
 
@@ -75,6 +76,13 @@ TEST(RandomOperationsKeepRowsAndInvariants) {
       if (kind == 0 || rows == 0) {
         cache.Clear();
         versions.clear();
+      } else if (kind == 1) {
+        const auto kept = static_cast<int64_t>(random() % static_cast<uint32_t>(len + 1));
+        try {
+          cache.Truncate(kept);
+          versions.resize(static_cast<size_t>(kept));
+        } catch (const Unsupported&) {  // a window has moved on; nothing has changed
+        }
       } else {
         Reservation reservation = cache.Reserve(rows);
         CheckInvariants(cache);
@@ -139,6 +147,80 @@ TEST(SlidingLayersHoldNoMoreThanWindowAndReservation) {
   CHECK_EQ(cache.current_bytes(), 2 * 15 * 4096);
   CHECK_EQ(cache.peak_bytes(), 2 * (15 + 32) * 4096);
   CHECK_EQ(KvBytes(std::vector<KvLayerShape>{{1024, 16}}, 3200, 32), cache.peak_bytes());
+}
+
+TEST(ARewindKeepsWhatIsBeforeIt) {
+  KvCache cache({{96, 0}, {1030, 40}}, 1000, 0);
+  cache.Reserve(30).Publish(30);
+  Write(cache, 0, 30, 1);
+  cache.Truncate(7);
+  CheckInvariants(cache);
+  CHECK_EQ(cache.current_bytes(), KvBytes(std::vector<KvLayerShape>{{96, 0}, {1030, 40}}, 7, 0));
+  std::vector<int64_t> versions(7, 1);
+  CheckVisibleRows(cache, versions);
+  cache.Reserve(60).Publish(60);
+  Write(cache, 28, 67, 2);
+  CHECK_THROWS(Unsupported,
+               "from 67 to 20 tokens: the window of layer 1 needs token 0, the oldest that it still has is 28",
+               cache.Truncate(20));
+  CHECK_EQ(cache.kv_len(), 67);
+  cache.Truncate(67);
+  CheckInvariants(cache);
+  CHECK_EQ(cache.kv_len(), 67);
+}
+
+// The formula of export/README.md: bytes per token of the full layers, and W - 1 rows of the sliding ones.
+TEST(CommittedBytesFollowTheFormulaWithinAPageAtEachOpenEnd) {
+  const std::vector<KvLayerShape> shapes = {{512, 128}, {1024, 0}, {96, 128}, {24, 0}};
+  KvCache cache(shapes, 5000, 0);
+  const int64_t per_token = 2 * 4 * (1024 + 24), per_window_token = 2 * 4 * (512 + 96);
+  for (int i = 0; i < 49; ++i) {
+    cache.Reserve(100).Publish(100);
+    const int64_t formula = per_token * cache.kv_len() + per_window_token * std::min<int64_t>(cache.kv_len(), 127);
+    CHECK(cache.current_bytes() >= formula);
+    CHECK(cache.current_bytes() < formula + (2 * 2 * 1 + 2 * 2 * 2) * 4096);
+  }
+}
+
+TEST(TheReleasedContextIsAddressableAndCostsNoMemory) {
+  std::vector<KvLayerShape> shapes;
+  for (int layer = 0; layer < 30; ++layer) {
+    shapes.push_back(layer % 6 == 5 ? KvLayerShape{1024, 0} : KvLayerShape{2048, 1024});
+  }
+  const auto resident_pages = [] {
+    int64_t all = 0, resident = 0;
+    std::ifstream("/proc/self/statm") >> all >> resident;
+    return resident;
+  };
+  const int64_t before = resident_pages();
+  KvCache cache(shapes, 262'144 + 256, 0);
+  CHECK_EQ(cache.current_bytes(), 0);
+  CHECK(resident_pages() - before < 256);
+  CHECK_EQ(KvBytes(shapes, 262'144, 0), int64_t{262'144} * 2 * 4 * 1024 * 5 + int64_t{1023} * 2 * 4 * 2048 * 25);
+}
+
+TEST(TwoCachesShareABudgetAndEachRefusalChangesNothing) {
+  const std::vector<KvLayerShape> shapes = {{1024, 16}, {1024, 0}};
+  const int64_t page = 4096;
+  MemoryBudget budget(100 * page);
+  KvCache one(shapes, 1000, 0, &budget), two(shapes, 1000, 0, &budget);
+  one.Reserve(10).Publish(10);
+  CHECK_EQ(budget.usage().sequence_bytes, 4 * 10 * page);
+  CHECK_THROWS(OutOfMemory, "a sequence of 16 tokens needs 262144 bytes more; of the limit of 409600",
+               (void)two.Reserve(16));
+  CHECK_EQ(budget.usage().sequence_bytes, 4 * 10 * page);
+  CHECK_EQ(two.current_bytes(), 0);
+  { const Reservation given_up = two.Reserve(15); }
+  CHECK_EQ(budget.usage().sequence_bytes, 4 * 10 * page);
+  two.Reserve(15).Publish(3);
+  CHECK_EQ(budget.usage().sequence_bytes, 4 * 13 * page);
+  for (KvCache* cache : {&one, &two}) CheckInvariants(*cache);
+  budget.RefuseChargeForTest(1);
+  CHECK_THROWS(OutOfMemory, "for all sessions", (void)one.Reserve(1));
+  CheckInvariants(one);
+  one.Clear();
+  CHECK_EQ(budget.usage().sequence_bytes, 4 * 3 * page);
+  CHECK_EQ(budget.usage().peak_bytes, 100 * page);
 }
 
 TEST(ALongContextCostsAddressesOnly) {
