@@ -2,6 +2,7 @@
 #include "engine/fake_engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "common/check.h"
@@ -71,7 +72,7 @@ class FakeExecutor : public Executor {
   void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
                   float* hidden) {
     DGRT_CHECK(static_cast<int64_t>(canvas.size()) == model_.canvas_len);
-    DGRT_CHECK(kv_len <= static_cast<int64_t>(history_.size()));
+    Recall(kv_len, kv);
     const size_t num_floats = canvas.size() * static_cast<size_t>(model_.hidden_size);
     const bool first_step = std::all_of(soft, soft + num_floats, [](float x) { return x == 0.0f; });
     int32_t& step = step_at_[static_cast<size_t>(kv_len)];
@@ -117,13 +118,21 @@ class FakeExecutor : public Executor {
   }
 
   void WriteRows(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) {
-    DGRT_CHECK(kv_len <= static_cast<int64_t>(history_.size()));
+    Recall(kv_len, kv);
     history_.resize(static_cast<size_t>(kv_len));  // a pass that failed before may have got further
     CheckVisible(kv_len, kv);
     for (size_t i = 0; i < tokens.size(); ++i) {
       DGRT_CHECK(tokens[i] >= 0 && tokens[i] < model_.vocab_size);
       WriteRow(kv_len + static_cast<int64_t>(i), tokens[i], kv);
       history_.push_back(tokens[i]);
+    }
+  }
+
+  // Rows that another executor wrote, shared by the prefix cache: the full layer says which tokens they are of.
+  void Recall(int64_t kv_len, std::span<const KvLayerView> kv) {
+    for (auto position = static_cast<int64_t>(history_.size()); position < kv_len; ++position) {
+      const float number = kv[1].k[position * kv[1].width] - KvNumber(1, position, 0, 0);
+      history_.push_back(static_cast<int32_t>(std::lround(number / 10)));
     }
   }
 
@@ -181,7 +190,7 @@ FakeEngine::FakeEngine(std::shared_ptr<FakeScript> script, std::shared_ptr<FakeL
   model_.sliding_window = script_->sliding_window;
   model_.num_heads = 2;
   model_.final_logit_softcap = 30;
-  model_.layers = {{LayerType::kSliding, 3, 2}, {LayerType::kFull, 5, 1}};
+  model_.layers = {{LayerType::kSliding, 3, 2}, {LayerType::kFull, script_->full_width, 1}};
   table_.assign(static_cast<size_t>(size * size), 0.0f);
   for (int64_t i = 0; i < size; ++i) table_[static_cast<size_t>(i * size + i)] = 1.0f;
 }

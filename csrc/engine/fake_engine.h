@@ -23,6 +23,7 @@ struct FakeScript {
   int64_t canvas_len = 8;
   int64_t context_len = 256;
   int64_t sliding_window = 12;   // layer 0; layer 1 is full
+  int64_t full_width = 5;        // of layer 1; 8: a chunk of rows fills pages, so the prefix cache can share it
   int64_t prompt_len = 4;        // where the target text starts
   std::vector<int32_t> target = {7};
   int32_t num_steps = 3;         // steps of a canvas until every row is sure

@@ -206,6 +206,7 @@ Manifest LoadManifest(const std::string& dir, bool verify_weights) {
 
   const PackageFiles files(real_dir, root);
   manifest.weight_bytes = files.weight_bytes();
+  manifest.files_hash = files.Hash();
   manifest.profile = root.String("profile");
   manifest.operators = ReadOperators(root, manifest.profile);
   manifest.precision = root.String("precision");

@@ -34,6 +34,7 @@ struct Manifest {
   std::string profile, precision, experts;
   int operators = 0;                       // version of our own operators that the graphs use; 0: none
   int64_t weight_bytes = 0;                // all weight files
+  std::string files_hash;                  // over the hashes of all files
   std::string json;                        // as read
   std::string dir;                         // absolute, symbolic links resolved
 };

@@ -106,6 +106,12 @@ void PackageFiles::CheckHashes(bool verify_weights) const {
 
 bool PackageFiles::IsWeightFile(const std::string& name) const { return entries_.at(name).is_weights; }
 
+std::string PackageFiles::Hash() const {
+  std::string text;
+  for (const auto& [name, entry] : entries_) text += entry.sha256 + " " + name + "\n";
+  return Sha256Hex(std::as_bytes(std::span(text)));
+}
+
 int64_t PackageFiles::weight_bytes() const {
   int64_t total = 0;
   for (const auto& [name, entry] : entries_) total += entry.is_weights ? entry.bytes : 0;

@@ -23,6 +23,8 @@ class PackageFiles {
   void CheckHashes(bool verify_weights) const;
   bool IsWeightFile(const std::string& name) const;
   int64_t weight_bytes() const;
+  // One hash over the names and stated hashes of all files.
+  std::string Hash() const;
 
  private:
   struct Entry {

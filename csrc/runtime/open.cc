@@ -15,6 +15,7 @@ std::shared_ptr<Runtime> Runtime::Open(const std::string& package_dir, const Run
   impl->manifest_json = manifest.json;
   impl->weight_bytes = manifest.weight_bytes;
   impl->engine = OpenOrtEngine(manifest, {impl->pool.get(), impl->one_thread.get(), resolved.ort_library});
+  impl->OpenKvMemory(manifest.files_hash);
   return std::shared_ptr<Runtime>(new Runtime(std::move(impl)));
 }
 

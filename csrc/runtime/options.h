@@ -19,7 +19,8 @@ struct RuntimeOptions {
   std::string ort_library;           // path of libonnxruntime; empty: DGRT_ORT_LIBRARY, then the default search
   bool verify_weights = false;       // also hash the weight files at load (reads them once)
   int64_t memory_limit_bytes = 0;    // KV + workspace of one session; 0: none
-  int64_t kv_limit_bytes = 0;        // KV of all sessions together; 0: none
+  int64_t kv_limit_bytes = 0;        // KV of all sessions and cached prefixes together; 0: none
+  int64_t prefix_cache_bytes = -1;   // most KV of prompts kept for later ones; 0: off, -1: a context's, at most 1 GiB
 };
 
 // What the tokens of a generation promise (csrc/runtime/README.md).

@@ -52,6 +52,7 @@ RuntimeOptions ResolveOptions(const RuntimeOptions& options) {
   if (options.threads < 0 || options.threads > kMaxThreads) Reject("threads", "0 to 1024", options.threads);
   if (options.memory_limit_bytes < 0) Reject("memory_limit_bytes", "0 or more", options.memory_limit_bytes);
   if (options.kv_limit_bytes < 0) Reject("kv_limit_bytes", "0 or more", options.kv_limit_bytes);
+  if (options.prefix_cache_bytes < -1) Reject("prefix_cache_bytes", "-1 or more", options.prefix_cache_bytes);
   if (const auto isa = EnvString("DGRT_CPU_ISA")) UseCpuIsa(isa->c_str());
   if (out.threads == 0) out.threads = static_cast<int>(EnvInteger("DGRT_THREADS", 1, kMaxThreads).value_or(UsableCpus()));
   return out;
@@ -113,6 +114,16 @@ std::vector<KvLayerShape> KvShapes(const ModelFacts& model) {
   return shapes;
 }
 
+int64_t FullContextKvBytes(const ModelFacts& model) {
+  const std::vector<KvLayerShape> shapes = KvShapes(model);
+  int64_t most = 0;
+  // The longest prompt: nothing holds more, whichever of its reservations is the largest.
+  ForEachReservation(model.context_len - model.canvas_len, model.canvas_len, [&](int64_t kv_len, int64_t num_rows) {
+    most = std::max(most, KvBytes(shapes, kv_len, num_rows));
+  });
+  return most;
+}
+
 // On a CPU a packed pass costs nearly what its three passes cost, and another session's memory (README.md beside this file).
 bool Speculates(const GenerateOptions& options, const Engine& engine) {
   if (options.guarantee != Guarantee::kExact || options.logprobs) return false;
@@ -161,7 +172,8 @@ std::unique_ptr<Drafter> MakeDrafter(const GenerateOptions& options) {
 }  // namespace
 
 SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes& shared_lanes,
-                           const GenerateOptions& wanted, Lanes::Clock::time_point start, int64_t memory_limit_bytes)
+                           const GenerateOptions& wanted, Lanes::Clock::time_point start, int64_t memory_limit_bytes,
+                           MemoryBudget* kv_budget, PrefixCache* prefix_cache)
     : runtime(std::move(owner)),
       model(engine.model()),
       table(engine.embedding()),
@@ -169,7 +181,8 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes
       options(wanted),
       deadline(DeadlineOf(wanted, start)),
       executor(engine.CreateExecutor()),
-      kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(wanted, engine))),
+      kv(KvShapes(model), model.context_len, KvLimit(memory_limit_bytes, WorkspaceBytes(wanted, engine)), kv_budget),
+      prefixes(prefix_cache),
       canvas(model),
       head_workspace(VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size)),
       is_row_bound(engine.is_row_bound()),
@@ -190,6 +203,7 @@ std::shared_ptr<Runtime> Runtime::FromEngine(std::unique_ptr<Engine> engine, con
   auto impl = std::make_unique<Impl>(ResolveOptions(options));
   impl->defaults = defaults;
   impl->engine = std::move(engine);
+  impl->OpenKvMemory("no package");
   return std::shared_ptr<Runtime>(new Runtime(std::move(impl)));
 }
 
@@ -215,7 +229,9 @@ int64_t Runtime::PlannedKvBytes(int64_t prompt_len, const GenerateOptions& optio
     tokens = std::min(canvases, MaxCanvases(prompt_len, facts.canvas_len, facts.context_len)) * facts.canvas_len;
   }
   const int64_t last_rows = std::min(tokens, facts.canvas_len);
-  return std::max(bytes, KvBytes(shapes, prompt_len + tokens - last_rows, last_rows));
+  bytes = std::max(bytes, KvBytes(shapes, prompt_len + tokens - last_rows, last_rows));
+  // A shared chunk stays whole while a window sees one row of it.
+  return bytes + (impl_->prefixes != nullptr ? impl_->prefixes->layout().window_bytes : 0);
 }
 
 void Runtime::CheckRequest(std::span<const int32_t> prompt, const GenerateOptions& options) const {
@@ -228,13 +244,16 @@ MemoryPlan Runtime::memory() const {
   MemoryPlan plan;
   plan.weight_bytes = impl_->weight_bytes;
   plan.workspace_bytes = WorkspaceBytes(impl_->defaults, *impl_->engine);
-  const std::vector<KvLayerShape> shapes = KvShapes(facts);
-  // The longest prompt: nothing holds more, whichever of its reservations is the largest.
-  ForEachReservation(facts.context_len - facts.canvas_len, facts.canvas_len, [&](int64_t kv_len, int64_t num_rows) {
-    plan.kv_bytes_full_context = std::max(plan.kv_bytes_full_context, KvBytes(shapes, kv_len, num_rows));
-  });
+  plan.kv_bytes_full_context = FullContextKvBytes(facts);
+  for (const KvLayerShape& shape : KvShapes(facts)) {
+    const int64_t row_bytes = 2 * shape.row_bytes();
+    (shape.sliding_window > 0 ? plan.kv_window_bytes : plan.kv_bytes_per_token) +=
+        shape.sliding_window > 0 ? row_bytes * (shape.sliding_window - 1) : row_bytes;
+  }
   return plan;
 }
+
+MemoryUsage Runtime::kv_usage() const { return impl_->kv_budget->usage(); }
 
 // --- Session ---
 
@@ -255,7 +274,8 @@ Session::Session(std::shared_ptr<Runtime> runtime, const GenerateOptions& option
                  std::chrono::steady_clock::time_point start) {
   Runtime::Impl& shared = *RequireRuntime(runtime)->impl_;
   CheckOptions(options, *shared.engine);
-  impl_.reset(new Impl{{std::move(runtime), *shared.engine, *shared.lanes, options, start, shared.options.memory_limit_bytes}});
+  impl_.reset(new Impl{{std::move(runtime), *shared.engine, *shared.lanes, options, start,
+                        shared.options.memory_limit_bytes, shared.kv_budget.get(), shared.prefixes.get()}});
 }
 Session::~Session() = default;
 
@@ -263,6 +283,12 @@ void Session::Prefill(std::span<const int32_t> prompt) {
   StageTimer timer(&impl_->state.stats.total_ms);
   const ActiveRequest active(impl_->state.lanes);
   PrefillPrompt(impl_->state, prompt);
+}
+
+void Session::Extend(std::span<const int32_t> tokens) {
+  StageTimer timer(&impl_->state.stats.total_ms);
+  const ActiveRequest active(impl_->state.lanes);
+  ExtendPrompt(impl_->state, tokens);
 }
 
 std::span<const int32_t> Session::NextCanvas(GenerateSink* sink) {

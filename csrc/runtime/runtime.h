@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "memory/memory_stats.h"
 #include "runtime/options.h"
 #include "runtime/sink.h"
 #include "runtime/stats.h"
@@ -28,6 +29,8 @@ struct MemoryPlan {
   int64_t weight_bytes = 0;          // weight files of the package
   int64_t kv_bytes_full_context = 0; // one session at context_len
   int64_t workspace_bytes = 0;       // one session: hidden, soft, head scratch
+  int64_t kv_bytes_per_token = 0;    // full layers: grows with every token
+  int64_t kv_window_bytes = 0;       // sliding layers: the W - 1 tokens that a long sequence keeps between two passes
 };
 
 class Runtime {
@@ -43,12 +46,20 @@ class Runtime {
   const GenerateOptions& default_options() const;   // from the manifest
   const std::string& manifest_json() const;         // the manifest as read; "" for FromEngine
   MemoryPlan memory() const;
-  int64_t kv_limit_bytes() const;                   // of all sessions together; 0: none
+  int64_t kv_limit_bytes() const;                   // of all sessions and cached prefixes together; 0: none
+  MemoryUsage kv_usage() const;                     // KV memory of all sessions and the prefix cache, now
   LaneStats lane_stats() const;                     // passes of all sessions
   // The most KV memory that a request can come to take: until max_new_tokens or the context ends.
   int64_t PlannedKvBytes(int64_t prompt_len, const GenerateOptions& options) const;
   // Throws what a session with these options and its Prefill would throw before running anything.
   void CheckRequest(std::span<const int32_t> prompt, const GenerateOptions& options) const;
+
+  // The prefix cache (memory/prefix_cache.h). While it is off, statistics are zero and Save and Load throw Unsupported.
+  PrefixStats prefix_stats() const;
+  void ClearPrefixes();
+  void SavePrefixes(const std::string& path) const;
+  int64_t LoadPrefixes(const std::string& path);    // returns the chunks added
+
   std::string description() const;
   int threads() const;
 
@@ -72,6 +83,12 @@ class Session {
   // Runs the prompt through the engine in chunks. Throws InvalidArgument for an empty prompt, unknown ids, or a
   // prompt that leaves no room for one canvas. Ctrl-C safe: Cancel between chunks throws Cancelled.
   void Prefill(std::span<const int32_t> prompt);
+  // Another turn, after the session has ended with kStop or kLength: the emitted tokens that are not in KV yet and then
+  // `tokens` become part of the prompt, without prefilling what is there. From here on everything is as in a session
+  // whose prompt is all text so far (tokens(), statistics, noise, max_new_tokens: they begin anew), except that rows
+  // which other passes wrote may differ in rounding from those of one prefill. Throws as Prefill does; a failure leaves
+  // the session as it was, or, if more than 512 rows were to be written, possibly as before Prefill.
+  void Extend(std::span<const int32_t> tokens);
   // Refines and commits one canvas; returns the tokens it emitted (possibly none after Cancel). If it throws,
   // committed tokens and KV length are as before the call.
   std::span<const int32_t> NextCanvas(GenerateSink* sink);

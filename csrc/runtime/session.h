@@ -14,6 +14,7 @@
 #include "drafting/drafter.h"
 #include "engine/engine.h"
 #include "memory/kv_cache.h"
+#include "memory/prefix_cache.h"
 #include "runtime/lanes.h"
 #include "runtime/plan.h"
 #include "runtime/runtime.h"
@@ -71,7 +72,8 @@ struct Logprobs {
 
 struct SessionState {
   SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes& lanes, const GenerateOptions& wanted,
-               Lanes::Clock::time_point start, int64_t memory_limit_bytes);
+               Lanes::Clock::time_point start, int64_t memory_limit_bytes, MemoryBudget* kv_budget,
+               PrefixCache* prefix_cache);
 
   const std::shared_ptr<Runtime> runtime;  // first: outlives everything below
   const ModelFacts& model;
@@ -82,6 +84,7 @@ struct SessionState {
   const Lanes::Clock::time_point deadline;  // max(): none
   const std::unique_ptr<Executor> executor;
   KvCache kv;  // before the canvas: a memory limit that is too low is found before memory is taken
+  PrefixCache* const prefixes;  // of the runtime; null: off
   Canvas canvas;
   AlignedBuffer<unsigned char> head_workspace;
   const bool is_row_bound;                         // of the engine
@@ -118,6 +121,9 @@ void RequireTokens(const char* what, std::span<const int32_t> tokens, int64_t vo
 // Whether a session computes ahead, which takes a second canvas.
 bool Speculates(const GenerateOptions& options, const Engine& engine);
 
+// KV bytes of one session at its longest.
+int64_t FullContextKvBytes(const ModelFacts& model);
+
 // Bytes of one session beside its KV rows.
 int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine);
 
@@ -135,6 +141,16 @@ HeldLane TakeLaneToFinish(SessionState& state, int64_t num_rows);
 
 // prefill.cc: the prompt's KV rows, chunk after chunk. On failure nothing is left of it.
 void PrefillPrompt(SessionState& state, std::span<const int32_t> prompt);
+
+// prefill.cc: the next turn of a session that has ended. On failure as Session::Extend says.
+void ExtendPrompt(SessionState& state, std::span<const int32_t> tokens);
+
+// prefix.cc: takes the longest start of the prompt that the prefix cache has, at most num_rows; returns its length.
+int64_t ResumeFromPrefix(SessionState& state, std::span<const int32_t> prompt, int64_t num_rows);
+
+// prefix.cc: `tokens` are all prompt tokens whose rows are there, the last chunk's reserved and not yet published.
+// Keeps that chunk for later prompts if it is a whole one.
+void KeepPrefix(SessionState& state, std::span<const int32_t> tokens) noexcept;
 
 // refine.cc: denoise steps until the stop rule holds or the schedule ends.
 enum class RefineOutcome { kDone, kCancelled };
