@@ -27,7 +27,7 @@ from dgrt.errors import (
 
 if TYPE_CHECKING:
     from dgrt._version import __version__
-    from dgrt.info import EngineInfo, LayerInfo, MemoryPlan
+    from dgrt.info import EngineInfo, LayerInfo, MemoryPlan, PrefixStats
     from dgrt.options import GenerateOptions
     from dgrt.result import Event, GenerateResult, ServingStats, Stats, StepTrace
     from dgrt.runtime import Runtime
@@ -51,6 +51,7 @@ __all__ = [
     "LayerInfo",
     "MemoryPlan",
     "OutOfMemory",
+    "PrefixStats",
     "QueueFull",
     "Runtime",
     "ServingStats",
@@ -70,6 +71,7 @@ _HOMES = {
     "GenerateResult": "result",
     "LayerInfo": "info",
     "MemoryPlan": "info",
+    "PrefixStats": "info",
     "Runtime": "runtime",
     "ServingStats": "result",
     "Stats": "result",

@@ -32,6 +32,7 @@ class Runtime:
         verify_weights: bool = False,
         memory_limit_bytes: int = 0,
         kv_limit_bytes: int = 0,
+        prefix_cache_bytes: int = -1,
     ) -> None: ...
     @property
     def manifest_json(self) -> str: ...
@@ -43,7 +44,13 @@ class Runtime:
         """Generation defaults of the package: max_denoising_steps, entropy_bound, t_min, t_max,
         stability_threshold, confidence_threshold, stop_ids."""
     def memory(self) -> dict[str, int]:
-        """weight_bytes, kv_bytes_full_context, workspace_bytes."""
+        """The fields of dgrt.MemoryPlan."""
+    def prefix_stats(self) -> dict[str, int]:
+        """The fields of dgrt.PrefixStats."""
+    def clear_prefixes(self) -> None: ...
+    def save_prefixes(self, path: str) -> None: ...
+    def load_prefixes(self, path: str) -> int:
+        """Returns the chunks added."""
 
 class Options:
     """Options of one generation over the defaults of its engine."""
@@ -77,6 +84,8 @@ class Session:
 
     def __init__(self, runtime: Runtime, options: Options) -> None: ...
     def prefill(self, prompt: NDArray[np.int32]) -> None: ...
+    def extend(self, tokens: NDArray[np.int32]) -> None:
+        """Another turn after stop or length."""
     def next_canvas(
         self,
         on_step: Callable[[dict[str, Any]], None] | None = None,

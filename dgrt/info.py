@@ -23,6 +23,8 @@ class MemoryPlan:
         weight_bytes: Weight files of the package.
         kv_bytes_full_context: KV rows of one session that uses the whole context.
         workspace_bytes: Hidden states, soft embeddings and head scratch of one session.
+        kv_bytes_per_token: KV rows of the full layers, for each token of a sequence.
+        kv_window_bytes: KV rows of the sliding layers: the W - 1 tokens that a longer sequence keeps between passes.
 
     Example:
         >>> MemoryPlan(weight_bytes=4, kv_bytes_full_context=2, workspace_bytes=1).total_bytes
@@ -32,6 +34,8 @@ class MemoryPlan:
     weight_bytes: int
     kv_bytes_full_context: int
     workspace_bytes: int
+    kv_bytes_per_token: int = 0
+    kv_window_bytes: int = 0
 
     @property
     def session_bytes(self) -> int:
@@ -42,6 +46,43 @@ class MemoryPlan:
     def total_bytes(self) -> int:
         """Weights plus one session at full context."""
         return self.weight_bytes + self.session_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixStats:
+    """What the prefix cache of a runtime has done (zero while it is off), and the KV memory that all sessions use.
+
+    Attributes:
+        lookups: Prompts it was asked for.
+        hits: Of them, those that found a prefix.
+        prompt_tokens: Tokens of all these prompts.
+        hit_tokens: Of them, those that were not prefilled.
+        stored_chunks: Chunks of 512 tokens stored, also by `load_prefixes`.
+        evicted_chunks: Chunks dropped.
+        evicted_windows: Rows of sliding layers dropped from chunks that stayed.
+        num_chunks: Chunks now.
+        bytes: Their bytes.
+        limit_bytes: Most bytes it may hold.
+        kv_sequence_bytes: KV bytes that sessions have to themselves now.
+        kv_prefix_bytes: KV bytes of prefixes now, cached or in use by sessions, each counted once.
+        kv_peak_bytes: Most of both together so far.
+        kv_limit_bytes: `kv_limit` of the runtime; 0: none.
+    """
+
+    lookups: int
+    hits: int
+    prompt_tokens: int
+    hit_tokens: int
+    stored_chunks: int
+    evicted_chunks: int
+    evicted_windows: int
+    num_chunks: int
+    bytes: int
+    limit_bytes: int
+    kv_sequence_bytes: int
+    kv_prefix_bytes: int
+    kv_peak_bytes: int
+    kv_limit_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)

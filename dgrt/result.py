@@ -36,6 +36,7 @@ class Stats:
         canvases: Finished canvases.
         steps_per_canvas: Denoise steps of each canvas.
         prompt_tokens: Tokens of the prompt.
+        prefix_tokens: Of them, those whose KV rows came from the prefix cache.
         tokens: Emitted tokens, up to and including the first stop id.
         tokens_per_pass: Emitted tokens per target pass after the prompt's, commits included.
         prefill_ms: Engine time of the prompt, ms.
@@ -63,6 +64,7 @@ class Stats:
     canvases: int
     steps_per_canvas: tuple[int, ...]
     prompt_tokens: int
+    prefix_tokens: int
     tokens: int
     tokens_per_pass: float
     prefill_ms: float

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dgrt import errors
 from dgrt.errors import InvalidArgument, native_module
-from dgrt.info import EngineInfo, MemoryPlan, engine_folder
+from dgrt.info import EngineInfo, MemoryPlan, PrefixStats, engine_folder
 from dgrt.messages import ChatTemplate
 from dgrt.native_thread import on_native_thread
 from dgrt.options import (
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
 MAX_RUNNING, MAX_QUEUED = 1024, 2**20
 _OPTIONS = (
-    "threads", "ort_library", "verify_weights", "memory_limit", "kv_limit", "max_running", "max_queued",
+    "threads", "ort_library", "verify_weights", "memory_limit", "kv_limit", "prefix_cache", "max_running",
+    "max_queued",
 )  # fmt: skip
 
 
@@ -61,8 +62,10 @@ class Runtime:
             system.
         verify_weights: Also hash the weight files (reads them once).
         memory_limit: Bytes that one session's KV and workspace may take. None: no limit.
-        kv_limit: Bytes that the KV memory of all requests together may take; `submit` starts requests accordingly.
-            None: no limit.
+        kv_limit: Bytes that the KV memory of all requests and the prefix cache may take together; `submit` starts
+            requests accordingly, and cached prefixes that nobody uses go first. None: no limit.
+        prefix_cache: Bytes of KV rows of prompts that are kept for later prompts with the same beginning; 0: none.
+            None: what a prompt of the whole context takes, at most 1 GiB. Never changes a result.
         max_running: Submitted requests that run at once; each holds KV memory.
         max_queued: Submitted requests that wait beyond those; one more is refused with `QueueFull`.
 
@@ -86,6 +89,7 @@ class Runtime:
         verify_weights: bool = False,
         memory_limit: int | None = None,
         kv_limit: int | None = None,
+        prefix_cache: int | None = None,
         max_running: int = 8,
         max_queued: int = 256,
         **unknown: Any,
@@ -100,6 +104,9 @@ class Runtime:
             verify_weights=bool(verify_weights),
             memory_limit_bytes=_positive("memory_limit", memory_limit, MAX_INT64),
             kv_limit_bytes=_positive("kv_limit", kv_limit, MAX_INT64),
+            prefix_cache_bytes=checked_integer("prefix_cache", prefix_cache, 0, MAX_INT64)
+            if prefix_cache is not None
+            else -1,
         )
         self._max_running = checked_integer("max_running", max_running, 1, MAX_RUNNING)
         self._max_queued = checked_integer("max_queued", max_queued, 0, MAX_QUEUED)
@@ -308,12 +315,49 @@ class Runtime:
             >>> rt.memory().total_bytes > rt.memory().weight_bytes
             True
         """
-        plan = self._handle().memory()
-        return MemoryPlan(
-            weight_bytes=plan["weight_bytes"],
-            kv_bytes_full_context=plan["kv_bytes_full_context"],
-            workspace_bytes=plan["workspace_bytes"],
-        )
+        return MemoryPlan(**self._handle().memory())
+
+    def prefix_stats(self) -> PrefixStats:
+        """Returns what the prefix cache has done so far, and the KV memory in use now.
+
+        Example:
+            >>> rt.prefix_stats().hits <= rt.prefix_stats().lookups
+            True
+        """
+        return PrefixStats(**self._handle().prefix_stats())
+
+    def clear_prefixes(self) -> None:
+        """Forgets all cached prefixes; running generations keep what they use."""
+        self._handle().clear_prefixes()
+
+    def save_prefixes(self, path: str | os.PathLike[str]) -> None:
+        """Writes all cached prefixes to a file, which appears whole or not at all. It holds what was prompted.
+
+        Raises:
+            InvalidArgument: If the path cannot be written.
+            DeviceError: If writing fails, such as on a full disk.
+            Unsupported: If the cache is off.
+
+        Example:
+            >>> rt.save_prefixes("prefixes.kv")  # doctest: +SKIP
+        """
+        on_native_thread(partial(self._handle().save_prefixes, os.fspath(path)))
+
+    def load_prefixes(self, path: str | os.PathLike[str]) -> int:
+        """Adds the prefixes of a file that `save_prefixes` wrote, as far as there is room; nothing that is held goes.
+
+        Returns:
+            Chunks of 512 tokens that were added.
+
+        Raises:
+            ContractMismatch: If the file is damaged, or of another engine, machine or version; nothing changes then.
+            InvalidArgument: If the path cannot be read.
+            Unsupported: If the cache is off.
+
+        Example:
+            >>> rt.load_prefixes("prefixes.kv")  # doctest: +SKIP
+        """
+        return on_native_thread(partial(self._handle().load_prefixes, os.fspath(path)))
 
     def close(self) -> None:
         """Lets go of the engine; running generations keep it alive until they end. Submitted requests are cancelled.

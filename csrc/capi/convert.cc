@@ -102,6 +102,7 @@ dgrt_stats ToStats(const Stats& from, FinishReason finish, int64_t kv_len) {
   to.packed_ms = from.packed_ms;
   to.queued_ms = from.queued_ms;
   to.wait_ms = from.wait_ms;
+  to.prefix_tokens = from.prefix_tokens;
   return to;
 }
 

@@ -29,6 +29,7 @@ dgrt_runtime_options DefaultRuntimeOptions() {
   options.memory_limit_bytes = defaults.memory_limit_bytes;
   options.verify_weights = defaults.verify_weights ? 1 : 0;
   options.kv_limit_bytes = defaults.kv_limit_bytes;
+  options.prefix_cache_bytes = defaults.prefix_cache_bytes;
   return options;
 }
 
@@ -41,6 +42,7 @@ RuntimeOptions ReadRuntimeOptions(const dgrt_runtime_options* given) {
   result.memory_limit_bytes = options.memory_limit_bytes;
   result.verify_weights = options.verify_weights != 0;
   result.kv_limit_bytes = options.kv_limit_bytes;
+  result.prefix_cache_bytes = options.prefix_cache_bytes;
   return result;
 }
 
@@ -116,6 +118,8 @@ dgrt_status dgrt_runtime_memory(const dgrt_runtime* runtime, dgrt_memory* memory
     result.weight_bytes = plan.weight_bytes;
     result.kv_bytes_full_context = plan.kv_bytes_full_context;
     result.workspace_bytes = plan.workspace_bytes;
+    result.kv_bytes_per_token = plan.kv_bytes_per_token;
+    result.kv_window_bytes = plan.kv_window_bytes;
     WriteSized(memory, memory->struct_size, result, "dgrt_memory");
   });
 }

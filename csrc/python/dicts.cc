@@ -31,6 +31,7 @@ py::dict ToDict(const Stats& stats) {
   result["canvases"] = stats.canvases;
   result["steps_per_canvas"] = stats.steps_per_canvas;
   result["prompt_tokens"] = stats.prompt_tokens;
+  result["prefix_tokens"] = stats.prefix_tokens;
   result["tokens"] = stats.tokens;
   result["tokens_per_pass"] = stats.tokens_per_pass();
   result["prefill_ms"] = stats.prefill_ms;

@@ -28,6 +28,13 @@ void Prefill(SessionObject& self, const py::array& prompt) {
   self.session.Prefill(tokens);
 }
 
+void Extend(SessionObject& self, const py::array& tokens) {
+  const auto copied = CopyTokens(tokens, "tokens");
+  const auto use = self.use.Enter();
+  const py::gil_scoped_release release;
+  self.session.Extend(copied);
+}
+
 py::array_t<int32_t> NextCanvas(SessionObject& self, py::object on_step, bool with_soft) {
   const auto use = self.use.Enter();
   StepSink sink(std::move(on_step), with_soft, self.runtime->model());
@@ -82,6 +89,7 @@ void RegisterSession(py::module_& module) {
                             "One sequence. One thread at a time; `cancel` from any thread.")
       .def(py::init(&NewSession), py::arg("runtime"), py::arg("options"))
       .def("prefill", &Prefill, py::arg("prompt"), "Runs the prompt, int32 [n], through the model; once.")
+      .def("extend", &Extend, py::arg("tokens"), "Another turn after stop or length: int32 [n] behind all text so far.")
       .def("next_canvas", &NextCanvas, py::arg("on_step") = py::none(), py::kw_only(), py::arg("with_soft") = false,
            "Refines and commits one canvas and returns the emitted tokens.")
       .def("set_canvas", &SetCanvas, py::arg("canvas"), "Starts the next canvas from these tokens, int32 [L].")

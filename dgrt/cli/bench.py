@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("--runs must be at least 1 and --warmup at least 0")
     texts = _read_prompts(args)
     options = generate_options(args)
-    with Runtime(args.engine, **runtime_keywords(args)) as runtime:
+    with Runtime(args.engine, prefix_cache=0, **runtime_keywords(args)) as runtime:  # prompts come more than once
         prompts: list[Prompt] = list(texts) if runtime.tokenizer else _random_prompts(runtime.info, args.seed)
 
         def generate(index: int) -> GenerateResult:

@@ -115,6 +115,8 @@ def _memory_rows(info: EngineInfo, plan: MemoryPlan, limit: int | None) -> list[
     rows = [
         ("weights", human_bytes(plan.weight_bytes)),
         ("KV", f"{human_bytes(plan.kv_bytes_full_context)} for one sequence of {info.context_len:,} tokens"),
+        ("per token", f"{human_bytes(plan.kv_bytes_per_token)} in full layers"),
+        ("windows", f"{human_bytes(plan.kv_window_bytes)} in sliding layers, however long the sequence"),
         ("workspace", human_bytes(plan.workspace_bytes)),
         ("together", human_bytes(plan.total_bytes)),
     ]

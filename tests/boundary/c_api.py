@@ -33,15 +33,16 @@ def struct(name: str, **fields: Any) -> type[ctypes.Structure]:
 
 RuntimeOptions: Any = struct(
     "RuntimeOptions", threads=c_int32, ort_library=c_char_p, memory_limit_bytes=c_int64, verify_weights=c_int32,
-    reserved=c_int32, kv_limit_bytes=c_int64,
+    reserved=c_int32, kv_limit_bytes=c_int64, prefix_cache_bytes=c_int64,
 )  # fmt: skip
 RuntimeFacts: Any = struct(
     "RuntimeFacts", threads=c_int32, vocab_size=c_int64, hidden_size=c_int64, canvas_len=c_int64, context_len=c_int64,
     num_layers=c_int64, pad_token_id=c_int32, bos_token_id=c_int32, description=c_char_p, manifest_json=c_char_p,
 )  # fmt: skip
 Memory: Any = struct(
-    "Memory", reserved=c_int32, weight_bytes=c_int64, kv_bytes_full_context=c_int64, workspace_bytes=c_int64
-)
+    "Memory", reserved=c_int32, weight_bytes=c_int64, kv_bytes_full_context=c_int64, workspace_bytes=c_int64,
+    kv_bytes_per_token=c_int64, kv_window_bytes=c_int64,
+)  # fmt: skip
 SessionOptions: Any = struct(
     "SessionOptions", request=c_uint32, seed=c_uint64, max_new_tokens=c_int64, max_denoising_steps=c_int32,
     stability_threshold=c_int32, entropy_bound=c_float, confidence_threshold=c_float, t_min=c_float, t_max=c_float,
@@ -75,8 +76,13 @@ Stats: Any = struct(
     "Stats", finish_reason=c_int32, **dict.fromkeys(COUNTERS, c_int64), kv_len=c_int64, peak_kv_bytes=c_int64,
     tokens_per_pass=c_double, **dict.fromkeys(TIMES, c_double), steps_per_canvas=Ids,
     num_steps_per_canvas=c_uint64, causal_passes=c_int64, causal_ms=c_double,
-    packed_commits=c_int64, packed_ms=c_double, queued_ms=c_double, wait_ms=c_double,
+    packed_commits=c_int64, packed_ms=c_double, queued_ms=c_double, wait_ms=c_double, prefix_tokens=c_int64,
 )  # fmt: skip
+PREFIX_COUNTERS = (
+    "lookups", "hits", "prompt_tokens", "hit_tokens", "stored_chunks", "evicted_chunks", "evicted_windows",
+    "num_chunks", "bytes", "limit_bytes", "kv_sequence_bytes", "kv_prefix_bytes", "kv_peak_bytes", "kv_limit_bytes",
+)  # fmt: skip
+PrefixStats: Any = struct("PrefixStats", reserved=c_int32, **dict.fromkeys(PREFIX_COUNTERS, c_int64))
 
 
 class Failure(Exception):
@@ -142,6 +148,11 @@ def load() -> ctypes.CDLL:
         "dgrt_chat_template_format": (
             c_int32, [handle, POINTER(c_char_p), POINTER(c_char_p), c_size_t, out_text, out_size],
         ),
+        "dgrt_prefix_cache_stats": (c_int32, [handle, c_void_p]),
+        "dgrt_prefix_cache_clear": (c_int32, [handle]),
+        "dgrt_prefix_cache_save": (c_int32, [handle, c_char_p]),
+        "dgrt_prefix_cache_load": (c_int32, [handle, c_char_p, POINTER(c_int64)]),
+        "dgrt_session_extend": (c_int32, [handle, Ids, c_size_t]),
     }  # fmt: skip
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
@@ -188,6 +199,22 @@ class Runtime:
         check(LIB.dgrt_runtime_memory(self.handle, byref(memory)))
         return memory
 
+    def prefix_stats(self) -> dict[str, int]:
+        stats = PrefixStats(ctypes.sizeof(PrefixStats))
+        check(LIB.dgrt_prefix_cache_stats(self.handle, byref(stats)))
+        return {name: getattr(stats, name) for name in PREFIX_COUNTERS}
+
+    def clear_prefixes(self) -> None:
+        check(LIB.dgrt_prefix_cache_clear(self.handle))
+
+    def save_prefixes(self, path: Path) -> None:
+        check(LIB.dgrt_prefix_cache_save(self.handle, str(path).encode()))
+
+    def load_prefixes(self, path: Path) -> int:
+        count = c_int64()
+        check(LIB.dgrt_prefix_cache_load(self.handle, str(path).encode(), byref(count)))
+        return count.value
+
     def session_options(self, **options: Any) -> Any:
         settings = SessionOptions()
         check(LIB.dgrt_session_options_init(self.handle, byref(settings), ctypes.sizeof(settings)))
@@ -213,6 +240,9 @@ class Session:
 
     def prefill(self, prompt: list[int]) -> None:
         check(LIB.dgrt_session_prefill(self.handle, ids(prompt), len(prompt)))
+
+    def extend(self, tokens: list[int]) -> None:
+        check(LIB.dgrt_session_extend(self.handle, ids(tokens), len(tokens)))
 
     def next_canvas(self, on_step: Any = None, on_commit: Any = None) -> list[int]:
         tokens, count, finish = Ids(), c_size_t(), c_int32()

@@ -58,7 +58,7 @@ def test_a_newer_struct_must_be_zero_beyond_what_is_known(plain_engine: Path, or
     newer.ort_library, newer.threads = ort_library.encode(), 1
     create(plain_engine, newer)
     newer.future[9] = 1
-    with pytest.raises(Failure, match="DGRT_UNSUPPORTED.*knows 40 bytes"):
+    with pytest.raises(Failure, match="DGRT_UNSUPPORTED.*knows 48 bytes"):
         create(plain_engine, newer)
 
 
@@ -118,6 +118,11 @@ def test_null_pointers_are_errors_not_crashes(runtime: Any) -> None:
         LIB.dgrt_session_set_canvas(session.handle, None, 32),
         LIB.dgrt_session_get_canvas(None, byref(tokens), byref(count)),
         LIB.dgrt_generate(None, None, None, 0, None, None),
+        LIB.dgrt_prefix_cache_stats(None, None),
+        LIB.dgrt_prefix_cache_clear(None),
+        LIB.dgrt_prefix_cache_save(None, b"x"),
+        LIB.dgrt_prefix_cache_load(None, b"x", None),
+        LIB.dgrt_session_extend(None, None, 0),
     ]
     assert [LIB.dgrt_status_name(status) for status in calls] == [b"DGRT_INVALID_ARGUMENT"] * len(calls)
     LIB.dgrt_session_destroy(None)

@@ -32,6 +32,8 @@ def test_inspect_json_agrees_with_python(run: Any, mini_engine: Path, mini: dgrt
         "weight_bytes": plan.weight_bytes,
         "kv_bytes_full_context": plan.kv_bytes_full_context,
         "workspace_bytes": plan.workspace_bytes,
+        "kv_bytes_per_token": plan.kv_bytes_per_token,
+        "kv_window_bytes": plan.kv_window_bytes,
         "total_bytes": plan.total_bytes,
     }
     assert all(count > 0 for count in report["memory"].values())

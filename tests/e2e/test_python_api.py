@@ -294,6 +294,10 @@ def test_wrong_options_are_refused_before_anything_runs(
         ({"threads": 0}, dgrt.InvalidArgument, "threads"),
         ({"threads": 1.5}, dgrt.InvalidArgument, "threads"),
         ({"memory_limit": -1}, dgrt.InvalidArgument, "memory_limit"),
+        ({"kv_limit": 0}, dgrt.InvalidArgument, "kv_limit must be at least 1"),
+        ({"prefix_cache": -1}, dgrt.InvalidArgument, "prefix_cache must be at least 0"),
+        ({"prefix_cache": 5}, dgrt.InvalidArgument, "prefix_cache_bytes: expected 0, or at least"),
+        ({"prefix_cash": 5}, dgrt.InvalidArgument, "did you mean 'prefix_cache'"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else None,
 )
@@ -302,6 +306,26 @@ def test_wrong_runtime_options_are_refused(
 ) -> None:
     with pytest.raises(error, match=says):
         dgrt.Runtime(plain_engine, **keywords)
+
+
+@pytest.mark.parametrize("length", [1, 100, 512, 1300])
+def test_kv_memory_is_what_the_manifest_says_to_a_page_at_each_open_end(mini: dgrt.Runtime, length: int) -> None:
+    info, plan, page = mini.info, mini.memory(), 4096
+    width = {"full": 0, "sliding": 0}
+    for one in info.layers:
+        width[one.type] += one.num_kv_heads * one.head_dim
+    assert plan.kv_bytes_per_token == 2 * 4 * width["full"]
+    assert plan.kv_window_bytes == 2 * 4 * width["sliding"] * (info.sliding_window - 1)
+
+    def held(kv_len: int, rows: int) -> int:
+        window = min(kv_len, info.sliding_window - 1) + rows
+        return plan.kv_bytes_per_token * (kv_len + rows) + 2 * 4 * width["sliding"] * window
+
+    passes = [(begin, min(512, length - begin)) for begin in range(0, length, 512)] + [(length, info.canvas_len)]
+    ends = sum(2 * (1 if one.type == "full" else 2) for one in info.layers)
+    result = mini.generate([2, *[9] * (length - 1)], max_new_tokens=1, max_denoising_steps=1)
+    expected = max(held(*one) for one in passes)
+    assert expected <= result.stats.peak_kv_bytes < expected + ends * page
 
 
 def test_a_memory_limit_is_refused_with_numbers(plain_engine: Path) -> None:

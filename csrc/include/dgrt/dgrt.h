@@ -75,7 +75,8 @@ typedef struct dgrt_runtime_options {
   int64_t memory_limit_bytes; /* KV and workspace of one session; 0: no limit */
   int32_t verify_weights;     /* 1: also hash the weight files (reads them once) */
   int32_t reserved;           /* 0 */
-  int64_t kv_limit_bytes;     /* KV memory of all submitted requests together; 0: no limit */
+  int64_t kv_limit_bytes;     /* KV of all sessions and cached prefixes together; 0: no limit */
+  int64_t prefix_cache_bytes; /* most KV of prompts kept for later ones; 0: off, -1: a context's, at most 1 GiB */
 } dgrt_runtime_options;
 
 /* Facts of a loaded package. Strings are borrowed until the last handle on the runtime (session or runtime) is gone. */
@@ -99,6 +100,8 @@ typedef struct dgrt_memory {
   int64_t weight_bytes;
   int64_t kv_bytes_full_context; /* one session at context_len */
   int64_t workspace_bytes;       /* one session */
+  int64_t kv_bytes_per_token;    /* full layers: grows with every token */
+  int64_t kv_window_bytes;       /* sliding layers: what a long sequence keeps of them */
 } dgrt_memory;
 
 /* Defaults come from the engine package (generation_config.json of the checkpoint). */
@@ -192,6 +195,7 @@ typedef struct dgrt_stats {
   double packed_ms;
   double queued_ms;          /* from dgrt_scheduler_submit to the start; 0 without */
   double wait_ms;            /* in which other requests had the threads; part of total_ms */
+  int64_t prefix_tokens;     /* of the prompt, those whose KV rows came from the prefix cache */
 } dgrt_stats;
 
 /* ---- library: any thread ---- */
@@ -359,6 +363,48 @@ DGRT_API void dgrt_chat_template_destroy(dgrt_chat_template* chat_template);
 DGRT_API dgrt_status dgrt_chat_template_format(const dgrt_chat_template* chat_template, const char* const* roles,
                                                const char* const* contents, size_t num_messages, const char** text,
                                                size_t* text_size) DGRT_MUST_USE;
+
+/* ---- prefix cache: any thread ----
+ * KV rows of prompts, kept for later prompts that begin with the same tokens (whole chunks of 512). It changes how much
+ * of a prompt is prefilled, never a token. dgrt_runtime_options.prefix_cache_bytes turns it off or limits it; it is
+ * also off by default for a model whose rows do not fill pages. */
+
+/* Counters since the runtime was created, and what is held now; all zero while it is off. */
+typedef struct dgrt_prefix_stats {
+  uint32_t struct_size;
+  int32_t reserved;
+  int64_t lookups;         /* prompts */
+  int64_t hits;            /* of them, those that found a prefix */
+  int64_t prompt_tokens;   /* of all lookups */
+  int64_t hit_tokens;      /* of them, those that were not prefilled */
+  int64_t stored_chunks;
+  int64_t evicted_chunks;
+  int64_t evicted_windows; /* rows of sliding layers that went before their chunk did */
+  int64_t num_chunks;      /* now */
+  int64_t bytes;           /* now */
+  int64_t limit_bytes;
+  int64_t kv_sequence_bytes; /* now: KV that sessions have to themselves */
+  int64_t kv_prefix_bytes;   /* now: KV of prefixes, cached or in use, each counted once */
+  int64_t kv_peak_bytes;     /* of both together */
+  int64_t kv_limit_bytes;    /* dgrt_runtime_options.kv_limit_bytes */
+} dgrt_prefix_stats;
+
+/* Set stats->struct_size before the call. */
+DGRT_API dgrt_status dgrt_prefix_cache_stats(const dgrt_runtime* runtime, dgrt_prefix_stats* stats) DGRT_MUST_USE;
+/* Forgets all prefixes; sessions keep what they use. */
+DGRT_API dgrt_status dgrt_prefix_cache_clear(dgrt_runtime* runtime) DGRT_MUST_USE;
+/* Writes all prefixes to the file `path` (UTF-8), which appears whole or not at all. It holds what was prompted. */
+DGRT_API dgrt_status dgrt_prefix_cache_save(const dgrt_runtime* runtime, const char* path) DGRT_MUST_USE;
+/* Adds what dgrt_prefix_cache_save wrote, as far as there is room; *num_chunks: how many. DGRT_CONTRACT_MISMATCH for a
+ * file that is damaged or of another engine, machine or version; nothing has changed then. */
+DGRT_API dgrt_status dgrt_prefix_cache_load(dgrt_runtime* runtime, const char* path, int64_t* num_chunks) DGRT_MUST_USE;
+
+/* ---- another turn ---- */
+/* After the session has ended with STOP or LENGTH: what it emitted and then these tokens become part of the prompt,
+ * without prefilling what is there; dgrt_session_next_canvas goes on from there. Tokens, statistics, noise and
+ * max_new_tokens begin anew. A failure leaves the session as it was, or, beyond 512 tokens and when it was cancelled,
+ * possibly without a prompt. */
+DGRT_API dgrt_status dgrt_session_extend(dgrt_session* session, const int32_t* tokens, size_t num_tokens) DGRT_MUST_USE;
 
 #ifdef __cplusplus
 } /* extern "C" */
