@@ -40,7 +40,7 @@ def measure(engine: Path, length: int, threads: int) -> dict:
 
     import dgrt
 
-    with dgrt.Runtime(engine, threads=threads) as runtime:
+    with dgrt.Runtime(engine, threads=threads, prefix_cache=0) as runtime:  # the memory of one sequence
         rng = np.random.default_rng(length)
         prompt = rng.integers(3, runtime.info.vocab_size, length, dtype=np.int32)
         runtime.generate(prompt[:64], max_new_tokens=1, max_denoising_steps=1)  # opens what is opened once

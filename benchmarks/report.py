@@ -100,7 +100,26 @@ def speculation_table() -> str:
     return "\n".join([*lines, "", source_line(report)])
 
 
-TABLES = {"speed": speed_table, "accuracy": accuracy_table, "export": export_table, "speculation": speculation_table}
+def prefix_table() -> str:
+    report = json.loads((RESULTS / "prefix.json").read_text())
+    lines = [
+        "| model | prompt, of it cached | prefill ms | first draft ms | first final canvas ms |",
+        "|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        times = [row[metric] for metric in ("prefill_ms", "first_draft_ms", "first_canvas_ms")]
+        lines.append(
+            f"| {row['scenario']} | {row['prompt_tokens']}, {row['prefix_tokens']} | "
+            + " | ".join(f"{t['cold']:.0f} -> {t['warm']:.1f} (**{t['ratio']:.1f}x**)" for t in times)
+            + " |"
+        )
+    return "\n".join([*lines, "", source_line(report)])
+
+
+TABLES = {
+    "speed": speed_table, "accuracy": accuracy_table, "export": export_table, "speculation": speculation_table,
+    "prefix": prefix_table,
+}  # fmt: skip
 DOCUMENTS = ("README.md", "dgrt/models/mini/README.md")
 
 
