@@ -100,6 +100,46 @@ def speculation_table() -> str:
     return "\n".join([*lines, "", source_line(report)])
 
 
+def serving_table() -> str:
+    report = json.loads((RESULTS / "serving.json").read_text())
+    lines = [
+        "| engine | one by one | together | ratio (range) | outside passes | short alone | among seven long | bar |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        t, w = row["throughput"], row["latency"]
+        lines.append(
+            f"| {row['engine'].split(', CPU, ')[1]} "
+            f"| {t['alone_tokens_per_s']:.0f} tokens/s | {t['together_tokens_per_s']:.0f} tokens/s "
+            f"| **{t['ratio']:.2f}x** ({t['ratio_low']:.2f} to {t['ratio_high']:.2f}) "
+            f"| {100 * row['scheduling']['overhead_share']:.1f} % | {w['solo_p50_ms']:.0f} ms "
+            f"| {w['loaded_p50_ms']:.0f} ms, p95 {w['loaded_p95_ms']:.0f} ms | {w['bar_ms']:.0f} ms |"
+        )
+        if "hugging_face" in row:
+            hf = row["hugging_face"]
+            alone, batch = hf["alone_tokens_per_s"], hf["batch_tokens_per_s"]
+            lines.append(
+                f"| Hugging Face ({hf['setting']['dtype']}, {hf['setting']['experts']}) | {alone:.0f} tokens/s "
+                f"| {batch:.0f} tokens/s | {batch / alone:.2f}x | | | | |"
+            )
+    return "\n".join([*lines, "", *row_sources(report["rows"], "engine")])
+
+
+def context_table() -> str:
+    report = json.loads((RESULTS / "long-context.json").read_text())
+    lines = [
+        "| context, tokens | prefill, us/token | denoise, ms/step | KV, MB | by the formula | resident memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        lines.append(
+            f"| {row['tokens']:,} | {row['prefill_us_per_token']:.1f} | {row['denoise_ms_per_step']:.1f} | "
+            f"{row['peak_kv_bytes'] / 2**20:.1f} | {row['formula_bytes'] / 2**20:.1f} | "
+            f"+{row['rss_growth_bytes'] / 2**20:.1f} MB |"
+        )
+    return "\n".join([*lines, "", source_line(report)])
+
+
 def prefix_table() -> str:
     report = json.loads((RESULTS / "prefix.json").read_text())
     lines = [
@@ -118,9 +158,11 @@ def prefix_table() -> str:
 
 TABLES = {
     "speed": speed_table, "accuracy": accuracy_table, "export": export_table, "speculation": speculation_table,
+    "serving": serving_table,
+    "context": context_table,
     "prefix": prefix_table,
 }  # fmt: skip
-DOCUMENTS = ("README.md", "dgrt/models/mini/README.md")
+DOCUMENTS = ("README.md", "benchmarks/README.md", "dgrt/models/mini/README.md")
 
 
 def main() -> None:

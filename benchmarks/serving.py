@@ -22,6 +22,7 @@ from pathlib import Path
 from accuracy import TASKS
 from dgrt_train.tasks.case import HELD_OUT_SEED
 from environment import environment
+from results_file import store
 from run import best_hf_setting, run_worker
 
 import dgrt
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--short", type=int, default=60, help="short requests of the latency part (default 60)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON; rows of other engines in it stay")
     args = parser.parse_args()
     here = environment()
     with dgrt.Runtime(args.engine, threads=args.threads) as runtime:
@@ -159,7 +160,7 @@ def main() -> None:
             report["hugging_face"] = hugging_face(args.checkpoint, runtime, args.rounds, args.threads)
     print(json.dumps(report, indent=1))
     if args.out:
-        args.out.write_text(json.dumps({**report, **here}, indent=1) + "\n")
+        store({**report, **here}, args.out, "engine", [])
 
 
 if __name__ == "__main__":

@@ -46,9 +46,11 @@ class Translator:
     """One generation's way from native reports to events, in the order in which they come.
 
     Example:
-        >>> translator = Translator(prepared)
-        >>> [event.text for event in translator.events("commit", tokens)]
-        ['{"name":']
+        >>> prepared = Prepared(
+        ...     prompt=rt.encode("Hi"), options=rt.defaults, tokenizer=tokenizer, want_drafts=False
+        ... )
+        >>> [event.text for event in Translator(prepared).events("commit", rt.encode("Hi", raw=True))]
+        ['Hi']
     """
 
     def __init__(self, prepared: Prepared) -> None:

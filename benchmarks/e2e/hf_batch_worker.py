@@ -14,20 +14,15 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import DiffusionGemmaForBlockDiffusion
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from e2e import workload
+from e2e.hf_worker import load_model
 
 
 def main() -> None:
     work = workload.load(Path(sys.argv[1]))
-    setting = work["hf_setting"]
-    torch.set_num_threads(work["threads"])
-    model = DiffusionGemmaForBlockDiffusion.from_pretrained(work["checkpoint"], dtype=getattr(torch, setting["dtype"]))
-    model.eval()
-    model.set_experts_implementation(setting["experts"])
-    model.set_attn_implementation("sdpa")
+    model = load_model(work)
     stop_ids, pad = set(work["stop_ids"]), model.config.pad_token_id or 0
 
     def run(prompts: list[list[int]]) -> tuple[float, int]:

@@ -41,14 +41,20 @@ class PassClock:
         return calls, seconds
 
 
-def main() -> None:
-    work = workload.load(Path(sys.argv[1]))
+def load_model(work: dict) -> DiffusionGemmaForBlockDiffusion:
+    """Returns the workload's model in its setting, and gives torch the workload's threads."""
     setting = work["hf_setting"]
     torch.set_num_threads(work["threads"])
     model = DiffusionGemmaForBlockDiffusion.from_pretrained(work["checkpoint"], dtype=getattr(torch, setting["dtype"]))
     model.eval()
     model.set_experts_implementation(setting["experts"])
     model.set_attn_implementation("sdpa")
+    return model
+
+
+def main() -> None:
+    work = workload.load(Path(sys.argv[1]))
+    model = load_model(work)
     encoder, decoder = PassClock(model.model.encoder), PassClock(model.model.decoder)
     options = {"max_new_tokens": work["max_new_tokens"]}
     if work["max_denoising_steps"]:

@@ -21,8 +21,10 @@ MODULES = [
     "dgrt.prompt",
     "dgrt.result",
     "dgrt.runtime",
+    "dgrt.serving",
     "dgrt.stream",
     "dgrt.tokenizer",
+    "dgrt.translate",
 ]
 
 
