@@ -115,7 +115,6 @@ dgrt_callbacks ReadCallbacks(const dgrt_callbacks* callbacks) {
 }
 
 void CallbackSink::OnStep(const StepView& from) {
-  if (callbacks_.on_step == nullptr) return;
   dgrt_step to{};
   to.struct_size = sizeof(to);
   to.canvas_index = from.canvas_index;

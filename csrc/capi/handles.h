@@ -45,6 +45,7 @@ void WriteSpan(std::span<const T> from, const T** data, size_t* size) {
 class CallbackSink : public GenerateSink {
  public:
   CallbackSink(const dgrt_callbacks& callbacks, const ModelFacts& model) : callbacks_(callbacks), model_(model) {}
+  bool WantsSteps() const override { return callbacks_.on_step != nullptr; }
   void OnStep(const StepView& step) override;
   void OnCommit(int32_t canvas_index, std::span<const int32_t> tokens) override;
 

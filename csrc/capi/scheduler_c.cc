@@ -40,6 +40,7 @@ class RequestCallbacks : public dgrt::RequestSink {
  public:
   RequestCallbacks(const dgrt_callbacks& callbacks, const dgrt::ModelFacts& model)
       : callbacks_(callbacks), sink_(callbacks, model) {}
+  bool WantsSteps() const override { return sink_.WantsSteps(); }
   void OnStep(const dgrt::StepView& step) override { sink_.OnStep(step); }
   void OnCommit(int32_t canvas_index, std::span<const int32_t> tokens) override { sink_.OnCommit(canvas_index, tokens); }
   void OnDone(const dgrt::RequestResult& result) noexcept override {

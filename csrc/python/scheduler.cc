@@ -24,8 +24,8 @@ class EventSink : public RequestSink {
     on_event_ = py::object();
   }
 
+  bool WantsSteps() const override { return want_steps_; }
   void OnStep(const StepView& step) override {
-    if (!want_steps_) return;
     const py::gil_scoped_acquire gil;
     on_event_("step", ToDict(step, with_soft_, model_));
   }

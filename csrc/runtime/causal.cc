@@ -164,7 +164,10 @@ std::span<const int32_t> RunCausalPass(SessionState& state, GenerateSink* sink) 
   const auto stop = std::find_first_of(emitted.begin(), emitted.end(), stop_ids.begin(), stop_ids.end());
   if (stop != emitted.end()) emitted = emitted.first(static_cast<size_t>(stop - emitted.begin()) + 1);
   const FinishReason finish = FinishOf(state, plan, emitted);
-  if (sink != nullptr) sink->OnCommit(static_cast<int32_t>(state.stats.causal_passes - 1), emitted);
+  if (sink != nullptr) {
+    GiveLaneBack(state);
+    sink->OnCommit(static_cast<int32_t>(state.stats.causal_passes - 1), emitted);
+  }
   DGRT_CHECK(state.tokens.size() + emitted.size() <= state.tokens.capacity());
   const auto published = Publish(state, std::move(rows), matched, emitted, finish);
   CheckInvariants(state);

@@ -46,7 +46,10 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
   const bool is_in_kv = speculation != nullptr && speculation->stage == Speculation::Stage::kRight;
   const bool needs_pass = state.logprobs != nullptr || (goes_on && !is_in_kv);  // nobody looks back on the last canvas
   if (needs_pass) RunCommitPass(state, plan);
-  if (sink != nullptr) sink->OnCommit(plan.index, emitted);
+  if (sink != nullptr) {
+    GiveLaneBack(state);
+    sink->OnCommit(plan.index, emitted);
+  }
   DGRT_CHECK(state.tokens.size() + emitted.size() <= state.tokens.capacity());
 
   if (goes_on) rows.Publish(plan.num_rows);

@@ -40,16 +40,18 @@ class Lanes {
 
   // Around every call that runs passes: how many requests are active decides how wide lanes are.
   void Join();
-  void Leave();
+  void Leave(LaneUser& user);
 
   enum class Turn { kGranted, kStopped, kLate };
   using Clock = std::chrono::steady_clock;
-  // Waits until the user may run a pass, `is_stopped` holds (looked at when woken by Wake), or the deadline has passed.
+  // Waits until the user may run a pass, `is_stopped` holds (looked at when woken by Wake), or the deadline has passed. A
+  // user that still has its lane keeps it if it would be the next in turn.
   template <typename IsStopped>
   Turn Enter(LaneUser& user, Clock::time_point deadline, IsStopped is_stopped) {
     std::unique_lock lock(mutex_);
     if (is_stopped()) return Turn::kStopped;
     if (deadline != Clock::time_point::max() && Clock::now() >= deadline) return Turn::kLate;
+    if (MayKeep(user)) return Turn::kGranted;
     Enqueue(user);
     const auto is_over = [&] { return user.has_lane || is_stopped(); };
     if (deadline == Clock::time_point::max()) {
@@ -61,8 +63,10 @@ class Lanes {
     Remove(user);
     return is_stopped() ? Turn::kStopped : Turn::kLate;
   }
-  // The pass is over; it had this many token rows.
-  void Exit(LaneUser& user, int64_t num_rows, Clock::duration time);
+  // The pass is over; it had this many token rows. The lane stays the user's until it enters again, gives it back or leaves.
+  void EndPass(LaneUser& user, int64_t num_rows, Clock::duration time);
+  // Before anything that may take long without a pass. Does nothing for a user without a lane.
+  void GiveBack(LaneUser& user);
   // Makes a waiting user look at `is_stopped` again.
   void Wake(LaneUser& user);
 
@@ -70,9 +74,13 @@ class Lanes {
   LaneStats stats();
 
  private:
+  bool IsNarrow() const { return all_.num_threads() > 1 && stats_.requests >= all_.num_threads(); }
+  bool MayKeep(LaneUser& user);
+  void Release(LaneUser& user);
   void Enqueue(LaneUser& user);
   void Remove(LaneUser& user);
   void Grant();
+  void CountPass(PassThreads threads);
 
   ThreadPool& all_;
   ThreadPool& one_;
@@ -85,22 +93,23 @@ class Lanes {
 // While it lives, its request counts as active.
 class ActiveRequest {
  public:
-  explicit ActiveRequest(Lanes& lanes) : lanes_(lanes) { lanes_.Join(); }
-  ~ActiveRequest() { lanes_.Leave(); }
+  ActiveRequest(Lanes& lanes, LaneUser& user) : lanes_(lanes), user_(user) { lanes_.Join(); }
+  ~ActiveRequest() { lanes_.Leave(user_); }
   ActiveRequest(const ActiveRequest&) = delete;
   ActiveRequest& operator=(const ActiveRequest&) = delete;
 
  private:
   Lanes& lanes_;
+  LaneUser& user_;
 };
 
-// A lane that was granted, given back at the end of the scope. Empty: none was.
+// A lane that was granted for one pass, which ends with the scope. Empty: none was.
 class HeldLane {
  public:
   HeldLane() = default;
   HeldLane(Lanes& lanes, LaneUser& user, int64_t num_rows) : lanes_(&lanes), user_(&user), num_rows_(num_rows) {}
   ~HeldLane() {
-    if (lanes_ != nullptr) lanes_->Exit(*user_, num_rows_, Lanes::Clock::now() - start_);
+    if (lanes_ != nullptr) lanes_->EndPass(*user_, num_rows_, Lanes::Clock::now() - start_);
   }
   HeldLane(const HeldLane&) = delete;
   HeldLane& operator=(const HeldLane&) = delete;

@@ -69,7 +69,10 @@ RefineOutcome Refine(SessionState& state, const CanvasPlan& plan, GenerateSink* 
     if (!std::exchange(has_first_step, false) && !RunStep(state, plan, step)) return RefineOutcome::kCancelled;
     ++canvas.num_steps;
     const bool stopped = StopRuleHolds(canvas, state.options.sampler);
-    if (sink != nullptr) sink->OnStep(ViewOfStep(state, plan, step, stopped));
+    if (sink != nullptr && sink->WantsSteps()) {
+      GiveLaneBack(state);
+      sink->OnStep(ViewOfStep(state, plan, step, stopped));
+    }
     if (stopped) break;
     std::swap(canvas.tokens, canvas.next_tokens);
     std::swap(canvas.soft, canvas.next_soft);

@@ -281,18 +281,18 @@ Session::~Session() = default;
 
 void Session::Prefill(std::span<const int32_t> prompt) {
   StageTimer timer(&impl_->state.stats.total_ms);
-  const ActiveRequest active(impl_->state.lanes);
+  const ActiveRequest active(impl_->state.lanes, impl_->state.lane_user);
   PrefillPrompt(impl_->state, prompt);
 }
 
 void Session::Extend(std::span<const int32_t> tokens) {
   StageTimer timer(&impl_->state.stats.total_ms);
-  const ActiveRequest active(impl_->state.lanes);
+  const ActiveRequest active(impl_->state.lanes, impl_->state.lane_user);
   ExtendPrompt(impl_->state, tokens);
 }
 
 std::span<const int32_t> Session::NextCanvas(GenerateSink* sink) {
-  const ActiveRequest active(impl_->state.lanes);
+  const ActiveRequest active(impl_->state.lanes, impl_->state.lane_user);
   return impl_->state.is_causal() ? RunCausalPass(impl_->state, sink) : RunCanvas(impl_->state, sink);
 }
 

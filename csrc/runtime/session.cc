@@ -29,4 +29,6 @@ HeldLane TakeLaneToFinish(SessionState& state, int64_t num_rows) {
   return {state.lanes, state.lane_user, num_rows};
 }
 
+void GiveLaneBack(SessionState& state) { state.lanes.GiveBack(state.lane_user); }
+
 }  // namespace dgrt

@@ -137,6 +137,9 @@ HeldLane TakeLane(SessionState& state, int64_t num_rows);
 // The same for a pass that finishes what is done already: neither cancelling nor the deadline ends the wait.
 HeldLane TakeLaneToFinish(SessionState& state, int64_t num_rows);
 
+// Before a callback, which may take its time: a session keeps its lane from pass to pass while it is its turn.
+void GiveLaneBack(SessionState& state);
+
 // --- the stages, in the order of the prompt ---
 
 // prefill.cc: the prompt's KV rows, chunk after chunk. On failure nothing is left of it.

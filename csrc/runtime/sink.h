@@ -28,6 +28,8 @@ class GenerateSink {
  public:
   virtual ~GenerateSink() = default;
   virtual void OnStep(const StepView&) {}
+  // False: OnStep does nothing. A session gives its lane away before every call of it.
+  virtual bool WantsSteps() const { return true; }
   // Tokens that became final: the emitted part of one canvas (cut after the first stop id).
   virtual void OnCommit(int32_t /*canvas_index*/, std::span<const int32_t> /*tokens*/) {}
 };

@@ -59,6 +59,11 @@ TEST(AShortRequestGetsMostTurnsAndTheOthersStillMove) {
   for (size_t i = 0; i < 7; ++i) CHECK(grants[i] >= static_cast<int>(num_grants) / 32 - 2);
 }
 
+void End(Lanes& lanes, LaneUser& user, int64_t num_rows) {
+  lanes.EndPass(user, num_rows, {});
+  lanes.GiveBack(user);
+}
+
 struct TwoThreads {
   ThreadPool all{2}, one{1};
   Lanes lanes{all, one};
@@ -67,10 +72,10 @@ struct TwoThreads {
 TEST(ALoneRequestHasAllThreads) {
   TwoThreads t;
   LaneUser user;
-  const ActiveRequest active(t.lanes);
+  const ActiveRequest active(t.lanes, user);
   CHECK(t.lanes.Enter(user, kNever, NotStopped) == Turn::kGranted);
   CHECK(user.threads == PassThreads::kAll);
-  t.lanes.Exit(user, 3, {});
+  End(t.lanes, user, 3);
   CHECK_EQ(user.served_rows, int64_t{3});
   CHECK_EQ(t.lanes.stats().narrow_passes, int64_t{0});
 }
@@ -78,20 +83,20 @@ TEST(ALoneRequestHasAllThreads) {
 TEST(AsManyRequestsAsThreadsHaveOneEachAndRunAtOnce) {
   TwoThreads t;
   LaneUser a, b;
-  const ActiveRequest first(t.lanes), second(t.lanes);
+  const ActiveRequest first(t.lanes, a), second(t.lanes, b);
   CHECK(t.lanes.Enter(a, kNever, NotStopped) == Turn::kGranted);
   CHECK(t.lanes.Enter(b, kNever, NotStopped) == Turn::kGranted);  // does not wait for a
   CHECK(a.threads == PassThreads::kOne && b.threads == PassThreads::kOne);
-  t.lanes.Exit(a, 1, {});
-  t.lanes.Exit(b, 1, {});
+  End(t.lanes, a, 1);
+  End(t.lanes, b, 1);
 }
 
 TEST(AWideLaneAndANarrowOneAreNeverInUseAtOnce) {
   TwoThreads t;
   LaneUser a, b;
-  const ActiveRequest first(t.lanes);
+  const ActiveRequest first(t.lanes, a);
   CHECK(t.lanes.Enter(a, kNever, NotStopped) == Turn::kGranted);
-  const ActiveRequest second(t.lanes);
+  const ActiveRequest second(t.lanes, b);
   std::atomic<bool> entered{false};
   std::thread other([&] {
     CHECK(t.lanes.Enter(b, kNever, NotStopped) == Turn::kGranted);
@@ -99,16 +104,41 @@ TEST(AWideLaneAndANarrowOneAreNeverInUseAtOnce) {
   });
   while (t.lanes.stats().waiting == 0) std::this_thread::yield();
   CHECK(!entered);
-  t.lanes.Exit(a, 1, {});
+  End(t.lanes, a, 1);
   other.join();
   CHECK(b.threads == PassThreads::kOne);
-  t.lanes.Exit(b, 1, {});
+  End(t.lanes, b, 1);
+}
+
+TEST(AUserKeepsItsLaneWhileItIsItsTurn) {
+  TwoThreads t;
+  LaneUser shorter, longer, waiting;
+  longer.served_rows = waiting.served_rows = 100;
+  const ActiveRequest first(t.lanes, shorter), second(t.lanes, longer), third(t.lanes, waiting);
+  CHECK(t.lanes.Enter(shorter, kNever, NotStopped) == Turn::kGranted);
+  CHECK(t.lanes.Enter(longer, kNever, NotStopped) == Turn::kGranted);
+  std::atomic<bool> entered{false};
+  std::thread other([&] {
+    CHECK(t.lanes.Enter(waiting, kNever, NotStopped) == Turn::kGranted);
+    entered = true;
+  });
+  while (t.lanes.stats().waiting == 0) std::this_thread::yield();
+  t.lanes.EndPass(shorter, 10, {});
+  CHECK(t.lanes.Enter(shorter, kNever, NotStopped) == Turn::kGranted);  // served least: it goes on at once
+  CHECK(!entered);
+  t.lanes.EndPass(longer, 10, {});
+  const auto soon = Lanes::Clock::now() + std::chrono::milliseconds(1);
+  CHECK(t.lanes.Enter(longer, soon, NotStopped) == Turn::kLate);  // its lane went to the one that waited
+  other.join();
+  End(t.lanes, shorter, 10);
+  End(t.lanes, waiting, 10);
+  CHECK_EQ(t.lanes.stats().passes, int64_t{4});
 }
 
 TEST(AWaitEndsByCancellingAndByTheDeadline) {
   TwoThreads t;
   LaneUser a, b;
-  const ActiveRequest active(t.lanes);
+  const ActiveRequest active(t.lanes, a);
   CHECK(t.lanes.Enter(a, kNever, NotStopped) == Turn::kGranted);  // wide: nobody else may run
   CHECK(t.lanes.Enter(b, Lanes::Clock::now() + std::chrono::milliseconds(5), NotStopped) == Turn::kLate);
   CHECK(t.lanes.Enter(b, Lanes::Clock::now(), NotStopped) == Turn::kLate);
@@ -119,7 +149,7 @@ TEST(AWaitEndsByCancellingAndByTheDeadline) {
   t.lanes.Wake(b);
   other.join();
   CHECK_EQ(t.lanes.stats().waiting, int64_t{0});
-  t.lanes.Exit(a, 1, {});
+  End(t.lanes, a, 1);
 }
 
 // Sessions of all kinds, each on a thread of its own.
