@@ -125,6 +125,20 @@ def serving_table() -> str:
     return "\n".join([*lines, "", *row_sources(report["rows"], "engine")])
 
 
+def soak_line() -> str:
+    report = json.loads((RESULTS / "soak.json").read_text())
+    counts = dict(report["counts"])
+    refused = counts.pop("QueueFull", 0)
+    kinds = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+    return (
+        f"{report['clients']} clients for {report['minutes']:g} minutes: {sum(counts.values()):,} requests ran "
+        f"({kinds}), {refused:,} more were refused by the queue, {len(report['problems'])} problems; "
+        f"{report['rss_warm_bytes'] / 2**20:.0f} MB resident after the first minute, "
+        f"{report['rss_end_bytes'] / 2**20:.0f} MB at the end, {report['live_handles']} handles left. "
+        f"{source_line(report)}"
+    )
+
+
 def context_table() -> str:
     report = json.loads((RESULTS / "long-context.json").read_text())
     lines = [
@@ -159,6 +173,7 @@ def prefix_table() -> str:
 TABLES = {
     "speed": speed_table, "accuracy": accuracy_table, "export": export_table, "speculation": speculation_table,
     "serving": serving_table,
+    "soak": soak_line,
     "context": context_table,
     "prefix": prefix_table,
 }  # fmt: skip
