@@ -1,4 +1,5 @@
-// The exported functions of dgrt.h (schedulers: scheduler_c.cc): argument checks and one call of the C++ facade each. Nothing else is exported
+// The exported functions of dgrt.h around runtimes and sessions (others: scheduler_c.cc, prefix_c.cc, tokenizer_c.cc):
+// argument checks and one call of the C++ facade each. Nothing else is exported
 // (exports.map lists the same names; a test compares header, list and library).
 #include <cstring>
 #include <memory>

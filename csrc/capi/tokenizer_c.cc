@@ -16,6 +16,7 @@ using dgrt::SpecialTokens;
 using dgrt::capi::Guarded;
 using dgrt::capi::RequireNotNull;
 using dgrt::capi::TokenSpan;
+using dgrt::capi::WriteSpan;
 
 struct dgrt_tokenizer {
   std::shared_ptr<const dgrt::Tokenizer> tokenizer;
@@ -82,8 +83,7 @@ dgrt_status dgrt_tokenizer_encode(const dgrt_tokenizer* tokenizer, const char* t
     RequireNotNull(tokens, "tokens");
     RequireNotNull(num_tokens, "num_tokens");
     last_tokens = tokenizer->tokenizer->Encode(Text(text, text_size, "text"));
-    *tokens = last_tokens.data();
-    *num_tokens = last_tokens.size();
+    WriteSpan(std::span<const int32_t>(last_tokens), tokens, num_tokens);
   });
 }
 

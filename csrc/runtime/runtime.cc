@@ -106,22 +106,25 @@ void CheckOptions(const GenerateOptions& options, const Engine& engine) {
   }
 }
 
+namespace {
+
+// The most KV memory that prompt and first canvas take: whichever of their reservations is the largest.
+int64_t PromptKvBytes(std::span<const KvLayerShape> shapes, int64_t prompt_len, int64_t canvas_len) {
+  int64_t most = 0;
+  ForEachReservation(prompt_len, canvas_len, [&](int64_t kv_len, int64_t num_rows) {
+    most = std::max(most, KvBytes(shapes, kv_len, num_rows));
+  });
+  return most;
+}
+
+}  // namespace
+
 std::vector<KvLayerShape> KvShapes(const ModelFacts& model) {
   std::vector<KvLayerShape> shapes;
   for (const LayerFacts& layer : model.layers) {
     shapes.push_back({layer.kv_width(), layer.type == LayerType::kSliding ? model.sliding_window : 0});
   }
   return shapes;
-}
-
-int64_t FullContextKvBytes(const ModelFacts& model) {
-  const std::vector<KvLayerShape> shapes = KvShapes(model);
-  int64_t most = 0;
-  // The longest prompt: nothing holds more, whichever of its reservations is the largest.
-  ForEachReservation(model.context_len - model.canvas_len, model.canvas_len, [&](int64_t kv_len, int64_t num_rows) {
-    most = std::max(most, KvBytes(shapes, kv_len, num_rows));
-  });
-  return most;
 }
 
 // On a CPU a packed pass costs nearly what its three passes cost, and another session's memory (README.md beside this file).
@@ -158,12 +161,6 @@ Canvas::Canvas(const ModelFacts& model) {
 
 namespace {
 
-Lanes::Clock::time_point DeadlineOf(const GenerateOptions& options, Lanes::Clock::time_point start) {
-  if (options.deadline_ms == 0) return Lanes::Clock::time_point::max();
-  const std::chrono::duration<double, std::milli> time(options.deadline_ms);
-  return start + std::chrono::duration_cast<Lanes::Clock::duration>(time);
-}
-
 std::unique_ptr<Drafter> MakeDrafter(const GenerateOptions& options) {
   if (options.make_drafter) return options.make_drafter();
   return options.drafter == DrafterKind::kSuffix ? std::make_unique<SuffixDrafter>() : nullptr;
@@ -192,6 +189,14 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes
       draft_confidence(drafter != nullptr ? static_cast<size_t>(model.canvas_len) : 0),
       start_canvas(static_cast<size_t>(model.canvas_len)) {}
 
+std::chrono::steady_clock::time_point DeadlineOf(const GenerateOptions& options,
+                                                 std::chrono::steady_clock::time_point start) {
+  using Clock = std::chrono::steady_clock;
+  if (options.deadline_ms == 0) return Clock::time_point::max();
+  return start + std::chrono::duration_cast<Clock::duration>(
+                     std::chrono::duration<double, std::milli>(options.deadline_ms));
+}
+
 // --- Runtime ---
 
 Runtime::Runtime(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -218,10 +223,6 @@ LaneStats Runtime::lane_stats() const { return impl_->lanes->stats(); }
 int64_t Runtime::PlannedKvBytes(int64_t prompt_len, const GenerateOptions& options) const {
   const ModelFacts& facts = model();
   const std::vector<KvLayerShape> shapes = KvShapes(facts);
-  int64_t bytes = 0;
-  ForEachReservation(prompt_len, facts.canvas_len, [&](int64_t kv_len, int64_t num_rows) {
-    bytes = std::max(bytes, KvBytes(shapes, kv_len, num_rows));
-  });
   const int64_t room = facts.context_len - prompt_len, wanted = options.max_new_tokens;
   int64_t tokens = wanted > 0 ? std::min(wanted, room) : room;
   if (options.guarantee == Guarantee::kExact) {  // whole canvases
@@ -229,7 +230,8 @@ int64_t Runtime::PlannedKvBytes(int64_t prompt_len, const GenerateOptions& optio
     tokens = std::min(canvases, MaxCanvases(prompt_len, facts.canvas_len, facts.context_len)) * facts.canvas_len;
   }
   const int64_t last_rows = std::min(tokens, facts.canvas_len);
-  bytes = std::max(bytes, KvBytes(shapes, prompt_len + tokens - last_rows, last_rows));
+  const int64_t bytes = std::max(PromptKvBytes(shapes, prompt_len, facts.canvas_len),
+                                 KvBytes(shapes, prompt_len + tokens - last_rows, last_rows));
   // A shared chunk stays whole while a window sees one row of it.
   return bytes + (impl_->prefixes != nullptr ? impl_->prefixes->layout().window_bytes : 0);
 }
@@ -244,8 +246,10 @@ MemoryPlan Runtime::memory() const {
   MemoryPlan plan;
   plan.weight_bytes = impl_->weight_bytes;
   plan.workspace_bytes = WorkspaceBytes(impl_->defaults, *impl_->engine);
-  plan.kv_bytes_full_context = FullContextKvBytes(facts);
-  for (const KvLayerShape& shape : KvShapes(facts)) {
+  const std::vector<KvLayerShape> shapes = KvShapes(facts);
+  // The longest prompt: nothing holds more.
+  plan.kv_bytes_full_context = PromptKvBytes(shapes, facts.context_len - facts.canvas_len, facts.canvas_len);
+  for (const KvLayerShape& shape : shapes) {
     const int64_t row_bytes = 2 * shape.row_bytes();
     (shape.sliding_window > 0 ? plan.kv_window_bytes : plan.kv_bytes_per_token) +=
         shape.sliding_window > 0 ? row_bytes * (shape.sliding_window - 1) : row_bytes;

@@ -33,6 +33,10 @@ struct MemoryPlan {
   int64_t kv_window_bytes = 0;       // sliding layers: the W - 1 tokens that a long sequence keeps between two passes
 };
 
+// When a request that began at `start` has to be finished; max(): no deadline.
+std::chrono::steady_clock::time_point DeadlineOf(const GenerateOptions& options,
+                                                 std::chrono::steady_clock::time_point start);
+
 class Runtime {
  public:
   // Opens an engine package folder. Throws ContractMismatch, InvalidArgument, Unsupported, OutOfMemory.

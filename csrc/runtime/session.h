@@ -121,9 +121,6 @@ void RequireTokens(const char* what, std::span<const int32_t> tokens, int64_t vo
 // Whether a session computes ahead, which takes a second canvas.
 bool Speculates(const GenerateOptions& options, const Engine& engine);
 
-// KV bytes of one session at its longest.
-int64_t FullContextKvBytes(const ModelFacts& model);
-
 // Bytes of one session beside its KV rows.
 int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine);
 

@@ -131,9 +131,7 @@ std::shared_ptr<Request> Scheduler::Submit(std::vector<int32_t> prompt, const Ge
   request->options_ = options;
   request->sink_ = std::move(sink);
   request->monitor_ = monitor_;
-  if (options.deadline_ms > 0) {
-    request->deadline_ = request->submitted_ + std::chrono::duration_cast<Clock::duration>(Milliseconds(options.deadline_ms));
-  }
+  request->deadline_ = DeadlineOf(options, request->submitted_);
 
   const auto lock = monitor_->Lock();
   if (is_stopping_) throw Cancelled("the scheduler is being closed");
