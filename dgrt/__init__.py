@@ -27,6 +27,7 @@ from dgrt.errors import (
 
 if TYPE_CHECKING:
     from dgrt._version import __version__
+    from dgrt.chat import Chat
     from dgrt.info import EngineInfo, LayerInfo, MemoryPlan, PrefixStats
     from dgrt.options import GenerateOptions
     from dgrt.result import Event, GenerateResult, ServingStats, Stats, StepTrace
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cancelled",
+    "Chat",
     "ContractMismatch",
     "DeadlineExceeded",
     "DeviceError",
@@ -61,8 +63,9 @@ __all__ = [
     "__version__",
 ]
 
-_MODULES = ("_version", "info", "options", "result", "runtime", "serving", "stream")
+_MODULES = ("_version", "chat", "info", "options", "result", "runtime", "serving", "stream")
 _HOMES = {
+    "Chat": "chat",
     "EngineInfo": "info",
     "Event": "result",
     "EventStream": "stream",

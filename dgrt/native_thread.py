@@ -59,15 +59,24 @@ class NativeThread:
                 raise value
             return kind, value
 
-    def stop(self) -> None:
-        """Cancels and waits. May be interrupted and called again."""
-        self._cancel()
+    def cancel(self) -> None:
+        """Makes `work` return early, unless it has ended."""
+        if not self._ended.is_set():
+            self._cancel()
+
+    def join(self) -> None:
+        """Waits until `work` has ended. May be interrupted and called again."""
         if self._thread.ident is None:  # interrupted before it began
             return
         # Not join() alone: one that Ctrl-C breaks into marks a running thread as ended (CPython 3.11, bpo-45274).
         while not self._ended.wait(_POLL_S):
             continue
         self._thread.join()
+
+    def stop(self) -> None:
+        """Cancels and waits."""
+        self.cancel()
+        self.join()
 
     def _run(self) -> None:
         try:

@@ -36,7 +36,8 @@ class Stats:
         canvases: Finished canvases.
         steps_per_canvas: Denoise steps of each canvas.
         prompt_tokens: Tokens of the prompt.
-        prefix_tokens: Of them, those whose KV rows came from the prefix cache.
+        prefix_tokens: Of them, those whose KV rows were there already: from the prefix cache, or from the turns of
+            a chat before.
         tokens: Emitted tokens, up to and including the first stop id.
         tokens_per_pass: Emitted tokens per target pass after the prompt's, commits included.
         prefill_ms: Engine time of the prompt, ms.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgrt import errors
+from dgrt.chat import Chat
 from dgrt.errors import InvalidArgument, native_module
 from dgrt.info import EngineInfo, MemoryPlan, PrefixStats, engine_folder
-from dgrt.messages import ChatTemplate
+from dgrt.messages import ChatTemplate, Message
 from dgrt.native_thread import on_native_thread
 from dgrt.options import (
     DRAFTERS,
@@ -117,8 +118,9 @@ class Runtime:
         self._info = EngineInfo.from_json(self._native.manifest_json)
         files = self._info.files  # the native side has checked their sizes and hashes; nothing else is opened
         self._tokenizer = Tokenizer.from_folder(folder, files)
-        chat = ChatTemplate.from_folder(folder, files, self._tokenizer) if self._tokenizer is not None else None
-        self._encoder = PromptEncoder(self._info, self._tokenizer, chat)
+        tokenizer = self._tokenizer
+        self._chat_template = ChatTemplate.from_folder(folder, files, tokenizer) if tokenizer is not None else None
+        self._encoder = PromptEncoder(self._info, tokenizer, self._chat_template)
 
     def generate(
         self, prompt: Prompt, options: GenerateOptions | None = None, **keywords: Unpack[GenerateKeywords]
@@ -181,6 +183,50 @@ class Runtime:
             True
         """
         return self._start(prompt, make_options(options, keywords), want_drafts=drafts)
+
+    def chat(
+        self,
+        options: GenerateOptions | None = None,
+        *,
+        system: str | None = None,
+        messages: Sequence[Message] = (),
+        **keywords: Unpack[GenerateKeywords],
+    ) -> Chat:
+        """Returns a conversation: each turn prefills its own message only, for what came before is in KV memory.
+
+        That memory is held between turns, until `Chat.close`, and counts towards `kv_limit`. Turns start at once, as
+        `generate` does.
+
+        Args:
+            options: Options of every turn, as for `generate`; `max_new_tokens` and `deadline_s` are per turn.
+            system: A system message to begin with.
+            messages: Messages to begin with, such as those of an earlier chat.
+            **keywords: As for `generate`.
+
+        Raises:
+            InvalidArgument: For options that `generate` would refuse, `raw`, or an engine without a chat template.
+
+        Example:
+            >>> with rt.chat(max_new_tokens=96) as chat:
+            ...     reply = chat.send("Name a colour.").text
+            >>> chat.messages[-1] == {"role": "assistant", "content": reply}
+            True
+        """
+        resolved = make_options(options, keywords).resolved(self._info.generation)
+        if resolved.raw:
+            raise InvalidArgument("raw=True is for plain text; a chat always goes through the chat template")
+        tokenizer, template = self._tokenizer, self._chat_template
+        if tokenizer is None or template is None:
+            missing = "tokenizer" if tokenizer is None else "chat template"
+            raise InvalidArgument(f"a chat needs a {missing}, this engine has none")
+        native = self._native_options(resolved)
+        first = [] if system is None else [{"role": "system", "content": system}]
+
+        def open_session() -> _native.Session:
+            session: _native.Session = native_module().Session(self._handle(), native)
+            return session
+
+        return Chat(open_session, tokenizer, template, resolved, [*first, *messages])
 
     def submit(
         self, prompt: Prompt, options: GenerateOptions | None = None, **keywords: Unpack[GenerateKeywords]

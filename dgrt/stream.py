@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dgrt.errors import Cancelled
 from dgrt.native_thread import NativeThread, Put
-from dgrt.result import Event
+from dgrt.result import Event, GenerateResult
 from dgrt.translate import Outcome, Prepared, Translator
 
 if TYPE_CHECKING:
@@ -23,9 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation(Prepared):
-    """A generation with the session that it runs in; made by `Runtime`."""
+    """A generation with the session that it runs in; made by `Runtime` and `Chat`."""
 
     session: Session
+    new_tokens: NDArray[np.int32] | None = None  # another turn of the session; None: `prompt` is its first
+    on_result: Callable[[GenerateResult], None] | None = None  # called before "done" is seen
 
 
 class EventStream(Iterator[Event]):
@@ -43,9 +48,8 @@ class EventStream(Iterator[Event]):
     """
 
     def __init__(self, generation: Generation) -> None:
-        self._session = generation.session
-        thread = NativeThread("dgrt-generate", partial(_generate, generation), generation.session.cancel)
-        self._events = _events(generation, thread)
+        self._thread = NativeThread("dgrt-generate", partial(_generate, generation), generation.session.cancel)
+        self._events = _events(generation, self._thread)
 
     def __next__(self) -> Event:
         return next(self._events)
@@ -60,7 +64,7 @@ class EventStream(Iterator[Event]):
 
     def cancel(self) -> None:
         """Asks the generation to stop after the running denoise step; "done" then says "cancelled"."""
-        self._session.cancel()
+        self._thread.cancel()
 
     def close(self) -> None:
         """Cancels the generation and waits until its thread has ended; no more events come."""
@@ -73,7 +77,10 @@ def _generate(generation: Generation, put: Put) -> None:
     watch = generation.want_drafts or options.trace
     on_step = (lambda view: put("step", view)) if watch else None
     try:
-        session.prefill(generation.prompt)
+        if generation.new_tokens is None:
+            session.prefill(generation.prompt)
+        else:
+            session.extend(generation.new_tokens)
         while not session.finish_reason:
             tokens = session.next_canvas(on_step, with_soft=options.trace)
             if tokens.size:  # none: cancelled, and the canvas was never committed
@@ -93,7 +100,11 @@ def _events(generation: Generation, thread: NativeThread) -> Generator[Event, No
             if kind == "done":
                 break
             yield from translator.events(kind, value)
+        thread.join()  # not cancelled: a chat goes on with the session
         logprobs = session.logprobs if generation.options.logprobs else None
-        yield from translator.end(Outcome(value, session.tokens, logprobs, session.stats()))
+        for event in translator.end(Outcome(value, session.tokens, logprobs, session.stats())):
+            if event.result is not None and generation.on_result is not None:
+                generation.on_result(event.result)
+            yield event
     finally:
         thread.stop()

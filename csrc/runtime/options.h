@@ -41,7 +41,7 @@ enum class DrafterKind : int32_t { kNone = 0, kSuffix = 1 };
 struct GenerateOptions {
   int64_t max_new_tokens = -1;       // -1: until a stop id or the context ends
   uint64_t seed = 0;
-  double deadline_ms = 0;            // from the making of the session or its submission; 0: none
+  double deadline_ms = 0;            // from the making of the session, its next turn or submission; 0: none
   uint32_t request = 0;              // distinguishes requests that share a seed; < 2^24
   Guarantee guarantee = Guarantee::kExact;
   Pipeline pipeline = Pipeline::kAuto;       // only of kExact; changes the passes, never the tokens

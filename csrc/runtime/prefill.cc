@@ -114,6 +114,7 @@ void ExtendPrompt(SessionState& state, std::span<const int32_t> tokens) {
     state.kv.RequireFits(kv_len + begin, rows);
   });
   Stats before = std::exchange(state.stats, Stats{});
+  state.deadline = DeadlineOf(state.options, Lanes::Clock::now());
   try {
     ReserveOutput(state, prompt_len);
     for (int64_t begin = 0; begin < num_rows; begin = PrefillChunkEnd(begin, num_rows)) {
@@ -137,6 +138,7 @@ void ExtendPrompt(SessionState& state, std::span<const int32_t> tokens) {
   if (state.speculation != nullptr) state.speculation->stage = Speculation::Stage::kNone;
   if (state.logprobs != nullptr) state.logprobs->tokens.clear();
   state.stats.prompt_tokens = prompt_len;
+  state.stats.prefix_tokens = kv_len;
   state.stats.peak_kv_bytes = state.kv.peak_bytes();
 }
 

@@ -89,9 +89,9 @@ class Session {
   void Prefill(std::span<const int32_t> prompt);
   // Another turn, after the session has ended with kStop or kLength: the emitted tokens that are not in KV yet and then
   // `tokens` become part of the prompt, without prefilling what is there. From here on everything is as in a session
-  // whose prompt is all text so far (tokens(), statistics, noise, max_new_tokens: they begin anew), except that rows
-  // which other passes wrote may differ in rounding from those of one prefill. Throws as Prefill does; a failure leaves
-  // the session as it was, or, if more than 512 rows were to be written, possibly as before Prefill.
+  // whose prompt is all text so far (tokens(), statistics, noise, max_new_tokens, deadline: they begin anew), except that
+  // rows which other passes wrote may differ in rounding from those of one prefill. Throws as Prefill does; a failure
+  // leaves the session as it was, or, if more than 512 rows were to be written, possibly as before Prefill.
   void Extend(std::span<const int32_t> tokens);
   // Refines and commits one canvas; returns the tokens it emitted (possibly none after Cancel). If it throws,
   // committed tokens and KV length are as before the call.

@@ -81,7 +81,7 @@ struct SessionState {
   Lanes& lanes;
   LaneUser lane_user;
   const GenerateOptions options;
-  const Lanes::Clock::time_point deadline;  // max(): none
+  Lanes::Clock::time_point deadline;  // max(): none; another turn begins it anew
   const std::unique_ptr<Executor> executor;
   KvCache kv;  // before the canvas: a memory limit that is too low is found before memory is taken
   PrefixCache* const prefixes;  // of the runtime; null: off

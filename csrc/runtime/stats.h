@@ -19,7 +19,7 @@ struct Stats {
   int64_t canvases = 0;         // finished canvases
   std::vector<int32_t> steps_per_canvas;  // commit.cc
   int64_t prompt_tokens = 0;
-  int64_t prefix_tokens = 0;    // prefix.cc: of the prompt, those whose rows came from the prefix cache
+  int64_t prefix_tokens = 0;    // of the prompt, those whose rows were there: prefix cache or turns before
   int64_t tokens = 0;           // emitted tokens: up to and including the first stop id
   double prefill_ms = 0;        // engine time of prefill
   double denoise_ms = 0;        // engine time of denoise passes

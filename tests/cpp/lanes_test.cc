@@ -206,6 +206,13 @@ TEST(ADeadlineEndsARequestBetweenStepsAndKeepsWhatWasCommitted) {
   std::this_thread::sleep_for(std::chrono::milliseconds(40));
   CHECK_THROWS(DeadlineExceeded, "deadline of 30 ms passed after 8 tokens", late.NextCanvas(nullptr));
   CHECK(ToVector(late.tokens()) == committed);
+
+  f.options.deadline_ms = 1000;
+  Session chat(runtime, f.options);
+  Generate(chat, f.prompt, nullptr);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1000));
+  chat.Extend(Tokens{1});  // has a deadline of its own
+  CHECK_EQ(chat.stats().prefill_passes, 1);
   CHECK_EQ(runtime->lane_stats().requests, int64_t{0});
 
   f.options.deadline_ms = -1;

@@ -157,6 +157,7 @@ TEST(AnotherTurnGoesOnWithoutPrefillingWhatIsThere) {
     if (causal) written.pop_back();
     CHECK(f.log->prefills.back().tokens == written);
     CHECK_EQ(session.stats().prompt_tokens, 27);
+    CHECK_EQ(session.stats().prefix_tokens, kv_len);
     CHECK(session.tokens().empty() && session.finish_reason() == FinishReason::kNone);
     f.CheckInvariants(session);
     while (session.finish_reason() == FinishReason::kNone) session.NextCanvas(nullptr);

@@ -14,6 +14,7 @@ import dgrt
 
 MODULES = [
     "dgrt",
+    "dgrt.chat",
     "dgrt.cli.bench",
     "dgrt.cli.trace_file",
     "dgrt.info",

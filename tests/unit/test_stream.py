@@ -166,11 +166,19 @@ def test_a_prefill_that_was_cancelled_gives_a_cancelled_result() -> None:
 
 
 def test_closing_early_cancels_and_joins_the_worker() -> None:
-    session = FakeSession([[5]] * 100)
+    session = FakeSession([[5]] * 10_000)  # more than it can do before it is closed
     with start(session) as events:
         next(events)
     assert session.cancelled.is_set() and live_workers() == 0
     assert list(events) == []
+
+
+def test_a_session_whose_generation_has_ended_is_not_cancelled() -> None:
+    session = FakeSession([[5]])
+    with start(session) as events:
+        last = list(events)[-1]
+        events.cancel()
+    assert last.kind == "done" and not session.cancelled.is_set() and live_workers() == 0
 
 
 def test_dropping_the_stream_stops_the_worker() -> None:

@@ -124,7 +124,7 @@ typedef struct dgrt_session_options {
   int32_t pipeline;           /* DGRT_PIPELINE_..., EXACT only */
   int32_t logprobs;           /* EXACT only, without pipeline: 1: also what dgrt_session_logprobs returns */
   int32_t reserved;           /* 0 */
-  double deadline_ms;         /* from dgrt_session_create or dgrt_scheduler_submit; looked at between passes; 0: none */
+  double deadline_ms;         /* from dgrt_session_create, _extend or dgrt_scheduler_submit; looked at between passes; 0: none */
 } dgrt_session_options;
 
 /* One denoise step, for on_step. All pointers are borrowed until the callback returns. */
@@ -195,7 +195,7 @@ typedef struct dgrt_stats {
   double packed_ms;
   double queued_ms;          /* from dgrt_scheduler_submit to the start; 0 without */
   double wait_ms;            /* in which other requests had the threads; part of total_ms */
-  int64_t prefix_tokens;     /* of the prompt, those whose KV rows came from the prefix cache */
+  int64_t prefix_tokens;     /* of the prompt, those whose KV rows were there: prefix cache or turns before */
 } dgrt_stats;
 
 /* ---- library: any thread ---- */
@@ -401,9 +401,9 @@ DGRT_API dgrt_status dgrt_prefix_cache_load(dgrt_runtime* runtime, const char* p
 
 /* ---- another turn ---- */
 /* After the session has ended with STOP or LENGTH: what it emitted and then these tokens become part of the prompt,
- * without prefilling what is there; dgrt_session_next_canvas goes on from there. Tokens, statistics, noise and
- * max_new_tokens begin anew. A failure leaves the session as it was, or, beyond 512 tokens and when it was cancelled,
- * possibly without a prompt. */
+ * without prefilling what is there; dgrt_session_next_canvas goes on from there. Tokens, statistics, noise,
+ * max_new_tokens and deadline begin anew. A failure leaves the session as it was, or, beyond 512 tokens and when it was
+ * cancelled, possibly without a prompt. */
 DGRT_API dgrt_status dgrt_session_extend(dgrt_session* session, const int32_t* tokens, size_t num_tokens) DGRT_MUST_USE;
 
 #ifdef __cplusplus
