@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--lr", type=float, default=1.0, help="multiplies both learning rates")
     p.add_argument("--checkpoint-minutes", type=float, default=3.0)
     p.add_argument("--max-steps", type=int, default=0, help="stop early; for smoke runs")
+    p.add_argument("--max-rows", type=int, default=0, help="at most so many cases per batch; for smoke runs")
     p.add_argument("--no-compile", action="store_true")
     return p.parse_args()
 
@@ -122,6 +124,8 @@ def work(rank: int, args: argparse.Namespace, port: int) -> None:
         scale = args.lr * learning_rate(step)
         gradient.clear()
         for bucket, number, share in step_batches(step)[rank :: args.workers]:
+            if args.max_rows:
+                bucket = replace(bucket, rows=min(args.max_rows, bucket.rows))
             batch = stream.batch(bucket, number)
             rng = np.random.default_rng([7, number, bucket.prompt, bucket.blocks])
             loss, denoising, causal = batch_loss(model, bucket, batch, rng, phase_at(step))
