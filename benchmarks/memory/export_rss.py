@@ -10,140 +10,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import shutil
-import struct
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
 
 sys.path.extend(str(Path(__file__).resolve().parents[2] / name) for name in ("benchmarks", "export", ""))
+from e2e.released import released_config, run_export, weight_bytes, write_checkpoint
 from environment import environment
 
-from dgrt.reference import calm
-
-ROOT = Path(__file__).resolve().parents[2]
 LIMIT_BYTES = 3_000_000_000  # what an export may use, whatever the size of the checkpoint
-_SHARD_BYTES = 2 << 30
-_BLOCK_VALUES = 8 << 20  # random values are drawn once and reused from a shifted start in every tensor
-_TEXT = {
-    "model_type": "diffusion_gemma_text", "vocab_size": 262_144, "hidden_size": 2816, "intermediate_size": 2112,
-    "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256, "num_global_key_value_heads": 2,
-    "global_head_dim": 512, "attention_k_eq_v": True, "sliding_window": 1024, "num_experts": 128, "top_k_experts": 8,
-    "moe_intermediate_size": 704, "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6,
-    "final_logit_softcapping": 30.0, "max_position_embeddings": 262_144, "use_bidirectional_attention": "vision",
-    "rope_parameters": {
-        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-        "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
-    },
-}  # fmt: skip
-_CHILD = """
-import json, sys, time
-sys.path[:0] = [sys.argv[1]]
-import torch
-torch.set_num_threads(int(sys.argv[5]))
-from dgrt_export import export
-started = time.perf_counter()
-report = export(sys.argv[2], sys.argv[3], precision=sys.argv[4] or None)
-seconds = time.perf_counter() - started
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-result = {"peak_rss_bytes": int(peak.split()[1]) * 1024, "total_seconds": round(seconds, 1), **report.to_json()}
-manifest = result.pop("manifest")
-del result["output"]
-print(json.dumps({**result, "experts": manifest["experts"], "parity": manifest["parity"]}))
-"""
-
-
-def config_for(size_bytes: int) -> dict:
-    """config.json of the smallest such model that stores at least `size_bytes`."""
-    from dgrt_export.checkpoint import text_tensors
-    from dgrt_export.config import parse_config
-
-    for num_layers in range(2, 31):
-        layer_types = ["sliding_attention"] * (num_layers - 1) + ["full_attention"]
-        text = {**_TEXT, "num_hidden_layers": num_layers, "layer_types": layer_types}
-        raw = {
-            "architectures": ["DiffusionGemmaForBlockDiffusion"], "model_type": "diffusion_gemma",
-            "canvas_length": 256, "tie_word_embeddings": True, "eos_token_id": [1, 106], "text_config": text,
-        }  # fmt: skip
-        if 2 * sum(math.prod(shape) for _, shape in text_tensors(parse_config(raw))) >= size_bytes:
-            break
-    return raw
-
-
-def write_checkpoint(folder: Path, raw: dict, seed: int) -> int:
-    """Streams the checkpoint into shards and returns its weight bytes."""
-    from dgrt_export.checkpoint import INDEX_FILE, text_tensors
-    from dgrt_export.config import parse_config
-
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(raw))
-    shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
-    filled = 0
-    for name, shape in text_tensors(parse_config(raw)):
-        if filled and filled + 2 * math.prod(shape) > _SHARD_BYTES:
-            shards.append([])
-            filled = 0
-        shards[-1].append((name, shape))
-        filled += 2 * math.prod(shape)
-    block = np.random.default_rng(seed).standard_normal(_BLOCK_VALUES, dtype=np.float32)
-    weight_map, total = {}, 0
-    for number, tensors in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        header, offset = {}, 0
-        for name, shape in tensors:
-            header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + 2 * math.prod(shape)]}
-            offset += 2 * math.prod(shape)
-            weight_map[name] = file
-        text = json.dumps(header).encode()
-        with (folder / file).open("wb") as stream:
-            stream.write(struct.pack("<Q", len(text)) + text)
-            for start, (name, shape) in enumerate(tensors):
-                _write_tensor(stream, name, shape, block, 1009 * start)
-        total += offset
-    (folder / INDEX_FILE).write_text(json.dumps({"weight_map": weight_map}))
-    return total
-
-
-def _write_tensor(stream: BinaryIO, name: str, shape: tuple[int, ...], block: np.ndarray, start: int) -> None:
-    """Calm random values, so that the parity gate compares numbers that mean something."""
-    factor = calm.factor(name)
-    if len(shape) == 1:
-        low, high = calm.uniform_range(name) or (factor, factor)
-        stream.write(_bf16(np.random.default_rng(start).uniform(low, high, shape).astype(np.float32)))
-        return
-    scale = shape[-1] ** -0.5 if factor == 1 else calm.INIT_STD * factor
-    values = _bf16(np.roll(block, start) * np.float32(scale))
-    left = 2 * math.prod(shape)
-    while left:
-        left -= stream.write(values[:left])
-
-
-def _bf16(values: np.ndarray) -> memoryview:
-    bits = values.view(np.uint32)
-    return memoryview(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)).cast("B")
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict:
     """Generates, exports in a child, and returns the numbers."""
-    raw = config_for(int(args.size_gb * 1e9))
+    raw = next(raw for raw in map(released_config, range(2, 31)) if weight_bytes(raw) >= args.size_gb * 1e9)
     started = time.perf_counter()
     size = write_checkpoint(folder / "checkpoint", raw, args.seed)
     written = time.perf_counter() - started
-    child = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(ROOT / "export"), str(folder / "checkpoint"), str(folder / "engine"),
-         args.precision or "", str(args.threads)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(args.threads)},
-    )  # fmt: skip
-    if child.returncode:
-        raise SystemExit(f"error: export failed\n{child.stderr[-4000:]}")
-    result = json.loads(child.stdout.splitlines()[-1])
+    result = run_export(
+        folder / "checkpoint", folder / "engine", threads=args.threads, precision=args.precision, profile="portable"
+    )
     layers = raw["text_config"]["num_hidden_layers"]
     return {
         "checkpoint_bytes": size, "layers": layers, "write_seconds": round(written, 1), "precision": args.precision,
