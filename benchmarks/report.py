@@ -170,12 +170,44 @@ def prefix_table() -> str:
     return "\n".join([*lines, "", source_line(report)])
 
 
+def scale_table() -> str:
+    report = json.loads((RESULTS / "scale.json").read_text())
+    lines = [
+        "| released widths | weights | export: time, peak RSS | load | prefill | denoise, ms/step | head, ms/step "
+        "| GFLOP/s (PyTorch fp32) | weights read (machine) | memory beside weights and KV |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        machine, export = row["machine"], row["export"]
+        lines.append(
+            f"| {row['name']} | {row['weight_bytes'] / 1e9:.2f} GB | {export['total_seconds']:.0f} s, "
+            f"{export['peak_rss_bytes'] / 1e9:.2f} GB | {row['load_seconds']:.1f} s | "
+            f"{row['prefill_ms'] / row['prompt_tokens']:.2f} ms/token | {row['denoise_ms']:.0f} | {row['head_ms']:.0f} "
+            f"| {row['gflops']:.0f} ({machine['fp32_gflops']:.0f}) | {row['weights_gb_per_s']:.1f} GB/s "
+            f"({machine['read_gb_per_s']:.1f}) | {row['beyond_weights_and_kv_bytes'] / 1e6:.0f} MB |"
+        )
+    return "\n".join([*lines, "", *row_sources(report["rows"], "name")])
+
+
+def head_table() -> str:
+    report = json.loads((RESULTS / "head.json").read_text())
+    dtypes = [name for name in ("bfloat16", "float32") if f"{name}_s" in report["rows"][0]]
+    lines = [f"| rows | dgrt | {' | '.join(f'PyTorch {name}' for name in dtypes)} |", "|---" * (2 + len(dtypes)) + "|"]
+    for row in report["rows"]:
+        ours, theirs = row["dgrt_s"], [row[f"{name}_s"] for name in dtypes]
+        ratios = " | ".join(f"{other:.2f} s (**{other / ours:.1f}x**)" for other in theirs)
+        lines.append(f"| {row['kind']} | {ours:.2f} s | {ratios} |")
+    return "\n".join([*lines, "", *row_sources(report["rows"], "kind")])
+
+
 TABLES = {
     "speed": speed_table, "accuracy": accuracy_table, "export": export_table, "speculation": speculation_table,
     "serving": serving_table,
     "soak": soak_line,
     "context": context_table,
     "prefix": prefix_table,
+    "scale": scale_table,
+    "head": head_table,
 }  # fmt: skip
 DOCUMENTS = ("README.md", "benchmarks/README.md", "dgrt/models/mini/README.md")
 

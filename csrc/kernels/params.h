@@ -23,7 +23,7 @@ namespace dgrt {
 //               counted along the set. How the additions are grouped (runs of ids inside a tile) moves a border between
 //               two tokens by 1e-6 of the total at most
 //   log_prob[l] = ln p[l, scored[l]]                             (scored[l] must be allowed)
-//   soft[l]   = embed_scale * sum_v p[l, v] table[v]
+//   soft[l]   = embed_scale * sum_v p[l, v] table[v]       (ids that weigh less than 2^-26 all together are left out)
 // A pinned position has argmax = sampled = pinned, entropy 0, log_prob 0, soft = embed_scale * table[pinned].
 // Results do not depend on the number of threads.
 struct VocabularyHeadParams {

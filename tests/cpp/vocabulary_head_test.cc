@@ -1,6 +1,7 @@
 // kernels/cpu/vocabulary_head.cc against the formulas of params.h computed naively in double, over awkward shapes, and
 // each variant of kernels/cpu/gemm_tile.h against plain sums.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -199,9 +200,12 @@ TEST(HeadGivesTheSameBitsForAnyNumberOfThreads) {
 }
 
 TEST(ARowDoesNotDependOnTheRowsBesideIt) {
-  const Fixture fixture({40, 1300, 33});
+  Fixture fixture({40, 1300, 33});
+  // Some know what they want, and for them most ids weigh nothing; some do not.
+  for (size_t i = 0; i < fixture.hidden.size(); ++i) fixture.hidden[i] *= std::array{1.0f, 10.0f, 0.01f}[i / 33 % 3];
   const HeadOutput together = fixture.Run(2);
-  for (const int64_t row : {0, 15, 16, 39}) {
+  for (int64_t row = 0; row < 40; ++row) CheckRow(fixture, together, row, AllIds(1300));
+  for (const int64_t row : {0, 1, 15, 16, 17, 38, 39}) {
     Fixture alone = fixture;
     alone.c.len = 1;
     alone.hidden.assign(fixture.hidden.begin() + row * 33, fixture.hidden.begin() + (row + 1) * 33);

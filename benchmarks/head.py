@@ -1,0 +1,103 @@
+"""The vocabulary head at the released model's shape against PyTorch: python benchmarks/head.py --out FILE
+
+256 rows, width 2816, 262,144 ids: scores, softcap, softmax, entropy, argmax, one sample, soft embedding. On the other
+side the same in PyTorch, in bf16 and in fp32. Three kinds of rows, because what weighs nothing is left out: settled
+(one token has it all), undecided (64 tokens share it), flat (none stands out; the worst case, as with random weights).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from environment import environment
+from results_file import store
+
+ROWS, WIDTH, VOCAB, SOFTCAP, TEMPERATURE = 256, 2816, 262_144, 30.0, 0.6
+KINDS = {"settled": (1, 24.0), "undecided": (64, 18.0), "flat": (0, 0.0)}  # favourites of a row, their scores
+SPREAD = 3.0  # standard deviation of all other scores
+
+
+def inputs(seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The table as bf16 bits [V, D], and hidden states [L, D] of each kind."""
+    rng = np.random.default_rng(seed)
+    table = rng.standard_normal((VOCAB, WIDTH), dtype=np.float32)
+    table *= WIDTH**-0.5
+    hidden = {}
+    for kind, (count, score) in KINDS.items():
+        rows = SPREAD * rng.standard_normal((ROWS, WIDTH), dtype=np.float32)
+        for row in rows:
+            for token in rng.integers(0, VOCAB, count):
+                row += rng.normal(score, 0.5) * table[token]
+        hidden[kind] = rows
+    return (table.view(np.uint32) >> 16).astype(np.uint16), hidden
+
+
+def torch_head(hidden: np.ndarray, bits: np.ndarray, dtype: str) -> Callable[[], object]:
+    """The same arithmetic as a PyTorch program would write it."""
+    import torch
+
+    kind = getattr(torch, dtype)
+    table = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).to(kind)
+    rows = torch.from_numpy(hidden).to(kind)
+
+    def run() -> object:
+        logits = SOFTCAP * torch.tanh(rows @ table.T / SOFTCAP)
+        probs = torch.softmax(logits.float() / TEMPERATURE, dim=-1)
+        entropy = -(probs * probs.clamp_min(1e-37).log()).sum(-1)
+        return logits.argmax(-1), entropy, torch.multinomial(probs, 1), probs.to(kind) @ table * WIDTH**0.5
+
+    return run
+
+
+def seconds(work: Callable[[], object], rounds: int) -> float:
+    """Median after one run that is not counted."""
+    times = []
+    for _ in range(1 + rounds):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--dtypes", nargs="+", default=["bfloat16", "float32"], metavar="DTYPE", help="of PyTorch (default: both)"
+    )
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path, help="write the rows as JSON")
+    args = parser.parse_args()
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    import torch
+
+    from dgrt import _native
+
+    torch.set_num_threads(args.threads)
+    here = environment()
+    bits, hidden = inputs(0)
+    uniform = np.random.default_rng(1).random(ROWS)
+    for kind, rows in hidden.items():
+        def ours(rows: np.ndarray = rows) -> object:
+            return _native.vocabulary_head(
+                rows, bits, softcap=SOFTCAP, temperature=TEMPERATURE, embed_scale=WIDTH**0.5, uniform=uniform,
+                threads=args.threads,
+            )  # fmt: skip
+
+        row = {"kind": kind, "threads": args.threads, "rounds": args.rounds, "dgrt_s": seconds(ours, args.rounds)}
+        for dtype in args.dtypes:
+            row[f"{dtype}_s"] = seconds(torch_head(rows, bits, dtype), args.rounds)
+        times = ", ".join(f"{name[:-2]} {value:.2f} s" for name, value in row.items() if name.endswith("_s"))
+        print(f"{kind}: {times}", flush=True)
+        if args.out:
+            store({**row, **here}, args.out, "kind", list(KINDS))
+
+
+if __name__ == "__main__":
+    main()
