@@ -66,6 +66,26 @@ class PromptEncoder:
             return self._encode_messages(prompt)  # type: ignore[arg-type]
         return self._check_ids(prompt)
 
+    def encode_draft(self, draft: str | Sequence[int] | None, stop_ids: Sequence[int]) -> list[int]:
+        """Returns the ids of an expected output; text gets the stop id that ends a turn behind it.
+
+        Args:
+            draft: Text, token ids, or None for none.
+            stop_ids: Those of the request.
+
+        Raises:
+            InvalidArgument: For an id outside the vocabulary, or text without a tokenizer.
+
+        Example:
+            >>> PromptEncoder(rt.info, rt.tokenizer, None).encode_draft([5, 1], ())
+            [5, 1]
+        """
+        if draft is None:
+            return []
+        if not isinstance(draft, str):
+            return [int(token) for token in self._check_ids(draft)]
+        return [*self._need_tokenizer().encode(draft), *sorted(stop_ids)[-1:]]
+
     def _encode_text(self, text: str, raw: bool) -> NDArray[np.int32]:
         if not text:
             raise InvalidArgument("the prompt is empty")

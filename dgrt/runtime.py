@@ -9,6 +9,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -419,6 +420,8 @@ class Runtime:
             pipeline=PIPELINES.index(options.pipeline),
             logprobs=options.logprobs,
             causal_temperature=1.0 if options.temperature is None else options.temperature,
+            draft=self._encoder.encode_draft(options.draft, options.stop_ids or ()),
+            **{f"verify_{name}": value for name, value in asdict(options.verify).items()},
             deadline_ms=0.0 if options.deadline_s is None else 1000.0 * options.deadline_s,
         )
         return made

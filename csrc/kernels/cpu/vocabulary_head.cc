@@ -216,6 +216,7 @@ class VocabularyHead {
     if (params_.entropy != nullptr) params_.entropy[row] = static_cast<float>(std::log(total) - weighted / total);
     if (params_.sampled != nullptr) params_.sampled[row] = Sample(index, params_.uniform[row] * total);
     if (params_.scored != nullptr) params_.log_prob[row] = LogProb(index, params_.scored[row], total);
+    if (params_.best_log_prob != nullptr) params_.best_log_prob[row] = static_cast<float>(-std::log(total));
     if (params_.soft == nullptr) return;
     const float scale = static_cast<float>(params_.embed_scale / total);
     const float* soft = scratch_.soft + index / kRowLanes * block_floats_ + index % kRowLanes;
