@@ -28,7 +28,7 @@ from dgrt.errors import (
 if TYPE_CHECKING:
     from dgrt._version import __version__
     from dgrt.info import EngineInfo, LayerInfo, MemoryPlan, PrefixStats
-    from dgrt.options import GenerateOptions
+    from dgrt.options import GenerateOptions, VerifyOptions
     from dgrt.result import Event, GenerateResult, ServingStats, Stats, StepTrace
     from dgrt.runtime import Runtime
     from dgrt.serving import GenerateFuture
@@ -58,6 +58,7 @@ __all__ = [
     "Stats",
     "StepTrace",
     "Unsupported",
+    "VerifyOptions",
     "__version__",
 ]
 
@@ -76,6 +77,7 @@ _HOMES = {
     "ServingStats": "result",
     "Stats": "result",
     "StepTrace": "result",
+    "VerifyOptions": "options",
     "__version__": "_version",
 }
 
