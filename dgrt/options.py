@@ -169,7 +169,9 @@ class GenerateOptions:
             if not self.draft:
                 raise InvalidArgument("the draft is empty")
         if self.guarantee != "causal" and self.temperature is not None:
-            raise InvalidArgument(f"temperature needs guarantee 'causal'; guarantee '{self.guarantee}' has t_min and t_max")
+            raise InvalidArgument(
+                f"temperature needs guarantee 'causal'; guarantee '{self.guarantee}' has t_min and t_max"
+            )
         if self.guarantee == "causal" and self.trace:
             raise InvalidArgument("trace needs guarantee 'exact': guarantee 'causal' has no denoise steps to record")
         if self.guarantee != "exact" and self.logprobs:

@@ -84,7 +84,14 @@ class PromptEncoder:
             return []
         if not isinstance(draft, str):
             return [int(token) for token in self._check_ids(draft)]
-        return [*self._need_tokenizer().encode(draft), *sorted(stop_ids)[-1:]]
+        return [*self._need_tokenizer().encode(draft), *self._turn_end(stop_ids)]
+
+    def _turn_end(self, stop_ids: Sequence[int]) -> list[int]:
+        """The stop id that the chat template ends a turn with; without one, the first."""
+        if self._chat is None:
+            return list(stop_ids[:1])
+        turns = self._encode_messages([{"role": "user", "content": "x"}])
+        return [int(token) for token in turns if token in stop_ids][-1:] or list(stop_ids[:1])
 
     def _encode_text(self, text: str, raw: bool) -> NDArray[np.int32]:
         if not text:

@@ -97,7 +97,7 @@ struct Verification {
   Canvas left_out;                  // of a leave-out pass
   Verdict verdict = Verdict::kNone;
   bool is_in_kv = false;            // the reserved KV rows are the draft's, all of them
-  double expected_steps = 0;        // of a canvas from noise
+  double measured_steps = 0;        // of a canvas from noise; 0: there was none yet
   int64_t tries = 0, gains = 0;     // drafts that were checked; of these, those that saved passes
 };
 

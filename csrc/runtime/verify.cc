@@ -1,7 +1,8 @@
-// Stage 3a, verify: whether the draft of a canvas is committed, refined or discarded (verified tier). Called by generate.cc
-// before refine. A draft that is on the canvas speaks for itself, right or wrong, so a pass over it alone proves little;
-// the other checks do not see what they judge. Cheapest and most telling first, and none that cannot change the verdict
-// any more: with fewer positions left than a verdict other than kDiscard needs, nothing that follows could help.
+// Stage 3a, verify: whether the draft of a canvas is committed, refined or discarded (verified tier). Called by
+// generate.cc before refine. A draft that is on the canvas speaks for itself, right or wrong, so a pass over it alone
+// proves little; the other checks do not see what they judge. Cheapest and most telling first, and none that cannot
+// change the verdict any more: with fewer positions left than a verdict other than kDiscard needs, nothing that follows
+// could help.
 // Limit: each check is a pass of its own. Where weights are what a pass costs, one packed pass would do.
 #include <algorithm>
 #include <cmath>
@@ -74,6 +75,11 @@ void ProposeDraft(SessionState& state, const CanvasPlan& plan) {
   v.is_whole = has_stop || v.num_drafted == state.model.canvas_len;
 }
 
+double ExpectedSteps(const SessionState& state) {
+  const double measured = state.verification->measured_steps;
+  return measured > 0 ? measured : static_cast<double>(state.options.verify.expected_steps);
+}
+
 // Whether the passes that a right draft saves, times the chance that it is right, exceed what it costs to find out that it
 // is wrong, in passes of L rows. Counts only, so that a request never depends on how fast the machine was.
 bool IsWorthTrying(const SessionState& state) {
@@ -83,8 +89,10 @@ bool IsWorthTrying(const SessionState& state) {
   const double share = static_cast<double>(v.num_drafted) / static_cast<double>(state.model.canvas_len);
   const double chance = static_cast<double>(v.confidence[static_cast<size_t>(v.num_drafted - 1)]) *
                         static_cast<double>(v.gains + 2) / static_cast<double>(v.tries + 2);
-  // Of a partly right draft: about what published traces show (steps still needed with a share of the canvas settled).
-  const double saved = v.is_whole ? v.expected_steps - 1 : 0.8 * share * share * v.expected_steps;
+  // Right to the end, all steps but one are saved, and the commit of a canvas that others follow. Partly right: about what
+  // published traces show (steps still needed with a share of the canvas settled).
+  const double commit = v.num_drafted == state.model.canvas_len ? 1 : 0;
+  const double saved = v.is_whole ? ExpectedSteps(state) - 1 + commit : 0.8 * share * share * ExpectedSteps(state);
   const double first_check = ChecksCausally(verify) ? (state.is_row_bound ? share : 1.0) : 0.0;
   return chance * (saved - verify.folds) > first_check;
 }
@@ -98,7 +106,8 @@ bool IsHopeless(const SessionState& state) {
   const auto first = v.confirmed.begin();
   const auto confirmed = std::count(first, first + v.num_drafted, 1);
   const int64_t wanted = v.is_whole ? v.num_drafted : state.model.canvas_len;
-  return static_cast<double>(confirmed) < static_cast<double>(state.options.verify.min_confirmed) * static_cast<double>(wanted);
+  const auto least = static_cast<double>(state.options.verify.min_confirmed) * static_cast<double>(wanted);
+  return static_cast<double>(confirmed) < least;
 }
 
 float FirstTemperature(const SessionState& state) {
@@ -202,12 +211,14 @@ bool CheckLeftOut(SessionState& state, const CanvasPlan& plan, uint8_t fold) {
   left_out.tokens = state.canvas.tokens;
   for (size_t i = 0; i < NumJudged(v); ++i) {
     if (v.fold[i] != fold) continue;
-    const int32_t noise = DrawToken(key, NoiseStream::kVerificationFolds, static_cast<uint32_t>(i), state.model.vocab_size, {});
-    left_out.tokens[i] = noise != v.draft[i] ? noise : (noise + 1) % static_cast<int32_t>(state.model.vocab_size);
+    const int64_t vocab_size = state.model.vocab_size;
+    const int32_t noise = DrawToken(key, NoiseStream::kVerificationFolds, static_cast<uint32_t>(i), vocab_size, {});
+    left_out.tokens[i] = noise != v.draft[i] ? noise : (noise + 1) % static_cast<int32_t>(vocab_size);
   }
   {
     StageTimer timer(&state.stats.verify_ms);
-    state.executor->Denoise(left_out.tokens, plan.kv_len, state.kv.Views(), left_out.soft.data(), left_out.hidden.data());
+    state.executor->Denoise(left_out.tokens, plan.kv_len, state.kv.Views(), left_out.soft.data(),
+                            left_out.hidden.data());
   }
   CountPass(state, state.model.canvas_len);
   RequireFinite({left_out.hidden.data(), left_out.hidden.size()}, "hidden states are", [&] {
@@ -276,7 +287,8 @@ Verdict Check(SessionState& state, const CanvasPlan& plan) {
     if (IsHopeless(state)) return Verdict::kDiscard;
   }
   const bool all = std::find(v.confirmed.begin(), v.confirmed.end(), 0) == v.confirmed.end();
-  if (v.is_whole && all && verify.one_pass && IsConfident(state) && missing <= static_cast<double>(verify.causal_budget)) {
+  const bool is_likely = missing <= static_cast<double>(verify.causal_budget);
+  if (v.is_whole && all && verify.one_pass && IsConfident(state) && is_likely) {
     state.canvas.num_steps = 1;
     return Verdict::kCommit;
   }
@@ -294,7 +306,6 @@ Verdict VerifyDraft(SessionState& state, const CanvasPlan& plan) {
   // With one step there is none left to correct a draft; a start canvas is another's draft.
   if (state.has_start_canvas || state.options.sampler.max_denoising_steps < 2) return Verdict::kNone;
   ProposeDraft(state, plan);
-  if (v.expected_steps == 0) v.expected_steps = static_cast<double>(state.options.verify.expected_steps);
   if (v.num_drafted == 0 || !IsWorthTrying(state)) return Verdict::kNone;
   v.verdict = Check(state, plan);
   return v.verdict;
@@ -308,13 +319,15 @@ void LearnFromDraft(SessionState& state, int64_t num_tokens) noexcept {
   if (v.verdict != Verdict::kNone) {
     ++v.tries;
     const double checks = static_cast<double>(state.options.verify.folds + 1);
-    v.gains += v.verdict == Verdict::kCommit || (!is_from_noise && num_steps + checks <= v.expected_steps);
+    v.gains += v.verdict == Verdict::kCommit || (!is_from_noise && num_steps + checks <= ExpectedSteps(state));
   }
   if (is_from_noise) {
-    v.expected_steps = 0.5 * (v.expected_steps + num_steps);
+    v.measured_steps = v.measured_steps > 0 ? 0.5 * (v.measured_steps + num_steps) : num_steps;
   } else {
     const int64_t most = std::min(num_tokens, v.num_drafted);
-    for (size_t i = 0; i < static_cast<size_t>(most); ++i) state.stats.accepted_drafts += state.canvas.argmax[i] == v.draft[i];
+    for (size_t i = 0; i < static_cast<size_t>(most); ++i) {
+      state.stats.accepted_drafts += state.canvas.argmax[i] == v.draft[i];
+    }
   }
   state.stats.draft_commits += v.verdict == Verdict::kCommit;
   state.stats.draft_refines += v.verdict == Verdict::kRefine || v.verdict == Verdict::kWarmStart;

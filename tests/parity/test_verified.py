@@ -20,9 +20,11 @@ from dgrt.reference.noise import NoiseKey
 
 
 def cases(task: str, count: int) -> list[Case]:
-    made = {"json": json_record.generate, "4x4": lambda s, i: sudoku.generate(s, i, "4x4"),
-            "9x9": lambda s, i: sudoku.generate(s, i, "9x9"), "edit": lambda s, i: edit.generate(s, i, "medium")}[task]  # fmt: skip
-    return [made(PROBE_SEED, index) for index in range(count)]
+    if task == "json":
+        return [json_record.generate(PROBE_SEED, index) for index in range(count)]
+    if task == "edit":
+        return [edit.generate(PROBE_SEED, index, "medium") for index in range(count)]
+    return [sudoku.generate(PROBE_SEED, index, task) for index in range(count)]
 
 
 def verified(mini: Any, case: Case, seed: int, **options: Any) -> Any:

@@ -63,7 +63,15 @@ def test_options_of_the_verified_tier_that_do_not_fit_are_refused(options: dict[
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"folds": 17}, {"folds": -1}, {"trust": 1.1}, {"causal_floor": -1}, {"min_confirmed": 2}, {"always": 1}, {"expected_steps": 0}],
+    [
+        {"folds": 17},
+        {"folds": -1},
+        {"trust": 1.1},
+        {"causal_floor": -1},
+        {"min_confirmed": 2},
+        {"always": 1},
+        {"expected_steps": 0},
+    ],
 )
 def test_thresholds_out_of_range_are_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidArgument, match=f"verify.{next(iter(wrong))}"):
