@@ -88,7 +88,7 @@ bool IsWorthTrying(const SessionState& state) {
   if (verify.always) return true;
   const double share = static_cast<double>(v.num_drafted) / static_cast<double>(state.model.canvas_len);
   const double chance = static_cast<double>(v.confidence[static_cast<size_t>(v.num_drafted - 1)]) *
-                        static_cast<double>(v.gains + 2) / static_cast<double>(v.tries + 2);
+                        static_cast<double>(v.gains + 1) / static_cast<double>(v.tries + 2);
   // Right to the end, all steps but one are saved, and the commit of a canvas that others follow. Partly right: about what
   // published traces show (steps still needed with a share of the canvas settled).
   const double commit = v.num_drafted == state.model.canvas_len ? 1 : 0;
