@@ -75,9 +75,13 @@ void ProposeDraft(SessionState& state, const CanvasPlan& plan) {
   v.is_whole = has_stop || v.num_drafted == state.model.canvas_len;
 }
 
+// Of the canvas from noise. One that a stop id cuts short takes fewer steps than the whole ones before it, and no fewer than
+// the two that it takes to see that nothing changes.
 double ExpectedSteps(const SessionState& state) {
-  const double measured = state.verification->measured_steps;
-  return measured > 0 ? measured : static_cast<double>(state.options.verify.expected_steps);
+  const Verification& v = *state.verification;
+  if (v.measured_steps == 0) return static_cast<double>(state.options.verify.expected_steps);
+  const double share = static_cast<double>(v.num_drafted) / static_cast<double>(state.model.canvas_len);
+  return v.is_whole ? std::max(2.0, share * v.measured_steps) : v.measured_steps;
 }
 
 // Whether the passes that a right draft saves, times the chance that it is right, exceed what it costs to find out that it
