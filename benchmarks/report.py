@@ -100,6 +100,25 @@ def speculation_table() -> str:
     return "\n".join([*lines, "", source_line(report)])
 
 
+def verified_table() -> str:
+    report = json.loads((RESULTS / "verified.json").read_text())
+    lines = [
+        "| task | mode | exact answers | target passes/case | rows/case | tokens/s | to plain | committed / refined / "
+        "discarded | wrong character: by checks alone, in the output |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        cases = row["cases"]
+        drafts = " / ".join(str(row[f"draft_{what}"]) for what in ("commits", "refines", "discards"))
+        wrong = f"{row['false_commits']}, {row['kept_wrong']} of {cases} (plain loop {row['plain_wrong']})"
+        lines.append(
+            f"| {row['task']} | {row['mode']} | {100 * row['correct'] / cases:.1f} % | {row['passes'] / cases:.1f} | "
+            f"{row['row_tokens'] / cases:.0f} | {row['tokens_per_s']:.0f} | {row['speedup']:.2f}x | "
+            f"{drafts if row['mode'].startswith('verified') else ''} | {wrong if 'wrong' in row['mode'] else ''} |"
+        )
+    return "\n".join([*lines, "", source_line(report)])
+
+
 def serving_table() -> str:
     report = json.loads((RESULTS / "serving.json").read_text())
     lines = [
@@ -202,6 +221,7 @@ def head_table() -> str:
 
 TABLES = {
     "speed": speed_table, "accuracy": accuracy_table, "export": export_table, "speculation": speculation_table,
+    "verified": verified_table,
     "serving": serving_table,
     "soak": soak_line,
     "context": context_table,

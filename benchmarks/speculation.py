@@ -6,12 +6,18 @@ The modes take turns on every case, so a slow moment of the machine is shared. P
 exact answers, target passes and token rows per case (prefill, denoise, commit, packed and causal passes), tokens/s from
 token ids to token ids, and its ratio to the plain refinement loop in the same run. Stops if a mode of the exact tier
 emits other tokens than the plain loop.
+
+The modes of the verified tier draft with the suffix drafter, or from an expected output: the right answer, or the right
+answer with one letter or digit replaced by another. For the latter it also counts how often the wrong character was
+committed by the checks alone (false commits), and how much oftener it is in the output than in that of the plain loop
+(retention). "no folds" is without the leave-out check.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import time
 from pathlib import Path
@@ -29,36 +35,58 @@ MODES = {
     "exact, pipeline on": {"pipeline": "on"},
     "causal, none": {"guarantee": "causal", "temperature": 0.0},
     "causal, suffix": {"guarantee": "causal", "temperature": 0.0, "drafter": "suffix"},
+    "verified, suffix": {"guarantee": "verified", "drafter": "suffix"},
+    "verified, right draft": {"guarantee": "verified"},
+    "verified, right draft, no folds": {"guarantee": "verified", "verify": dgrt.VerifyOptions(folds=0)},
+    "verified, wrong draft": {"guarantee": "verified"},
+    "verified, wrong draft, no folds": {"guarantee": "verified", "verify": dgrt.VerifyOptions(folds=0)},
 }
+COUNTS = ("tokens", "row_tokens", "accepted_drafts", "draft_calls", "draft_commits", "draft_refines", "draft_discards",
+          "verify_passes", "draft_ms")  # fmt: skip
 
 
-def measure(runtime: dgrt.Runtime, task: str, cases: int) -> list[dict]:
-    """Runs one task in every mode and returns a row per mode."""
+def spoil(answer: str, index: int) -> tuple[str, int]:
+    """The answer with one digit or letter replaced by another of its kind, and where."""
+    choose = random.Random(index)
+    place = choose.choice([i for i, character in enumerate(answer) if character in "123456789" or character.islower()])
+    others = "123456789" if answer[place].isdigit() else "abcdefghijklmnopqrstuvwxyz"
+    other = choose.choice(others.replace(answer[place], ""))
+    return answer[:place] + other + answer[place + 1 :], place
+
+
+def measure(runtime: dgrt.Runtime, task: str, cases: int, modes: dict[str, dict]) -> list[dict]:
+    """Runs one task in the plain loop and these modes and returns a row per mode."""
     generate, check = TASKS[task]
     rows = {
-        mode: {"task": task, "mode": mode, "cases": cases, "correct": 0, "tokens": 0, "passes": 0, "row_tokens": 0,
-               "seconds": 0.0, "accepted_drafts": 0, "draft_ms": 0.0}
-        for mode in MODES
+        mode: {"task": task, "mode": mode, "cases": cases, "correct": 0, "passes": 0,
+               "seconds": 0.0, "false_commits": 0, "kept_wrong": 0, "plain_wrong": 0, **dict.fromkeys(COUNTS, 0)}
+        for mode in modes
     }  # fmt: skip
     for index in range(cases):
         case = generate(HELD_OUT_SEED, index)
         prompt = runtime.encode(case.prompt)
-        for mode, options in MODES.items():
+        wrong, place = spoil(case.answer, index)
+        for mode, options in modes.items():
+            if "draft" in mode:
+                options = {**options, "draft": wrong if "wrong" in mode else case.answer}
             start = time.perf_counter()
             result = runtime.generate(prompt, seed=index, max_new_tokens=384, **options)
             row, stats = rows[mode], result.stats
             row["seconds"] += time.perf_counter() - start
             if mode == PLAIN:
-                expected = result.tokens.tolist()
+                expected, plain_text = result.tokens.tolist(), result.text or ""
             elif mode.startswith("exact") and result.tokens.tolist() != expected:
                 sys.exit(f"{task} {index}: {mode} emitted other tokens than {PLAIN}")
             row["correct"] += check(case, result.text or "")
-            row["tokens"] += stats.tokens
+            if "wrong" in mode:
+                kept = (result.text or "")[place : place + 1] == wrong[place]
+                row["kept_wrong"] += kept
+                row["plain_wrong"] += plain_text[place : place + 1] == wrong[place]
+                row["false_commits"] += kept and stats.draft_commits == stats.canvases
             row["passes"] += stats.prefill_passes + stats.denoise_passes + stats.commit_passes
-            row["passes"] += stats.packed_passes + stats.causal_passes
-            row["row_tokens"] += stats.row_tokens
-            row["accepted_drafts"] += stats.accepted_drafts
-            row["draft_ms"] += stats.draft_ms
+            row["passes"] += stats.packed_passes + stats.causal_passes + stats.verify_passes
+            for name in COUNTS:
+                row[name] += getattr(stats, name)
         if sys.stderr.isatty():
             print(f"{task:11} {index + 1} of {cases}", end="\r", file=sys.stderr, flush=True)
     plain = rows[PLAIN]["tokens"] / rows[PLAIN]["seconds"]
@@ -73,21 +101,27 @@ def main() -> None:
     parser.add_argument("engine", help="engine package folder")
     parser.add_argument("--cases", type=int, default=100, help="held-out cases per task (default 100)")
     parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), default=list(TASKS))
+    parser.add_argument("--tiers", nargs="+", choices=("exact", "causal", "verified"), help="default: all")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     args = parser.parse_args()
     runtime = dgrt.Runtime(args.engine, threads=args.threads)
-    for options in MODES.values():  # loading of graphs and first touch of weights; several canvases, so all graphs
+    modes = {m: o for m, o in MODES.items() if m == PLAIN or args.tiers is None or m.split(",")[0] in args.tiers}
+    for options in modes.values():  # loading of graphs and first touch of weights; several canvases, so all graphs
         tokens = 3 * runtime.info.canvas_len
         runtime.generate("json\nname=Ana Silva", max_new_tokens=tokens, stop_ids=(), **options)
     rows = []
     for task in args.tasks:
-        for row in measure(runtime, task, args.cases):
+        for row in measure(runtime, task, args.cases, modes):
             rows.append(row)
             print(
-                f"{task:11} {row['mode']:20} {100 * row['correct'] / row['cases']:6.1f} %  "
+                f"{task:11} {row['mode']:32} {100 * row['correct'] / row['cases']:6.1f} %  "
                 f"{row['passes'] / row['cases']:6.1f} passes  {row['row_tokens'] / row['cases']:7.0f} rows  "
-                f"{row['tokens_per_s']:7.0f} tokens/s  {row['speedup']:5.2f}x",
+                f"{row['tokens_per_s']:7.0f} tokens/s  {row['speedup']:5.2f}x"
+                + (f"  {row['draft_commits']}/{row['draft_refines']}/{row['draft_discards']} committed/refined/"
+                   f"discarded" if row["mode"].startswith("verified") else "")
+                + (f"  {row['false_commits']} false commits, kept {row['kept_wrong']} (plain {row['plain_wrong']})"
+                   if "wrong" in row["mode"] else ""),
                 flush=True,
             )
     if args.out:

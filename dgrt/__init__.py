@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dgrt._version import __version__
     from dgrt.chat import Chat
     from dgrt.info import EngineInfo, LayerInfo, MemoryPlan, PrefixStats
-    from dgrt.options import GenerateOptions
+    from dgrt.options import GenerateOptions, VerifyOptions
     from dgrt.result import Event, GenerateResult, ServingStats, Stats, StepTrace
     from dgrt.runtime import Runtime
     from dgrt.serving import GenerateFuture
@@ -60,6 +60,7 @@ __all__ = [
     "Stats",
     "StepTrace",
     "Unsupported",
+    "VerifyOptions",
     "__version__",
 ]
 
@@ -79,6 +80,7 @@ _HOMES = {
     "ServingStats": "result",
     "Stats": "result",
     "StepTrace": "result",
+    "VerifyOptions": "options",
     "__version__": "_version",
 }
 

@@ -75,8 +75,17 @@ class Options:
         pipeline: int = 0,
         logprobs: bool = False,
         deadline_ms: float = 0.0,
+        draft: Sequence[int] = [],
+        verify_trust: float = 0.5,
+        verify_folds: int = 2,
+        verify_causal_floor: float = 7.0,
+        verify_causal_budget: float = 24.0,
+        verify_min_confirmed: float = 0.5,
+        verify_one_pass: bool = True,
+        verify_always: bool = False,
+        verify_expected_steps: float = 8.0,
     ) -> None:
-        """guarantee: 0 exact, 1 causal. drafter: 0 none, 1 suffix. pipeline: 0 auto, 1 off, 2 on.
+        """guarantee: 0 exact, 1 causal, 2 verified. drafter: 0 none, 1 suffix. pipeline: 0 auto, 1 off, 2 on.
         None: the engine's."""
 
 class Session:

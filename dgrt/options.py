@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypedDict
 
 from dgrt.errors import InvalidArgument, Unsupported, nearest
@@ -19,8 +19,9 @@ MAX_REQUEST = 2**24 - 1
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
 MAX_DEADLINE_S = 1e9
+MAX_FOLDS = 16
 # In the order of the native numbers.
-GUARANTEES = ("exact", "causal")
+GUARANTEES = ("exact", "causal", "verified")
 DRAFTERS = ("none", "suffix")
 PIPELINES = ("auto", "off", "on")
 SAMPLER_FIELDS = (
@@ -35,6 +36,53 @@ SAMPLER_FIELDS = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """The checks of guarantee "verified", and what it takes to try a draft.
+
+    Attributes:
+        trust: A draft is cut before the first token that its drafter believes less in, given that all before it are
+            right; 0 .. 1.
+        folds: Leave-out check: so many passes, each with another part of the draft replaced by noise, must answer with
+            the draft where they did not see it. 0: off.
+        causal_floor: Causal check: the causal pass, which never sees a token that it predicts, may give a drafted token
+            at most so many nats less than its favourite. 0: off.
+        causal_budget: The same, summed over a draft that is committed as it is, nats.
+        min_confirmed: Share of the canvas (up to a drafted stop id) that all checks have to confirm; with less the
+            draft is discarded; 0 .. 1.
+        one_pass: Whether a draft may be committed as it is. False: it is only where refinement starts from; with both
+            checks off that is what transformers does with `generate(decoder_input_ids=draft)`.
+        always: Also try drafts that do not look worth the passes.
+        expected_steps: Denoise steps of a canvas without a draft, until the request has had one.
+
+    Example:
+        >>> VerifyOptions(folds=4).folds
+        4
+    """
+
+    trust: float = 0.5
+    folds: int = 2
+    causal_floor: float = 7.0
+    causal_budget: float = 24.0
+    min_confirmed: float = 0.5
+    one_pass: bool = True
+    always: bool = False
+    expected_steps: float = 8.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folds", checked_integer("verify.folds", self.folds, 0, MAX_FOLDS))
+        for name in ("trust", "causal_floor", "causal_budget", "min_confirmed", "expected_steps"):
+            object.__setattr__(self, name, _number(f"verify.{name}", getattr(self, name)))
+        for name in ("trust", "min_confirmed"):
+            if getattr(self, name) > 1:
+                raise InvalidArgument(f"verify.{name} must be at most 1, got {getattr(self, name)}")
+        if self.expected_steps < 1:
+            raise InvalidArgument(f"verify.expected_steps must be at least 1, got {self.expected_steps}")
+        for name in ("one_pass", "always"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidArgument(f"verify.{name} must be True or False, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
     """What one generation may vary.
 
@@ -44,9 +92,15 @@ class GenerateOptions:
         request: Tells apart requests that share a seed, 0 .. 2**24 - 1.
         guarantee: What the tokens promise. "exact": those of the refinement loop with this seed. "causal": those of
             plain sampling, token by token, from the distribution of the causal pass with this seed; another behaviour
-            of the model, and no less exact.
-        drafter: Who proposes tokens that a pass may then confirm; it changes the number of passes, never the tokens.
-            "none". "suffix" (with "causal"): what followed the same words before, in prompt or output.
+            of the model, and no less exact. "verified": canvases that the model's own stop rule holds for; those of
+            "exact" with this seed unless a draft was of use. One that is committed as it is has passed checks that do
+            not see what they judge (`verify`); its tokens need not be those of "exact", nor distributed like them.
+        drafter: Who proposes tokens that passes may then confirm. With "causal" it changes the number of passes, never
+            the tokens. "none". "suffix" (not with "exact"): what followed the same words before, in prompt or output.
+        draft: Of "verified". The output as you expect it: text, which is taken to end there, or token ids, a stop id
+            included if it ends there. It is where the first draft comes from, and one more text for the suffix drafter,
+            which it implies.
+        verify: Of "verified". The checks and their thresholds.
         pipeline: Of "exact". Whether a denoise step may carry along the commit of its canvas and the first step of the
             next one, for the case that it is the last; it changes the number of passes, never the tokens. "auto": where
             weights, not rows, are what a pass costs; so not on a CPU. "off": the plain loop. "on": wherever it can be.
@@ -78,6 +132,8 @@ class GenerateOptions:
     request: int = 0
     guarantee: str = "exact"
     drafter: str = "none"
+    draft: str | tuple[int, ...] | None = None
+    verify: VerifyOptions = field(default_factory=VerifyOptions)
     pipeline: str = "auto"
     logprobs: bool = False
     temperature: float | None = None
@@ -96,15 +152,29 @@ class GenerateOptions:
         _one_of("guarantee", self.guarantee, GUARANTEES)
         _one_of("drafter", self.drafter, DRAFTERS)
         _one_of("pipeline", self.pipeline, PIPELINES)
-        if self.guarantee == "causal" and self.pipeline == "on":
-            raise InvalidArgument("pipeline 'on' needs guarantee 'exact': guarantee 'causal' has no commits to foresee")
+        if self.guarantee != "exact" and self.pipeline == "on":
+            why = "has no commits to foresee" if self.guarantee == "causal" else "does not compute ahead"
+            raise InvalidArgument(f"pipeline 'on' needs guarantee 'exact': guarantee '{self.guarantee}' {why}")
         if self.guarantee == "exact" and self.drafter != "none":
-            raise InvalidArgument(f"drafter '{self.drafter}' needs guarantee 'causal', got guarantee 'exact'")
-        if self.guarantee == "exact" and self.temperature is not None:
-            raise InvalidArgument("temperature needs guarantee 'causal'; guarantee 'exact' has t_min and t_max")
+            raise InvalidArgument(
+                f"drafter '{self.drafter}' needs guarantee 'causal' or 'verified', got guarantee 'exact'"
+            )
+        if not isinstance(self.verify, VerifyOptions):
+            raise InvalidArgument(f"verify must be a VerifyOptions, got {type(self.verify).__name__}")
+        if self.draft is not None:
+            if self.guarantee != "verified":
+                raise InvalidArgument(f"draft needs guarantee 'verified', got guarantee '{self.guarantee}'")
+            if not isinstance(self.draft, str):
+                object.__setattr__(self, "draft", _ids("draft", self.draft))
+            if not self.draft:
+                raise InvalidArgument("the draft is empty")
+        if self.guarantee != "causal" and self.temperature is not None:
+            raise InvalidArgument(
+                f"temperature needs guarantee 'causal'; guarantee '{self.guarantee}' has t_min and t_max"
+            )
         if self.guarantee == "causal" and self.trace:
             raise InvalidArgument("trace needs guarantee 'exact': guarantee 'causal' has no denoise steps to record")
-        if self.guarantee == "causal" and self.logprobs:
+        if self.guarantee != "exact" and self.logprobs:
             raise InvalidArgument("logprobs needs guarantee 'exact'")
         if self.pipeline == "on" and self.logprobs:
             raise InvalidArgument("logprobs needs a commit pass of its own: pipeline must be 'auto' or 'off', got 'on'")
@@ -146,6 +216,8 @@ class GenerateKeywords(TypedDict, total=False):
     request: int
     guarantee: str
     drafter: str
+    draft: str | Iterable[int] | None
+    verify: VerifyOptions
     pipeline: str
     logprobs: bool
     temperature: float | None

@@ -66,6 +66,33 @@ class PromptEncoder:
             return self._encode_messages(prompt)  # type: ignore[arg-type]
         return self._check_ids(prompt)
 
+    def encode_draft(self, draft: str | Sequence[int] | None, stop_ids: Sequence[int]) -> list[int]:
+        """Returns the ids of an expected output; text gets the stop id that ends a turn behind it.
+
+        Args:
+            draft: Text, token ids, or None for none.
+            stop_ids: Those of the request.
+
+        Raises:
+            InvalidArgument: For an id outside the vocabulary, or text without a tokenizer.
+
+        Example:
+            >>> PromptEncoder(rt.info, rt.tokenizer, None).encode_draft([5, 1], ())
+            [5, 1]
+        """
+        if draft is None:
+            return []
+        if not isinstance(draft, str):
+            return [int(token) for token in self._check_ids(draft)]
+        return [*self._need_tokenizer().encode(draft), *self._turn_end(stop_ids)]
+
+    def _turn_end(self, stop_ids: Sequence[int]) -> list[int]:
+        """The stop id that the chat template ends a turn with; without one, the first."""
+        if self._chat is None:
+            return list(stop_ids[:1])
+        turns = self._encode_messages([{"role": "user", "content": "x"}])
+        return [int(token) for token in turns if token in stop_ids][-1:] or list(stop_ids[:1])
+
     def _encode_text(self, text: str, raw: bool) -> NDArray[np.int32]:
         if not text:
             raise InvalidArgument("the prompt is empty")

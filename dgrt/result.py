@@ -30,7 +30,12 @@ class Stats:
         packed_passes: Passes that hold a denoise step, a commit and the first step of the next canvas (0 in the plain
             loop).
         packed_commits: Commits whose KV rows a packed pass had written; each saved two passes.
+        verify_passes: Passes that check a draft (guarantee "verified"); the first denoise step of a drafted canvas is
+            one of them.
         draft_calls: Drafter calls (0 with drafter "none").
+        draft_commits: Canvases committed as drafted, after the checks alone.
+        draft_refines: Canvases refined from what the checks left of a draft.
+        draft_discards: Canvases refined from noise because the checks left too little of a draft.
         accepted_drafts: Drafted positions that were committed unchanged.
         row_tokens: Token rows over all passes.
         canvases: Finished canvases.
@@ -45,6 +50,7 @@ class Stats:
         commit_ms: Engine time of the commit passes, ms.
         causal_ms: Engine time of the causal passes, ms.
         packed_ms: Engine time of the packed passes, ms.
+        verify_ms: Engine time of the passes that check a draft, ms.
         head_ms: Vocabulary head, acceptance and renoise, ms.
         draft_ms: Drafter time, ms.
         queued_ms: From `submit` to the start of the request, ms; 0 for `generate` and `stream`, which start at once.
@@ -59,7 +65,11 @@ class Stats:
     causal_passes: int
     packed_passes: int
     packed_commits: int
+    verify_passes: int
     draft_calls: int
+    draft_commits: int
+    draft_refines: int
+    draft_discards: int
     accepted_drafts: int
     row_tokens: int
     canvases: int
@@ -73,6 +83,7 @@ class Stats:
     commit_ms: float
     causal_ms: float
     packed_ms: float
+    verify_ms: float
     head_ms: float
     draft_ms: float
     queued_ms: float

@@ -9,6 +9,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -215,6 +216,8 @@ class Runtime:
         resolved = make_options(options, keywords).resolved(self._info.generation)
         if resolved.raw:
             raise InvalidArgument("raw=True is for plain text; a chat always goes through the chat template")
+        if resolved.draft is not None:
+            raise InvalidArgument("a draft is of one answer: give it to generate, not to a chat")
         tokenizer, template = self._tokenizer, self._chat_template
         if tokenizer is None or template is None:
             missing = "tokenizer" if tokenizer is None else "chat template"
@@ -465,6 +468,8 @@ class Runtime:
             pipeline=PIPELINES.index(options.pipeline),
             logprobs=options.logprobs,
             causal_temperature=1.0 if options.temperature is None else options.temperature,
+            draft=self._encoder.encode_draft(options.draft, options.stop_ids or ()),
+            **{f"verify_{name}": value for name, value in asdict(options.verify).items()},
             deadline_ms=0.0 if options.deadline_s is None else 1000.0 * options.deadline_s,
         )
         return made

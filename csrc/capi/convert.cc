@@ -10,6 +10,7 @@ static_assert(DGRT_FINISH_LENGTH == static_cast<int>(FinishReason::kLength));
 static_assert(DGRT_FINISH_CANCELLED == static_cast<int>(FinishReason::kCancelled));
 static_assert(DGRT_GUARANTEE_EXACT == static_cast<int>(Guarantee::kExact));
 static_assert(DGRT_GUARANTEE_CAUSAL == static_cast<int>(Guarantee::kCausal));
+static_assert(DGRT_GUARANTEE_VERIFIED == static_cast<int>(Guarantee::kVerified));
 static_assert(DGRT_PIPELINE_AUTO == static_cast<int>(Pipeline::kAuto));
 static_assert(DGRT_PIPELINE_OFF == static_cast<int>(Pipeline::kOff));
 static_assert(DGRT_PIPELINE_ON == static_cast<int>(Pipeline::kOn));
@@ -20,6 +21,15 @@ std::span<const int32_t> TokenSpan(const int32_t* tokens, size_t num_tokens, con
   if (num_tokens > 0) RequireNotNull(tokens, name);
   return {tokens, num_tokens};
 }
+
+namespace {
+
+bool ReadFlag(int32_t value, const char* name) {
+  if (value != 0 && value != 1) throw InvalidArgument(Message(name, ": expected 0 or 1, found ", value));
+  return value == 1;
+}
+
+}  // namespace
 
 dgrt_session_options DefaultSessionOptions(const Runtime& runtime) {
   const GenerateOptions& from = runtime.default_options();
@@ -42,6 +52,16 @@ dgrt_session_options DefaultSessionOptions(const Runtime& runtime) {
   to.pipeline = static_cast<int32_t>(from.pipeline);
   to.logprobs = from.logprobs;
   to.deadline_ms = from.deadline_ms;
+  to.draft = from.draft.data();
+  to.num_draft = from.draft.size();
+  to.verify_trust = from.verify.trust;
+  to.verify_folds = from.verify.folds;
+  to.verify_causal_floor = from.verify.causal_floor;
+  to.verify_causal_budget = from.verify.causal_budget;
+  to.verify_min_confirmed = from.verify.min_confirmed;
+  to.verify_one_pass = from.verify.one_pass;
+  to.verify_always = from.verify.always;
+  to.verify_expected_steps = from.verify.expected_steps;
   return to;
 }
 
@@ -62,12 +82,19 @@ GenerateOptions ToGenerateOptions(const dgrt_session_options& from) {
   to.drafter = static_cast<DrafterKind>(from.drafter);
   to.causal_temperature = from.causal_temperature;
   to.pipeline = static_cast<Pipeline>(from.pipeline);
-  if (from.logprobs != 0 && from.logprobs != 1) {
-    throw InvalidArgument(Message("dgrt_session_options.logprobs: expected 0 or 1, found ", from.logprobs));
-  }
-  to.logprobs = from.logprobs == 1;
+  to.logprobs = ReadFlag(from.logprobs, "dgrt_session_options.logprobs");
   RequireZero(from.reserved, "dgrt_session_options.reserved");
   to.deadline_ms = from.deadline_ms;
+  const auto draft = TokenSpan(from.draft, from.num_draft, "dgrt_session_options.draft");
+  to.draft.assign(draft.begin(), draft.end());
+  to.verify.trust = from.verify_trust;
+  to.verify.folds = from.verify_folds;
+  to.verify.causal_floor = from.verify_causal_floor;
+  to.verify.causal_budget = from.verify_causal_budget;
+  to.verify.min_confirmed = from.verify_min_confirmed;
+  to.verify.one_pass = ReadFlag(from.verify_one_pass, "dgrt_session_options.verify_one_pass");
+  to.verify.always = ReadFlag(from.verify_always, "dgrt_session_options.verify_always");
+  to.verify.expected_steps = from.verify_expected_steps;
   return to;
 }
 
@@ -103,6 +130,11 @@ dgrt_stats ToStats(const Stats& from, FinishReason finish, int64_t kv_len) {
   to.queued_ms = from.queued_ms;
   to.wait_ms = from.wait_ms;
   to.prefix_tokens = from.prefix_tokens;
+  to.verify_passes = from.verify_passes;
+  to.verify_ms = from.verify_ms;
+  to.draft_commits = from.draft_commits;
+  to.draft_refines = from.draft_refines;
+  to.draft_discards = from.draft_discards;
   return to;
 }
 

@@ -15,6 +15,10 @@ namespace dgrt {
 
 class SuffixDrafter : public Drafter {
  public:
+  // `expected`: the output as the caller expects it. It is where the first draft comes from, and one more text to copy
+  // from after that.
+  explicit SuffixDrafter(std::span<const int32_t> expected = {});
+
   void Append(std::span<const int32_t> tokens) override;
   int64_t Draft(std::span<int32_t> draft, std::span<float> confidence) override;
 
@@ -30,6 +34,9 @@ class SuffixDrafter : public Drafter {
 
   std::vector<int32_t> text_;
   SuffixAutomaton automaton_;
+  int64_t expected_end_ = 0;     // behind the expected output in text_; 0: none was given
+  int64_t num_appended_ = 0;     // calls: the first is the prompt's
+  bool expected_is_right_ = true;  // until a draft from it was wrong
   int64_t source_ = 0;  // where in text_ the copy has got to; 0: nothing is being copied
   MatchConfidence confidence_;
   Copy drafted_;                 // the last draft, until the text has shown what became of it

@@ -81,9 +81,10 @@ class FakeExecutor : public Executor {
     std::fill_n(hidden, num_floats, 0.0f);
     for (size_t row = 0; row < canvas.size(); ++row) {
       DGRT_CHECK(canvas[row] >= 0 && canvas[row] < model_.vocab_size);
-      const bool sure = step >= 1 + static_cast<int64_t>(row) * script_->num_steps / model_.canvas_len;
+      const bool copies = script_->copies_from_row >= 0 && static_cast<int64_t>(row) >= script_->copies_from_row;
+      const bool sure = copies || step >= 1 + static_cast<int64_t>(row) * script_->num_steps / model_.canvas_len;
       const int64_t position = kv_len - script_->prompt_len + static_cast<int64_t>(row);
-      int64_t token = sure ? TargetAt(position) : (canvas[row] + mixed) % model_.vocab_size;
+      int64_t token = copies ? canvas[row] : sure ? TargetAt(position) : (canvas[row] + mixed) % model_.vocab_size;
       if (row == 0 && script_->new_mind_at > 0 && step >= script_->new_mind_at) token = (token + 1) % model_.vocab_size;
       hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
     }

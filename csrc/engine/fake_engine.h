@@ -28,6 +28,7 @@ struct FakeScript {
   std::vector<int32_t> target = {7};
   int32_t num_steps = 3;         // steps of a canvas until every row is sure
   int32_t new_mind_at = 0;       // from this step of a canvas on its first row is sure of another token; 0: never
+  int64_t copies_from_row = -1;  // from this row on a denoise step is sure of the token that it is shown; -1: nowhere
   int64_t causal_doubt = 5;
   int64_t fail_at_call = 0;      // this call of any kind throws DeviceError (1: the first; 0: none)
   int64_t nan_at_call = 0;       // this call, if it returns hidden states, leaves one NaN in the hidden states

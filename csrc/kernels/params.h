@@ -23,8 +23,9 @@ namespace dgrt {
 //               counted along the set. How the additions are grouped (runs of ids inside a tile) moves a border between
 //               two tokens by 1e-6 of the total at most
 //   log_prob[l] = ln p[l, scored[l]]                             (scored[l] must be allowed)
+//   best_log_prob[l] = ln p[l, argmax[l]]
 //   soft[l]   = embed_scale * sum_v p[l, v] table[v]       (ids that weigh less than 2^-26 all together are left out)
-// A pinned position has argmax = sampled = pinned, entropy 0, log_prob 0, soft = embed_scale * table[pinned].
+// A pinned position has argmax = sampled = pinned, entropy 0, log_probs 0, soft = embed_scale * table[pinned].
 // Results do not depend on the number of threads.
 struct VocabularyHeadParams {
   const float* hidden = nullptr;     // in  [L, D]
@@ -41,6 +42,7 @@ struct VocabularyHeadParams {
   float* soft = nullptr;             // out [L, D], or null: not wanted (last step of a canvas)
   const int32_t* scored = nullptr;   // in  [L] token ids, or null
   float* log_prob = nullptr;         // out [L] nats, written where `scored` is given
+  float* best_log_prob = nullptr;    // out [L] nats, or null: not wanted
   void* workspace = nullptr;         // scratch, VocabularyHeadWorkspaceBytes(...) bytes, 64-byte aligned
 };
 

@@ -25,7 +25,11 @@ py::dict ToDict(const Stats& stats) {
   result["causal_passes"] = stats.causal_passes;
   result["packed_passes"] = stats.packed_passes;
   result["packed_commits"] = stats.packed_commits;
+  result["verify_passes"] = stats.verify_passes;
   result["draft_calls"] = stats.draft_calls;
+  result["draft_commits"] = stats.draft_commits;
+  result["draft_refines"] = stats.draft_refines;
+  result["draft_discards"] = stats.draft_discards;
   result["accepted_drafts"] = stats.accepted_drafts;
   result["row_tokens"] = stats.row_tokens;
   result["canvases"] = stats.canvases;
@@ -39,6 +43,7 @@ py::dict ToDict(const Stats& stats) {
   result["commit_ms"] = stats.commit_ms;
   result["causal_ms"] = stats.causal_ms;
   result["packed_ms"] = stats.packed_ms;
+  result["verify_ms"] = stats.verify_ms;
   result["head_ms"] = stats.head_ms;
   result["draft_ms"] = stats.draft_ms;
   result["queued_ms"] = stats.queued_ms;

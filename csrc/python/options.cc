@@ -23,7 +23,10 @@ GenerateOptions NewOptions(const RuntimeObject& runtime, int64_t max_new_tokens,
                            std::optional<float> t_min, std::optional<float> t_max,
                            std::optional<int32_t> stability_threshold, std::optional<float> confidence_threshold,
                            std::optional<std::vector<int32_t>> stop_ids, int32_t guarantee, int32_t drafter,
-                           float causal_temperature, int32_t pipeline, bool logprobs, double deadline_ms) {
+                           float causal_temperature, int32_t pipeline, bool logprobs, double deadline_ms,
+                           std::vector<int32_t> draft, float verify_trust, int32_t verify_folds,
+                           float verify_causal_floor, float verify_causal_budget, float verify_min_confirmed,
+                           bool verify_one_pass, bool verify_always, float verify_expected_steps) {
   GenerateOptions options = runtime.runtime->default_options();
   options.max_new_tokens = max_new_tokens;
   options.seed = seed;
@@ -41,12 +44,17 @@ GenerateOptions NewOptions(const RuntimeObject& runtime, int64_t max_new_tokens,
   options.pipeline = static_cast<Pipeline>(pipeline);
   options.logprobs = logprobs;
   options.deadline_ms = deadline_ms;
+  options.draft = std::move(draft);
+  options.verify = {.trust = verify_trust, .folds = verify_folds, .causal_floor = verify_causal_floor,
+                    .causal_budget = verify_causal_budget, .min_confirmed = verify_min_confirmed,
+                    .one_pass = verify_one_pass, .always = verify_always, .expected_steps = verify_expected_steps};
   return options;
 }
 
 }  // namespace
 
 void RegisterOptions(py::module_& module) {
+  const VerifyOptions verify;
   py::class_<GenerateOptions>(module, "Options", "Options of one generation; what is None comes from the engine.")
       .def(py::init(&NewOptions), py::arg("runtime"), py::kw_only(), py::arg("max_new_tokens") = -1,
            py::arg("seed") = 0, py::arg("request") = 0, py::arg("max_denoising_steps") = py::none(),
@@ -54,7 +62,11 @@ void RegisterOptions(py::module_& module) {
            py::arg("stability_threshold") = py::none(), py::arg("confidence_threshold") = py::none(),
            py::arg("stop_ids") = py::none(), py::arg("guarantee") = 0, py::arg("drafter") = 0,
            py::arg("causal_temperature") = 1.0f, py::arg("pipeline") = 0, py::arg("logprobs") = false,
-           py::arg("deadline_ms") = 0.0);
+           py::arg("deadline_ms") = 0.0, py::arg("draft") = std::vector<int32_t>(),
+           py::arg("verify_trust") = verify.trust, py::arg("verify_folds") = verify.folds,
+           py::arg("verify_causal_floor") = verify.causal_floor, py::arg("verify_causal_budget") = verify.causal_budget,
+           py::arg("verify_min_confirmed") = verify.min_confirmed, py::arg("verify_one_pass") = verify.one_pass,
+           py::arg("verify_always") = verify.always, py::arg("verify_expected_steps") = verify.expected_steps);
 }
 
 }  // namespace dgrt::python

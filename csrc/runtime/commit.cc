@@ -43,8 +43,12 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
   const std::span<const int32_t> emitted(state.canvas.argmax.data(), static_cast<size_t>(emission.num_tokens));
   const bool goes_on = emission.finish == FinishReason::kNone;
   Speculation* const speculation = state.speculation.get();
-  const bool is_in_kv = speculation != nullptr && speculation->stage == Speculation::Stage::kRight;
-  const bool needs_pass = state.logprobs != nullptr || (goes_on && !is_in_kv);  // nobody looks back on the last canvas
+  const bool is_packed = speculation != nullptr && speculation->stage == Speculation::Stage::kRight;
+  const Verification* const verification = state.verification.get();
+  const bool is_verified =
+      verification != nullptr && verification->verdict == Verdict::kCommit && verification->is_in_kv;
+  const bool is_in_kv = is_packed || is_verified;
+  const bool needs_pass = state.options.logprobs || (goes_on && !is_in_kv);  // nobody looks back on the last canvas
   if (needs_pass) RunCommitPass(state, plan);
   if (sink != nullptr) {
     GiveLaneBack(state);
@@ -53,9 +57,11 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
   DGRT_CHECK(state.tokens.size() + emitted.size() <= state.tokens.capacity());
 
   if (goes_on) rows.Publish(plan.num_rows);
-  if (state.logprobs != nullptr) PublishLogprobs(state, emission.num_tokens);
-  if (is_in_kv) speculation->stage = Speculation::Stage::kCommitted;
-  state.stats.packed_commits += is_in_kv;
+  if (needs_pass || is_verified) {
+    if (state.logprobs != nullptr) PublishLogprobs(state, emission.num_tokens);
+  }
+  if (is_packed) speculation->stage = Speculation::Stage::kCommitted;
+  state.stats.packed_commits += is_packed;
   const size_t before = state.tokens.size();
   state.tokens.insert(state.tokens.end(), emitted.begin(), emitted.end());
   ++state.canvas_index;
@@ -64,6 +70,8 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
   state.stats.steps_per_canvas.push_back(state.canvas.num_steps);  // capacity for all was taken in prefill
   ++state.stats.canvases;
   state.stats.tokens += emission.num_tokens;
+  LearnFromDraft(state, emission.num_tokens);
+  ShowDrafter(state, emitted);
   return std::span<const int32_t>(state.tokens).subspan(before);
 }
 

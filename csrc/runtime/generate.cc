@@ -36,7 +36,9 @@ std::span<const int32_t> RunCanvas(SessionState& state, GenerateSink* sink) {
   const CanvasPlan plan = PlanCanvas(state);                       // numbers only
   Reservation rows = state.kv.Reserve(plan.num_rows);              // all or nothing
   state.stats.peak_kv_bytes = state.kv.peak_bytes();
-  if (Refine(state, plan, sink) == RefineOutcome::kCancelled) {    // the denoise loop
+  const Verdict verdict = VerifyDraft(state, plan);                // verified tier: a draft, if one is worth it
+  if (verdict == Verdict::kCancelled ||
+      (verdict != Verdict::kCommit && Refine(state, plan, sink) == RefineOutcome::kCancelled)) {  // the denoise loop
     state.finish = FinishReason::kCancelled;
     return {};
   }

@@ -19,20 +19,27 @@ void ScorePrompt(SessionState& state, std::span<const int32_t> chunk) {
   std::copy(last.begin(), last.end(), hidden.begin());
 }
 
+void PredictBehind(SessionState& state, const CanvasPlan& plan, std::span<const int32_t> tokens) {
+  const auto width = static_cast<size_t>(state.model.hidden_size);
+  float* hidden = state.logprobs->hidden.data();
+  // Row i holds the prediction of token i: behind the row of the token in front of the canvas come the canvas's own.
+  state.executor->Score(tokens, plan.kv_len, state.kv.Views(), hidden + width);
+  const auto where = [&] { return Message("canvas ", plan.index, ", causal pass"); };
+  RequireFinite({hidden, (tokens.size() + 1) * width}, "hidden states are", where);
+}
+
 void ScoreCanvas(SessionState& state, const HeldLane& lane, const CanvasPlan& plan) {
   Logprobs& out = *state.logprobs;
-  const int64_t width = state.model.hidden_size, length = state.model.canvas_len;
   {
     StageTimer timer(&state.stats.commit_ms);
-    // Row i holds the prediction of token i: behind the row of the token in front of the canvas come the canvas's own.
-    state.executor->Score(state.canvas.argmax, plan.kv_len, state.kv.Views(), out.hidden.data() + width);
+    PredictBehind(state, plan, state.canvas.argmax);
   }
+  if (!state.options.logprobs) return;
   const auto where = [&] { return Message("canvas ", plan.index, ", causal pass"); };
-  RequireFinite({out.hidden.data(), static_cast<size_t>((length + 1) * width)}, "hidden states are", where);
   StageTimer timer(&state.stats.head_ms);
   VocabularyHeadParams params = HeadParams(state, state.canvas);
   params.hidden = out.hidden.data();
-  params.canvas_len = length;
+  params.canvas_len = state.model.canvas_len;
   params.argmax = params.sampled = nullptr;  // the canvas is finished: nothing of it may change
   params.entropy = nullptr;
   params.scored = state.canvas.argmax.data();
@@ -43,7 +50,9 @@ void ScoreCanvas(SessionState& state, const HeldLane& lane, const CanvasPlan& pl
 
 void PublishLogprobs(SessionState& state, int64_t num_tokens) noexcept {
   Logprobs& out = *state.logprobs;
-  out.tokens.insert(out.tokens.end(), out.canvas.begin(), out.canvas.begin() + num_tokens);  // room: prefill.cc
+  if (state.options.logprobs) {  // room: prefill.cc
+    out.tokens.insert(out.tokens.end(), out.canvas.begin(), out.canvas.begin() + num_tokens);
+  }
   const int64_t width = state.model.hidden_size;
   std::copy_n(out.hidden.begin() + state.model.canvas_len * width, width, out.hidden.begin());
 }

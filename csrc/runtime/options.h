@@ -27,6 +27,7 @@ struct RuntimeOptions {
 enum class Guarantee : int32_t {
   kExact = 0,   // those of the refinement loop, for a seed
   kCausal = 1,  // those of plain sampling from the causal pass, for a seed, with any drafter
+  kVerified = 2,  // canvases that the model's own stop rule holds for; drafted ones also passed the checks below
 };
 
 // Commit speculation of kExact: whether a denoise step may carry along what follows if it is the last one.
@@ -38,6 +39,33 @@ enum class Pipeline : int32_t {
 
 enum class DrafterKind : int32_t { kNone = 0, kSuffix = 1 };
 
+// The checks of kVerified (verify.cc), and what it takes to try a draft. The defaults are those of the design, fixed before
+// anything was measured with them. Logits are softmaxed at the temperature of the first step.
+struct VerifyOptions {
+  // A draft is cut before the first token that its drafter believes less in, given that all before it are right.
+  float trust = 0.5f;
+  // Fixed point (C1), always: the pass over the draft answers with the draft; for a commit with a mean entropy below
+  // SamplerOptions::confidence_threshold.
+  // Leave-out (C2): so many passes, each with another part of the draft replaced by noise, answer with the draft where
+  // they did not see it. 0: off.
+  int32_t folds = 2;
+  // Causal floor (C3): the causal pass, which never sees a token that it predicts, gives a drafted token at most so many
+  // nats less than its favourite. 0: off.
+  float causal_floor = 7;
+  // For a commit also: at most so many nats less over the whole draft.
+  float causal_budget = 24;
+  // Share of the canvas (up to a drafted stop id) that all checks have to confirm for the draft to be of any use; with
+  // fewer the canvas is refined from noise, as without a draft.
+  float min_confirmed = 0.5f;
+  // false: a draft is only where refinement starts from. With both checks off that is what transformers does with
+  // generate(decoder_input_ids=draft).
+  bool one_pass = true;
+  // true: also try drafts that do not look worth the passes.
+  bool always = false;
+  // Denoise steps of a canvas from noise, until the sequence has had one. Decides what is worth trying, nothing else.
+  float expected_steps = 8;
+};
+
 struct GenerateOptions {
   int64_t max_new_tokens = -1;       // -1: until a stop id or the context ends
   uint64_t seed = 0;
@@ -46,7 +74,9 @@ struct GenerateOptions {
   Guarantee guarantee = Guarantee::kExact;
   Pipeline pipeline = Pipeline::kAuto;       // only of kExact; changes the passes, never the tokens
   bool logprobs = false;             // only of kExact: also the causal pass's log-probability of each token
-  DrafterKind drafter = DrafterKind::kNone;  // only with kCausal
+  DrafterKind drafter = DrafterKind::kNone;  // not with kExact
+  std::vector<int32_t> draft;        // only of kVerified: the output as the caller expects it; implies kSuffix
+  VerifyOptions verify;              // of kVerified
   float causal_temperature = 1;      // of kCausal; 1: the model's own distribution, 0: its most likely token
   std::function<std::unique_ptr<Drafter>()> make_drafter;  // a drafter of the caller's own, in place of `drafter`
   SamplerOptions sampler;

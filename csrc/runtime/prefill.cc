@@ -136,6 +136,7 @@ void ExtendPrompt(SessionState& state, std::span<const int32_t> tokens) {
   state.canvas_index = 0;
   state.finish = FinishReason::kNone;
   if (state.speculation != nullptr) state.speculation->stage = Speculation::Stage::kNone;
+  if (state.verification != nullptr) state.verification->draft_of = -1;
   if (state.logprobs != nullptr) state.logprobs->tokens.clear();
   state.stats.prompt_tokens = prompt_len;
   state.stats.prefix_tokens = kv_len;

@@ -61,14 +61,17 @@ void StartCanvas(const SessionState& state, int32_t index, Canvas& canvas) {
 RefineOutcome Refine(SessionState& state, const CanvasPlan& plan, GenerateSink* sink) {
   Canvas& canvas = state.canvas;
   if (state.cancelled.load()) return RefineOutcome::kCancelled;  // before anything is started or adopted
-  bool has_first_step = AdoptNextCanvas(state);
-  if (!has_first_step) StartCanvas(state, plan.index, canvas);
+  const Verdict verdict = state.verification != nullptr ? state.verification->verdict : Verdict::kNone;
+  const bool was_refused = verdict == Verdict::kRefine;  // the first step was a check, and said that this is not the end
+  bool has_first_step = was_refused || AdoptNextCanvas(state);
+  if (!has_first_step && verdict != Verdict::kWarmStart) StartCanvas(state, plan.index, canvas);
   if (state.has_start_canvas) canvas.tokens = canvas.argmax = state.start_canvas;
   for (int32_t step = state.options.sampler.max_denoising_steps; step >= 1; --step) {
     if (state.cancelled.load()) return RefineOutcome::kCancelled;
     if (!std::exchange(has_first_step, false) && !RunStep(state, plan, step)) return RefineOutcome::kCancelled;
     ++canvas.num_steps;
-    const bool stopped = StopRuleHolds(canvas, state.options.sampler);
+    const bool holds = StopRuleHolds(canvas, state.options.sampler);
+    const bool stopped = holds && !(was_refused && canvas.num_steps == 1);
     if (sink != nullptr && sink->WantsSteps()) {
       GiveLaneBack(state);
       sink->OnStep(ViewOfStep(state, plan, step, stopped));

@@ -21,6 +21,7 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 constexpr double kMaxDeadlineMs = 1e12;
+constexpr double kMaxFolds = 16, kMostNats = 1e9, kMostSteps = 1e9;
 
 int UsableCpus() {
 #ifdef __linux__
@@ -43,6 +44,19 @@ int64_t KvLimit(int64_t memory_limit_bytes, int64_t workspace_bytes) {
   if (memory_limit_bytes > workspace_bytes) return memory_limit_bytes - workspace_bytes;
   throw OutOfMemory(Message("memory limit of ", memory_limit_bytes, " bytes: the workspace of a session alone needs ",
                             workspace_bytes));
+}
+
+void RequireRange(const char* option, double value, double low, double high) {
+  if (!(value >= low && value <= high)) Reject(option, Message(low, " to ", high).c_str(), value);
+}
+
+void CheckVerifyOptions(const VerifyOptions& verify) {
+  RequireRange("verify.trust", verify.trust, 0, 1);
+  RequireRange("verify.folds", verify.folds, 0, kMaxFolds);
+  RequireRange("verify.causal_floor", verify.causal_floor, 0, kMostNats);
+  RequireRange("verify.causal_budget", verify.causal_budget, 0, kMostNats);
+  RequireRange("verify.min_confirmed", verify.min_confirmed, 0, 1);
+  RequireRange("verify.expected_steps", verify.expected_steps, 1, kMostSteps);
 }
 
 }  // namespace
@@ -76,23 +90,31 @@ void CheckOptions(const GenerateOptions& options, const Engine& engine) {
   if (options.request >= kMaxRequest) Reject("request", "a number below 2^24", options.request);
   if (const std::string broken = BrokenSampler(options.sampler); !broken.empty()) throw InvalidArgument(broken);
   RequireTokens("stop_ids", options.stop_ids, model.vocab_size);
-  if (options.guarantee != Guarantee::kExact && options.guarantee != Guarantee::kCausal) {
-    Reject("guarantee", "0 (exact) or 1 (causal)", static_cast<int32_t>(options.guarantee));
+  if (options.guarantee < Guarantee::kExact || options.guarantee > Guarantee::kVerified) {
+    Reject("guarantee", "0 (exact), 1 (causal) or 2 (verified)", static_cast<int32_t>(options.guarantee));
   }
   if (options.drafter != DrafterKind::kNone && options.drafter != DrafterKind::kSuffix) {
     Reject("drafter", "0 (none) or 1 (suffix)", static_cast<int32_t>(options.drafter));
   }
   if (options.guarantee == Guarantee::kExact && (options.drafter != DrafterKind::kNone || options.make_drafter)) {
-    throw InvalidArgument("drafter: expected none with guarantee exact, found a drafter; guarantee causal takes one");
+    throw InvalidArgument(
+        "drafter: expected none with guarantee exact, found a drafter; guarantees causal and verified take one");
   }
+  if (options.guarantee != Guarantee::kVerified && !options.draft.empty()) {
+    throw InvalidArgument(Message("draft: expected none without guarantee verified, found ", options.draft.size(),
+                                  " tokens"));
+  }
+  RequireTokens("draft", options.draft, model.vocab_size);
+  CheckVerifyOptions(options.verify);
   if (options.pipeline < Pipeline::kAuto || options.pipeline > Pipeline::kOn) {
     Reject("pipeline", "0 (auto), 1 (off) or 2 (on)", static_cast<int32_t>(options.pipeline));
   }
-  if (options.guarantee == Guarantee::kCausal && options.pipeline == Pipeline::kOn) {
-    throw InvalidArgument("pipeline: expected auto or off with guarantee causal, found on");
+  const char* tier = options.guarantee == Guarantee::kCausal ? "causal" : "verified";
+  if (options.guarantee != Guarantee::kExact && options.pipeline == Pipeline::kOn) {
+    throw InvalidArgument(Message("pipeline: expected auto or off with guarantee ", tier, ", found on"));
   }
   if (options.logprobs && options.guarantee != Guarantee::kExact) {
-    throw InvalidArgument("logprobs: expected guarantee exact, found causal");
+    throw InvalidArgument(Message("logprobs: expected guarantee exact, found ", tier));
   }
   if (options.logprobs && options.pipeline == Pipeline::kOn) {
     throw InvalidArgument("logprobs: expected pipeline auto or off, found on: the commit pass has to be its own");
@@ -134,15 +156,22 @@ bool Speculates(const GenerateOptions& options, const Engine& engine) {
          (options.pipeline == Pipeline::kAuto && engine.can_pack() && !engine.is_row_bound());
 }
 
+bool Verifies(const GenerateOptions& options) {
+  return options.guarantee == Guarantee::kVerified &&
+         (options.drafter != DrafterKind::kNone || options.make_drafter || !options.draft.empty());
+}
+
 int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine) {
   const ModelFacts& model = engine.model();
-  const int64_t num_canvases = Speculates(options, engine) ? 2 : 1;
+  const bool verifies = Verifies(options);
+  const int64_t num_canvases = Speculates(options, engine) || verifies ? 2 : 1;
   const auto float_bytes = static_cast<int64_t>(sizeof(float));
   const int64_t logprobs = Logprobs::NumRows(model) * model.hidden_size + model.canvas_len;
   // Five token rows, accepted, entropy, uniform, start canvas, confidence of a draft.
   const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4 + 4;
   const int64_t rows = 3 * model.canvas_len * model.hidden_size * float_bytes;
-  return num_canvases * (per_position * model.canvas_len + rows) + (options.logprobs ? logprobs * float_bytes : 0) +
+  return num_canvases * (per_position * model.canvas_len + rows) + (options.logprobs || verifies ? logprobs * float_bytes : 0) +
+         (verifies ? (4 + 4 + 1 + 1 + 4 + 4) * model.canvas_len : 0) +  // the rows of Verification
          static_cast<int64_t>(
              VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size));
 }
@@ -163,6 +192,7 @@ namespace {
 
 std::unique_ptr<Drafter> MakeDrafter(const GenerateOptions& options) {
   if (options.make_drafter) return options.make_drafter();
+  if (!options.draft.empty()) return std::make_unique<SuffixDrafter>(options.draft);
   return options.drafter == DrafterKind::kSuffix ? std::make_unique<SuffixDrafter>() : nullptr;
 }
 
@@ -184,7 +214,8 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes
       head_workspace(VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size)),
       is_row_bound(engine.is_row_bound()),
       speculation(Speculates(wanted, engine) ? std::make_unique<Speculation>(model) : nullptr),
-      logprobs(wanted.logprobs ? std::make_unique<Logprobs>(model) : nullptr),
+      logprobs(wanted.logprobs || Verifies(wanted) ? std::make_unique<Logprobs>(model) : nullptr),
+      verification(Verifies(wanted) ? std::make_unique<Verification>(model) : nullptr),
       drafter(MakeDrafter(wanted)),
       draft_confidence(drafter != nullptr ? static_cast<size_t>(model.canvas_len) : 0),
       start_canvas(static_cast<size_t>(model.canvas_len)) {}
@@ -225,7 +256,7 @@ int64_t Runtime::PlannedKvBytes(int64_t prompt_len, const GenerateOptions& optio
   const std::vector<KvLayerShape> shapes = KvShapes(facts);
   const int64_t room = facts.context_len - prompt_len, wanted = options.max_new_tokens;
   int64_t tokens = wanted > 0 ? std::min(wanted, room) : room;
-  if (options.guarantee == Guarantee::kExact) {  // whole canvases
+  if (options.guarantee != Guarantee::kCausal) {  // whole canvases
     const int64_t canvases = (tokens + facts.canvas_len - 1) / facts.canvas_len;
     tokens = std::min(canvases, MaxCanvases(prompt_len, facts.canvas_len, facts.context_len)) * facts.canvas_len;
   }
@@ -302,7 +333,7 @@ std::span<const int32_t> Session::NextCanvas(GenerateSink* sink) {
 
 void Session::SetCanvas(std::span<const int32_t> canvas) {
   SessionState& state = impl_->state;
-  if (state.is_causal()) throw InvalidArgument("canvas: expected guarantee exact, found causal, which has no canvas");
+  if (state.is_causal()) throw InvalidArgument("canvas: expected guarantee exact or verified, found causal, which has no canvas");
   if (static_cast<int64_t>(canvas.size()) != state.model.canvas_len) {
     throw InvalidArgument(Message("canvas: expected ", state.model.canvas_len, " tokens, found ", canvas.size()));
   }

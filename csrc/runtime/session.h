@@ -57,7 +57,9 @@ struct Speculation {
   Stage stage = Stage::kNone;
 };
 
-// The causal pass's log-probabilities of the emitted tokens. Written by logprobs.cc.
+// What the causal pass predicts behind the last committed token and behind the tokens of a canvas; with
+// GenerateOptions::logprobs also what it thinks of the emitted ones. Written by logprobs.cc, in the verified tier rows 1 ..
+// L by verify.cc.
 struct Logprobs {
   explicit Logprobs(const ModelFacts& model)
       : hidden(static_cast<size_t>(NumRows(model) * model.hidden_size)), canvas(static_cast<size_t>(model.canvas_len)) {}
@@ -68,6 +70,35 @@ struct Logprobs {
   AlignedBuffer<float> hidden;
   std::vector<float> canvas;    // [L] of the canvas that is being committed, nats
   std::vector<float> tokens;    // one per emitted token, nats
+};
+
+// What became of a draft.
+enum class Verdict {
+  kNone,       // there was none, or none worth trying
+  kCommit,     // all checks hold for the whole canvas: state.canvas is finished
+  kRefine,     // what the checks confirm is in state.canvas, and the first step is done
+  kWarmStart,  // nothing was to be checked: state.canvas starts from the draft
+  kDiscard,    // too little was confirmed: as if there had been none
+  kCancelled,
+};
+
+// The draft of the canvas in work, what the checks found, and what the sequence has learned. Written by verify.cc.
+struct Verification {
+  explicit Verification(const ModelFacts& model);
+
+  std::vector<int32_t> draft;       // [L]
+  std::vector<float> confidence;    // [L] that the token and all before it are right
+  int64_t num_drafted = 0;          // tokens that are trusted, a stop id at most at their end
+  bool is_whole = false;            // they fill the canvas or end with a stop id; behind that lies padding
+  int32_t draft_of = -1;            // the canvas that it was made for
+  std::vector<uint8_t> confirmed;   // [L] by all checks so far
+  std::vector<uint8_t> fold;        // [num_drafted] in which leave-out pass the position is noise
+  std::vector<float> log_prob, best_log_prob;  // [num_drafted] causal, nats
+  Canvas left_out;                  // of a leave-out pass
+  Verdict verdict = Verdict::kNone;
+  bool is_in_kv = false;            // the reserved KV rows are the draft's, all of them
+  double measured_steps = 0;        // of a canvas from noise; 0: there was none yet
+  int64_t tries = 0, gains = 0;     // drafts that were checked; of these, those that saved passes
 };
 
 struct SessionState {
@@ -90,6 +121,7 @@ struct SessionState {
   const bool is_row_bound;                         // of the engine
   const std::unique_ptr<Speculation> speculation;  // null: the plain loop
   const std::unique_ptr<Logprobs> logprobs;        // null: not wanted
+  const std::unique_ptr<Verification> verification;  // null: another tier, or no drafter
 
   int64_t prompt_len = 0;             // 0: not prefilled
   std::vector<int32_t> tokens;        // committed, emitted
@@ -121,6 +153,9 @@ void RequireTokens(const char* what, std::span<const int32_t> tokens, int64_t vo
 // Whether a session computes ahead, which takes a second canvas.
 bool Speculates(const GenerateOptions& options, const Engine& engine);
 
+// Whether a session checks drafts of canvases, which takes a second canvas as well.
+bool Verifies(const GenerateOptions& options);
+
 // Bytes of one session beside its KV rows.
 int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine);
 
@@ -151,6 +186,13 @@ int64_t ResumeFromPrefix(SessionState& state, std::span<const int32_t> prompt, i
 // prefix.cc: `tokens` are all prompt tokens whose rows are there, the last chunk's reserved and not yet published.
 // Keeps that chunk for later prompts if it is a whole one.
 void KeepPrefix(SessionState& state, std::span<const int32_t> tokens) noexcept;
+
+// verify.cc: gets a draft for the canvas and lets the checks decide what becomes of it. Changes nothing that outlives the
+// canvas but the counts of passes.
+Verdict VerifyDraft(SessionState& state, const CanvasPlan& plan);
+
+// verify.cc: the canvas was committed, with so many tokens emitted.
+void LearnFromDraft(SessionState& state, int64_t num_tokens) noexcept;
 
 // refine.cc: denoise steps until the stop rule holds or the schedule ends.
 enum class RefineOutcome { kDone, kCancelled };
@@ -192,7 +234,11 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
 // logprobs.cc: the last chunk of the prompt; keeps the prediction behind its last token.
 void ScorePrompt(SessionState& state, std::span<const int32_t> chunk);
 
-// logprobs.cc: a causal pass over the argmax canvas that writes its KV rows as a commit does, and what it thinks of it.
+// logprobs.cc: a causal pass over `tokens` at the canvas's place, writing KV rows as a commit does, with the prediction
+// behind each.
+void PredictBehind(SessionState& state, const CanvasPlan& plan, std::span<const int32_t> tokens);
+
+// logprobs.cc: that over the argmax canvas, and, if log-probabilities are wanted, what it thinks of it.
 void ScoreCanvas(SessionState& state, const HeldLane& lane, const CanvasPlan& plan);
 
 // logprobs.cc: the first num_tokens of the canvas were emitted.

@@ -13,7 +13,11 @@ struct Stats {
   int64_t causal_passes = 0;    // causal.cc: passes that emit tokens of the causal distribution
   int64_t packed_passes = 0;    // speculate.cc: a denoise step, a commit and the next canvas's first step in one
   int64_t packed_commits = 0;   // commit.cc: commits whose KV rows a packed pass had written
+  int64_t verify_passes = 0;    // verify.cc: passes that check a draft; the first denoise step of a drafted canvas is one
   int64_t draft_calls = 0;      // drafter calls (0 with drafter "none")
+  int64_t draft_commits = 0;    // commit.cc: canvases committed as drafted, after the checks alone
+  int64_t draft_refines = 0;    // commit.cc: canvases refined from what the checks left of a draft
+  int64_t draft_discards = 0;   // commit.cc: canvases refined from noise because the checks left too little of a draft
   int64_t accepted_drafts = 0;  // drafted positions that were committed unchanged
   int64_t row_tokens = 0;       // token rows over all passes
   int64_t canvases = 0;         // finished canvases
@@ -26,6 +30,7 @@ struct Stats {
   double commit_ms = 0;         // engine time of commit passes
   double causal_ms = 0;         // engine time of causal passes
   double packed_ms = 0;         // engine time of packed passes
+  double verify_ms = 0;         // engine time of passes that check a draft
   double head_ms = 0;           // vocabulary head, acceptance and renoise
   double draft_ms = 0;
   double queued_ms = 0;         // scheduler.cc: from its submission to its start
@@ -35,7 +40,7 @@ struct Stats {
 
   // Non-pad tokens per target pass of any kind after the prompt's.
   double tokens_per_pass() const {
-    const int64_t passes = denoise_passes + commit_passes + causal_passes + packed_passes;
+    const int64_t passes = denoise_passes + commit_passes + causal_passes + packed_passes + verify_passes;
     return passes > 0 ? static_cast<double>(tokens) / static_cast<double>(passes) : 0.0;
   }
 };

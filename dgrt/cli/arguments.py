@@ -48,11 +48,12 @@ def add_generation(parser: argparse.ArgumentParser, *, max_new_tokens: int | Non
     )
     group.add_argument(
         "--guarantee", default="exact", metavar="NAME",
-        help=f"{' or '.join(GUARANTEES)}: tokens of the refinement loop, or of the causal pass (default: exact)",
+        help=f"{', '.join(GUARANTEES)}: tokens of the refinement loop, of the causal pass, or of checked drafts"
+        " (default: exact)",
     )  # fmt: skip
     group.add_argument(
         "--drafter", default="none", metavar="NAME",
-        help=f"{' or '.join(DRAFTERS)}: who proposes tokens; changes the speed only (default: none)",
+        help=f"{' or '.join(DRAFTERS)}: who proposes tokens (default: none)",
     )  # fmt: skip
     group.add_argument(
         "--pipeline", default="auto", metavar="WHEN",

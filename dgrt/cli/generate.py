@@ -23,6 +23,7 @@ examples:
   dgrt generate engine --tokens 2,105,228 --json           token ids in, JSON out
   dgrt generate engine "Hi" --trace steps.npz              every denoise step, for analysis
   dgrt generate engine "Hi" --guarantee causal --drafter suffix --stats    token by token, from the causal pass
+  dgrt generate engine "Rename x: ..." --guarantee verified --draft-file old.py    start from the output you expect
 """
 
 
@@ -42,6 +43,8 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--raw", action="store_true", help="feed the text as it is, without the chat template")
     group.add_argument("--tokens", type=token_ids, metavar="IDS", help="token ids instead of text, such as 2,105,228")
     group.add_argument("--tokens-file", metavar="FILE", help="a file with token ids ('-': stdin)")
+    group.add_argument("--draft", metavar="TEXT", help="the output as you expect it (with --guarantee verified)")
+    group.add_argument("--draft-file", metavar="FILE", help="a file with that text")
     group = parser.add_argument_group("output")
     either = group.add_mutually_exclusive_group()
     either.add_argument("--show", action="store_true", help="animate the canvas while it settles (on a terminal)")
@@ -55,6 +58,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     _check_usage(args)
+    if args.draft_file is not None:
+        args.draft = _read_text(args.draft_file).rstrip("\n")
     options = generate_options(args, trace=args.trace is not None)
     prompt = _read_prompt(args)
     from dgrt import Runtime
@@ -90,6 +95,8 @@ def _check_usage(args: argparse.Namespace) -> None:
             raise CommandError(f"--{name} is for text prompts, not for token ids")
     if args.raw and args.system is not None:
         raise CommandError("--system needs the chat template, which --raw leaves out")
+    if args.draft is not None and args.draft_file is not None:
+        raise CommandError("give one of --draft and --draft-file, not both")
     if args.trace is not None and not Path(args.trace).resolve().parent.is_dir():
         raise CommandError(f"cannot write '{args.trace}': no such folder")
 
@@ -174,7 +181,7 @@ def _print_stats(result: GenerateResult) -> None:
 
     stats = result.stats
     canvases, passes = [], []
-    if result.options.guarantee == "exact":
+    if result.options.guarantee != "causal":
         steps = ", ".join(str(count) for count in stats.steps_per_canvas) or "none"
         canvases = [("canvases", f"{stats.canvases} (denoise steps: {steps})")]
         passes = [
@@ -182,6 +189,13 @@ def _print_stats(result: GenerateResult) -> None:
             ("commit", f"{stats.commit_ms:.1f} ms in {stats.commit_passes} passes"),
             ("packed", f"{stats.packed_ms:.1f} ms in {stats.packed_passes} passes, {stats.packed_commits} commits"),
         ]
+        if result.options.guarantee == "verified":
+            passes[-1:] = [
+                ("verify", f"{stats.verify_ms:.1f} ms in {stats.verify_passes} passes"),
+                ("drafts", f"{stats.draft_commits} committed, {stats.draft_refines} refined, "
+                           f"{stats.draft_discards} discarded; {stats.accepted_drafts} tokens drafted right"),
+                ("drafter", f"{stats.draft_ms:.1f} ms in {stats.draft_calls} calls"),
+            ]  # fmt: skip
     else:
         drafted = f", {stats.accepted_drafts} tokens drafted right in {stats.draft_calls} calls"
         passes = [

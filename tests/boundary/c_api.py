@@ -47,7 +47,9 @@ SessionOptions: Any = struct(
     "SessionOptions", request=c_uint32, seed=c_uint64, max_new_tokens=c_int64, max_denoising_steps=c_int32,
     stability_threshold=c_int32, entropy_bound=c_float, confidence_threshold=c_float, t_min=c_float, t_max=c_float,
     stop_ids=Ids, num_stop_ids=c_uint64, guarantee=c_int32, drafter=c_int32, causal_temperature=c_float,
-    pipeline=c_int32, logprobs=c_int32, reserved=c_int32, deadline_ms=c_double,
+    pipeline=c_int32, logprobs=c_int32, reserved=c_int32, deadline_ms=c_double, draft=Ids, num_draft=c_uint64,
+    verify_trust=c_float, verify_folds=c_int32, verify_causal_floor=c_float, verify_causal_budget=c_float,
+    verify_min_confirmed=c_float, verify_one_pass=c_int32, verify_always=c_int32, verify_expected_steps=c_float,
 )  # fmt: skip
 Step: Any = struct(
     "Step", canvas_index=c_int32, step=c_int32, temperature=c_float, kv_len=c_int64, canvas_len=c_int64,
@@ -77,6 +79,7 @@ Stats: Any = struct(
     tokens_per_pass=c_double, **dict.fromkeys(TIMES, c_double), steps_per_canvas=Ids,
     num_steps_per_canvas=c_uint64, causal_passes=c_int64, causal_ms=c_double,
     packed_commits=c_int64, packed_ms=c_double, queued_ms=c_double, wait_ms=c_double, prefix_tokens=c_int64,
+    verify_passes=c_int64, verify_ms=c_double, draft_commits=c_int64, draft_refines=c_int64, draft_discards=c_int64,
 )  # fmt: skip
 PREFIX_COUNTERS = (
     "lookups", "hits", "prompt_tokens", "hit_tokens", "stored_chunks", "evicted_chunks", "evicted_windows",
@@ -219,8 +222,9 @@ class Runtime:
         settings = SessionOptions()
         check(LIB.dgrt_session_options_init(self.handle, byref(settings), ctypes.sizeof(settings)))
         for name, value in options.items():
-            if name == "stop_ids":
-                settings.stop_ids, settings.num_stop_ids = ids(value), len(value)
+            if name in ("stop_ids", "draft"):
+                setattr(settings, name, ids(value))
+                setattr(settings, f"num_{name}", len(value))
             else:
                 setattr(settings, name, value)
         return settings

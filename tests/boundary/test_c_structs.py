@@ -135,11 +135,30 @@ def test_session_options_are_checked(runtime: Any) -> None:
     for name, value in wrong.items():
         with pytest.raises(Failure, match=f"DGRT_INVALID_ARGUMENT.*{name}"):
             c_api.Session(runtime, **{name: value})
-    for name, value in {"pipeline": 3, "logprobs": 2, "reserved": 1}.items():
+    flags = {"logprobs": 2, "verify_one_pass": 2, "verify_always": -1}
+    for name, value in {"pipeline": 3, "reserved": 1, "guarantee": 3, **flags}.items():
         with pytest.raises(Failure, match=name):
             c_api.Session(runtime, **{name: value})
     with pytest.raises(Failure, match="stop_ids"):
         c_api.Session(runtime, stop_ids=[10**6])
+    with pytest.raises(Failure, match="draft: expected none without guarantee verified"):
+        c_api.Session(runtime, draft=[5])
+    with pytest.raises(Failure, match=r"draft\[1\]"):
+        c_api.Session(runtime, guarantee=2, draft=[5, 10**6])
+
+
+def test_a_draft_of_a_foreign_host_is_checked_and_counted(runtime: Any) -> None:
+    canvas = list(range(5, 37))
+    session = c_api.Session(runtime, guarantee=2, draft=canvas, verify_always=1, max_new_tokens=32, stop_ids=[])
+    session.prefill([2, 3])
+    tokens, stats = session.next_canvas(), session.stats()
+    assert stats.draft_calls == 1 and stats.verify_passes >= 1 and stats.verify_ms > 0
+    assert stats.draft_commits + stats.draft_refines + stats.draft_discards == 1
+    session.destroy()
+    plain = c_api.Session(runtime, max_new_tokens=32, stop_ids=[])
+    plain.prefill([2, 3])
+    assert stats.draft_discards == 1 and plain.next_canvas() == tokens  # random weights confirm nothing
+    plain.destroy()
 
 
 def test_the_prompt_and_the_order_of_calls_are_checked(runtime: Any) -> None:

@@ -250,7 +250,7 @@ TEST(CausalOptionsThatDoNotFitAreRefused) {
   CHECK_THROWS(InvalidArgument, "causal_temperature", f.MakeSession());
   f.options.causal_temperature = 1;
   f.options.guarantee = static_cast<Guarantee>(7);
-  CHECK_THROWS(InvalidArgument, "guarantee: expected 0 (exact) or 1 (causal), found 7", f.MakeSession());
+  CHECK_THROWS(InvalidArgument, "guarantee: expected 0 (exact), 1 (causal) or 2 (verified), found 7", f.MakeSession());
   f.options.guarantee = Guarantee::kCausal;
   Session session = f.MakeSession();
   CHECK_THROWS(InvalidArgument, "has no canvas", session.SetCanvas(Tokens(8, 1)));

@@ -125,6 +125,8 @@ def test_a_template_that_changes_the_history_is_followed(mini: dgrt.Runtime) -> 
 def test_what_cannot_be_a_chat_is_refused(mini: dgrt.Runtime, token_engine: Any, ort_library: str) -> None:
     with pytest.raises(dgrt.InvalidArgument, match="raw=True is for plain text"):
         mini.chat(raw=True)
+    with pytest.raises(dgrt.InvalidArgument, match="a draft is of one answer"):
+        mini.chat(guarantee="verified", draft="{}")
     with pytest.raises(dgrt.InvalidArgument, match="max_new_tokens"):
         mini.chat(max_new_tokens=-3)
     with (

@@ -37,6 +37,28 @@ def test_json_has_everything_a_script_needs(run: Any, mini_engine: Path, mini: d
     assert report["options"]["stop_ids"] == list(mini.info.generation["stop_ids"])
 
 
+def test_an_expected_output_comes_as_text_or_from_a_file(run: Any, mini_engine: Path, tmp_path: Path) -> None:
+    prompt, answer = "json\nname=Ana Silva", '{"name":"Ana Silva"}'
+    (tmp_path / "expected.json").write_text(answer + "\n")
+    tier = ["generate", mini_engine, prompt, "--guarantee", "verified"]
+    reports = [
+        json.loads(run(*tier, *draft, "--json")[1])
+        for draft in (["--draft", answer], ["--draft-file", tmp_path / "expected.json"])
+    ]
+    for report in reports:
+        assert report["text"] == answer and report["options"]["draft"] == answer
+        stats = report["stats"]
+        assert stats["draft_calls"] >= 1 and stats["verify_passes"] == 4
+        assert stats["draft_commits"] + stats["draft_refines"] + stats["draft_discards"] == 1
+    assert reports[0]["tokens"] == reports[1]["tokens"]
+    err = run(*tier, "--draft", answer, "--stats")[2]
+    assert "verify" in err and "tokens drafted right" in err
+    both = run(*tier, "--draft", answer, "--draft-file", tmp_path / "expected.json")
+    assert both[0] == 2 and "not both" in both[2]
+    missing = run(*tier, "--draft-file", tmp_path / "nowhere")
+    assert missing[0] == 2 and "nowhere" in missing[2]
+
+
 def test_token_ids_in_and_out(run: Any, token_engine: Path, tmp_path: Path) -> None:
     file = tmp_path / "ids.txt"
     file.write_text("[2, 9,\n 17]\n")

@@ -264,7 +264,7 @@ def test_log_probabilities_come_with_the_tokens_they_belong_to(plain: dgrt.Runti
         ({"sed": 1}, dgrt.InvalidArgument, "did you mean 'seed'"),
         ({"max_new_tokens": -1}, dgrt.InvalidArgument, "max_new_tokens"),
         ({"seed": 2**64}, dgrt.InvalidArgument, "seed"),
-        ({"guarantee": "verified"}, dgrt.Unsupported, "available: exact, causal"),
+        ({"guarantee": "lossless"}, dgrt.Unsupported, "available: exact, causal, verified"),
         ({"drafter": "model"}, dgrt.Unsupported, "available: none, suffix"),
         ({"drafter": "suffix"}, dgrt.InvalidArgument, "needs guarantee 'causal'"),
         ({"pipeline": "always"}, dgrt.Unsupported, "available: auto, off, on"),

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dgrt import GenerateOptions, InvalidArgument, Unsupported
+from dgrt import GenerateOptions, InvalidArgument, Unsupported, VerifyOptions
 from dgrt.options import GenerateKeywords, make_options
 
 
@@ -38,8 +38,49 @@ def test_an_unknown_option_like_nothing_known_lists_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", ["guarantee", "drafter", "pipeline"])
 def test_a_speculation_mode_that_is_not_there_names_what_is(name: str) -> None:
-    with pytest.raises(Unsupported, match=f"{name} 'verified' is not available.*available: (exact|none|auto)"):
-        make_options(None, {name: "verified"})
+    with pytest.raises(Unsupported, match=f"{name} 'lossless' is not available.*available: (exact|none|auto)"):
+        make_options(None, {name: "lossless"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draft": "yes"}, "draft needs guarantee 'verified', got guarantee 'exact'"),
+        ({"draft": "yes", "guarantee": "causal"}, "draft needs guarantee 'verified'"),
+        ({"draft": "", "guarantee": "verified"}, "the draft is empty"),
+        ({"draft": [1, -1], "guarantee": "verified"}, r"draft\[1\]"),
+        ({"drafter": "suffix"}, "needs guarantee 'causal' or 'verified'"),
+        ({"guarantee": "verified", "pipeline": "on"}, "does not compute ahead"),
+        ({"guarantee": "verified", "temperature": 1.0}, "temperature needs guarantee 'causal'"),
+        ({"guarantee": "verified", "logprobs": True}, "logprobs needs guarantee 'exact'"),
+        ({"guarantee": "verified", "verify": {"folds": 2}}, "verify must be a VerifyOptions"),
+    ],
+)
+def test_options_of_the_verified_tier_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        make_options(None, options)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"folds": 17},
+        {"folds": -1},
+        {"trust": 1.1},
+        {"causal_floor": -1},
+        {"min_confirmed": 2},
+        {"always": 1},
+        {"expected_steps": 0},
+    ],
+)
+def test_thresholds_out_of_range_are_refused_by_name(wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument, match=f"verify.{next(iter(wrong))}"):
+        VerifyOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_drafts_are_text_or_a_tuple_of_ids() -> None:
+    assert make_options(None, {"guarantee": "verified", "draft": np.array([5, 1])}).draft == (5, 1)
+    assert make_options(None, {"guarantee": "verified", "draft": "five"}).draft == "five"
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,11 @@ enum {
 enum { DGRT_FINISH_NONE = 0, DGRT_FINISH_STOP = 1, DGRT_FINISH_LENGTH = 2, DGRT_FINISH_CANCELLED = 3 };
 
 /* What the tokens promise: EXACT, those of the refinement loop with this seed; CAUSAL, those of plain sampling from the
- * causal pass with this seed, several per pass where a drafter foresees them. */
-enum { DGRT_GUARANTEE_EXACT = 0, DGRT_GUARANTEE_CAUSAL = 1 };
-/* Who proposes tokens: NONE; SUFFIX, what followed the same words before in prompt or output (CAUSAL only). */
+ * causal pass with this seed, several per pass where a drafter foresees them; VERIFIED, canvases that the model's own
+ * stop rule holds for, those of EXACT unless a draft was of use: one that is committed as it is has also passed checks
+ * that do not see what they judge. VERIFIED is not the distribution of EXACT: csrc/runtime/README.md says how far off. */
+enum { DGRT_GUARANTEE_EXACT = 0, DGRT_GUARANTEE_CAUSAL = 1, DGRT_GUARANTEE_VERIFIED = 2 };
+/* Who proposes tokens: NONE; SUFFIX, what followed the same words before in prompt or output (not with EXACT). */
 enum { DGRT_DRAFTER_NONE = 0, DGRT_DRAFTER_SUFFIX = 1 };
 /* Whether a denoise step may carry along what follows if it is the last one (EXACT only): AUTO, where weights, not
  * rows, are what a pass costs; OFF, the plain loop; ON, wherever it can be. It changes the passes, never the tokens. */
@@ -125,6 +127,17 @@ typedef struct dgrt_session_options {
   int32_t logprobs;           /* EXACT only, without pipeline: 1: also what dgrt_session_logprobs returns */
   int32_t reserved;           /* 0 */
   double deadline_ms;         /* from dgrt_session_create, _extend or dgrt_scheduler_submit; looked at between passes; 0: none */
+  /* VERIFIED only. The output as the caller expects it, stop id included; copied; implies DGRT_DRAFTER_SUFFIX. */
+  const int32_t* draft;
+  uint64_t num_draft;         /* 0: none */
+  float verify_trust;         /* a draft is cut before the first token that its drafter believes less in; 0 to 1 */
+  int32_t verify_folds;       /* passes that each leave out a part of the draft; 0: no such check */
+  float verify_causal_floor;  /* nats that the causal pass may put a drafted token below its favourite; 0: no such check */
+  float verify_causal_budget; /* the same over a whole draft that is committed */
+  float verify_min_confirmed; /* share of the canvas below which a draft is discarded; 0 to 1 */
+  int32_t verify_one_pass;    /* 0: a draft is only where refinement starts from; 1: it may be committed as it is */
+  int32_t verify_always;      /* 1: also try drafts that do not look worth their passes */
+  float verify_expected_steps; /* denoise steps of a canvas without a draft, until the session knows better */
 } dgrt_session_options;
 
 /* One denoise step, for on_step. All pointers are borrowed until the callback returns. */
@@ -180,7 +193,7 @@ typedef struct dgrt_stats {
   int64_t tokens;            /* emitted */
   int64_t kv_len;            /* committed rows */
   int64_t peak_kv_bytes;
-  double tokens_per_pass;    /* tokens / (denoise + commit + causal + packed passes) */
+  double tokens_per_pass;    /* tokens / (denoise + commit + causal + packed + verify passes) */
   double prefill_ms;
   double denoise_ms;
   double commit_ms;
@@ -196,6 +209,11 @@ typedef struct dgrt_stats {
   double queued_ms;          /* from dgrt_scheduler_submit to the start; 0 without */
   double wait_ms;            /* in which other requests had the threads; part of total_ms */
   int64_t prefix_tokens;     /* of the prompt, those whose KV rows were there: prefix cache or turns before */
+  int64_t verify_passes;     /* VERIFIED: passes that check a draft; the first denoise step of a drafted canvas is one */
+  double verify_ms;
+  int64_t draft_commits;     /* canvases committed as drafted */
+  int64_t draft_refines;     /* refined from what the checks left of a draft */
+  int64_t draft_discards;    /* refined from noise because the checks left too little */
 } dgrt_stats;
 
 /* ---- library: any thread ---- */

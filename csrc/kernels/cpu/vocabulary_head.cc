@@ -252,6 +252,7 @@ class VocabularyHead {
     if (params_.entropy != nullptr) params_.entropy[row] = static_cast<float>(std::log(total) - weighted / total);
     if (params_.sampled != nullptr) params_.sampled[row] = Sample(index, params_.uniform[row] * total);
     if (params_.scored != nullptr) params_.log_prob[row] = LogProb(index, params_.scored[row], total);
+    if (params_.best_log_prob != nullptr) params_.best_log_prob[row] = static_cast<float>(-std::log(total));
     if (params_.soft == nullptr) return;
     const float scale = static_cast<float>(params_.embed_scale / total);
     const float* soft = scratch_.soft + index / kRowLanes * block_floats_ + index % kRowLanes;
@@ -332,6 +333,7 @@ class VocabularyHead {
     if (params_.sampled != nullptr) params_.sampled[row] = id;
     if (params_.entropy != nullptr) params_.entropy[row] = 0;
     if (params_.scored != nullptr) params_.log_prob[row] = 0;
+    if (params_.best_log_prob != nullptr) params_.best_log_prob[row] = 0;
     if (params_.soft == nullptr) return;
     float* tile = scratch_.tile[0];  // free between groups
     kernels_.load_row(TableRow(id), params_.table.dtype, params_.table.hidden_size, tile, 0);

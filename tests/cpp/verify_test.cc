@@ -1,0 +1,368 @@
+// The verified tier on the fake engine: what each check decides and costs; a discarded draft leaves no trace in the tokens;
+// a failure anywhere leaves the sequence as it was; what a drafter does wrong costs time and nothing else.
+#include <random>
+
+#include "common/check.h"
+#include "drafting/drafter.h"
+#include "drafting/suffix_drafter.h"
+#include "session_fixture.h"
+
+namespace dgrt {
+namespace {
+
+using Propose = std::function<int64_t(const Tokens& text, std::span<int32_t> draft, std::span<float> confidence)>;
+
+struct FunctionDrafter : Drafter {
+  explicit FunctionDrafter(Propose with) : function(std::move(with)) {}
+  void Append(std::span<const int32_t> tokens) override { text.insert(text.end(), tokens.begin(), tokens.end()); }
+  int64_t Draft(std::span<int32_t> draft, std::span<float> confidence) override {
+    return function(text, draft, confidence);
+  }
+  Propose function;
+  Tokens text;
+};
+
+struct VerifyFixture : SessionFixture {
+  VerifyFixture() {
+    options.guarantee = Guarantee::kVerified;
+    options.verify.always = true;
+    options.max_new_tokens = 40;
+    script->num_steps = 3;
+    script->causal_doubt = 1000;  // never
+  }
+  void Draft(Propose with) {
+    options.make_drafter = [with] { return std::make_unique<FunctionDrafter>(with); };
+  }
+  // The text of the script, with `edit` applied to each canvas.
+  void DraftTarget(std::function<void(std::span<int32_t>)> edit = [](auto) {}) {
+    Draft([this, edit](const Tokens& text, std::span<int32_t> draft, std::span<float>) {
+      for (size_t i = 0; i < draft.size(); ++i) draft[i] = script->target[text.size() - prompt.size() + i];
+      edit(draft);
+      return static_cast<int64_t>(draft.size());
+    });
+  }
+  std::unique_ptr<Session> Run(GenerateSink* sink = nullptr) {
+    auto session = std::make_unique<Session>(Open(), options);
+    Generate(*session, prompt, sink);
+    CheckInvariants(*session);
+    return session;
+  }
+};
+
+Tokens ExactTokens(const VerifyFixture& like, std::vector<RecordingSink::Step>* steps = nullptr) {
+  SessionFixture f;
+  *f.script = *like.script;
+  f.options = like.options;
+  f.options.guarantee = Guarantee::kExact;
+  f.options.make_drafter = nullptr;
+  f.options.drafter = DrafterKind::kNone;
+  f.options.draft.clear();
+  Session session = f.MakeSession();
+  RecordingSink sink;
+  Generate(session, f.prompt, &sink);
+  if (steps != nullptr) *steps = sink.steps;
+  return ToVector(session.tokens());
+}
+
+struct Counts {
+  int64_t commits, refines, discards, verify_passes, denoise_passes, commit_passes;
+  bool operator==(const Counts&) const = default;
+};
+Counts CountsOf(const Session& session) {
+  const Stats& s = session.stats();
+  return {s.draft_commits, s.draft_refines, s.draft_discards, s.verify_passes, s.denoise_passes, s.commit_passes};
+}
+
+}  // namespace
+
+TEST(WithoutADrafterTheVerifiedTierIsThePlainLoop) {
+  VerifyFixture f;
+  const auto session_of_run = f.Run();
+  Session& session = *session_of_run;
+  CHECK(ToVector(session.tokens()) == ExactTokens(f));
+  CHECK_EQ(session.stats().verify_passes + session.stats().draft_calls, 0);
+}
+
+TEST(ARightDraftIsCommittedByItsChecksAlone) {
+  VerifyFixture f;
+  f.script->num_steps = 0;  // sure at once, so that all checks hold
+  f.DraftTarget();
+  RecordingSink sink;
+  const auto session_of_run = f.Run(&sink);
+  Session& session = *session_of_run;
+  CHECK(ToVector(session.tokens()) == ExactTokens(f));
+  // Five canvases: a causal pass that is the commit too, the draft, two folds. Every one is accounted for.
+  CHECK(CountsOf(session) == (Counts{5, 0, 0, 20, 0, 0}));
+  CHECK_EQ(f.log->num_calls, 1 + 20);
+  CHECK_EQ(session.stats().row_tokens, 4 + 20 * 8);
+  CHECK_EQ(session.stats().accepted_drafts, 40);
+  CHECK(session.stats().steps_per_canvas == std::vector<int32_t>(5, 1));
+  CHECK_EQ(session.stats().tokens_per_pass(), 2.0);
+  CHECK_EQ(session.kv_len(), 4 + 32);
+  CHECK(sink.steps.empty() && sink.commits == (std::vector<int32_t>{0, 1, 2, 3, 4}));
+}
+
+TEST(ADraftWithAStopIdIsWholeWithPaddingBehindIt) {
+  VerifyFixture f;
+  f.script->num_steps = 0;
+  f.options.stop_ids = {45};
+  f.script->target = Counting(0, 12);
+  f.script->target.push_back(45);
+  f.script->target.push_back(0);  // padding from there on
+  f.DraftTarget([](std::span<int32_t> draft) { draft.back() = draft.back() == 0 ? 17 : draft.back(); });  // rubbish behind
+  f.script->target.resize(60, 0);
+  const auto session_of_run = f.Run();
+  Session& session = *session_of_run;
+  CHECK_EQ(session.tokens().size(), 13u);
+  CHECK(session.finish_reason() == FinishReason::kStop);
+  CHECK(CountsOf(session) == (Counts{2, 0, 0, 8, 0, 0}));
+  CHECK_EQ(session.stats().row_tokens, 4 + 4 * 8 + 5 + 3 * 8);  // the causal pass ends with the stop id
+  CHECK_EQ(session.kv_len(), 4 + 8);
+}
+
+TEST(EachCheckAloneStopsACommit) {
+  const auto run = [](auto change) {
+    VerifyFixture f;
+    f.script->num_steps = 0;
+    f.options.max_new_tokens = 8;
+    f.DraftTarget();
+    change(f);
+    const auto session_of_run = f.Run();
+    Session& session = *session_of_run;
+    CHECK_EQ(session.stats().verify_passes, f.log->num_denoise_calls + f.log->num_score_calls - 1 - session.stats().denoise_passes);
+    return CountsOf(session);
+  };
+  const auto nothing = [](VerifyFixture&) {};
+  CHECK(run(nothing) == (Counts{1, 0, 0, 4, 0, 0}));
+  // Fixed point: one row answers otherwise. It is refined; the next step settles it.
+  const auto only_fixed_point = [](VerifyFixture& f) { f.options.verify.folds = 0, f.options.verify.causal_floor = 0; };
+  CHECK(run(only_fixed_point) == (Counts{1, 0, 0, 1, 0, 0}));
+  CHECK(run([&](VerifyFixture& f) { only_fixed_point(f), f.script->new_mind_at = 1; }) == (Counts{0, 1, 0, 1, 1, 0}));
+  // Leave-out: three rows repeat what they are shown, all of them do. Most are enough to refine, none is not.
+  const auto no_floor = [](VerifyFixture& f) { f.options.verify.causal_floor = 0; };
+  CHECK(run([&](VerifyFixture& f) { no_floor(f), f.script->copies_from_row = 5; }).refines == 1);
+  const Counts none = run([&](VerifyFixture& f) { no_floor(f), f.script->copies_from_row = 0; });
+  CHECK(none.discards == 1 && none.commits == 0);
+  // Causal floor: positions 5, 10 lean elsewhere by 2.5 nats; all do.
+  const auto no_folds = [](VerifyFixture& f) { f.options.verify.folds = 0, f.options.verify.causal_floor = 1; };
+  CHECK(run(no_folds) == (Counts{1, 0, 0, 2, 0, 0}));
+  CHECK(run([&](VerifyFixture& f) { no_folds(f), f.script->causal_doubt = 5; }) == (Counts{0, 1, 0, 2, 1, 0}));
+  const Counts all = run([&](VerifyFixture& f) { no_folds(f), f.script->causal_doubt = 1; });
+  CHECK(all.discards == 1 && all.verify_passes == 1);  // the other checks could not have saved it
+  // Its sum: no position is too low, together they are.
+  const auto sum = [](VerifyFixture& f) { f.script->causal_doubt = 1, f.options.verify.causal_budget = 10; };
+  CHECK(run(sum).refines == 1);
+  CHECK(run([&](VerifyFixture& f) { sum(f), f.options.verify.causal_budget = 25; }).commits == 1);
+  // Confidence: all agree, but the entropy is too high.
+  CHECK(run([](VerifyFixture& f) { f.options.sampler.confidence_threshold = 1e-20f; }).refines == 1);
+  CHECK(run([](VerifyFixture& f) { f.options.verify.one_pass = false; }).refines == 1);
+}
+
+TEST(ARefusedDraftIsNotCommittedByItsOwnCheck) {
+  VerifyFixture f;
+  f.script->num_steps = 0;
+  f.script->copies_from_row = 5;
+  f.options.sampler.stability_threshold = 0;  // the first step would be enough
+  f.options.verify.causal_floor = 0;
+  f.options.max_new_tokens = 8;
+  f.DraftTarget([](std::span<int32_t> draft) { draft[6] = 47; });
+  RecordingSink sink;
+  const auto session_of_run = f.Run(&sink);
+  Session& session = *session_of_run;
+  CHECK(CountsOf(session).refines == 1);
+  CHECK_EQ(sink.steps.size(), 2u);
+  CHECK_EQ(sink.steps[0].argmax[6], 47);        // it speaks for itself
+  CHECK(sink.steps[0].canvas_out[6] != 47);     // and is noise in the next step
+  for (size_t i = 0; i < 5; ++i) CHECK_EQ(sink.steps[0].canvas_out[i], f.script->target[i]);
+  CHECK(session.tokens()[6] != 47);
+}
+
+TEST(ADiscardedDraftLeavesNoTrace) {
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    VerifyFixture f;
+    f.options.seed = seed;
+    f.script->num_steps = 1 + static_cast<int32_t>(seed % 6);
+    std::mt19937 random(static_cast<uint32_t>(seed));
+    f.options.verify.min_confirmed = 1;
+    f.options.verify.folds = static_cast<int32_t>(seed % 4);
+    f.options.verify.causal_floor = seed % 3 == 0 ? 0.0f : 7.0f;
+    f.DraftTarget([&](std::span<int32_t> draft) { draft[random() % 8] = 46; });
+    std::vector<RecordingSink::Step> expected;
+    const Tokens tokens = ExactTokens(f, &expected);
+    RecordingSink sink;
+    const auto session_of_run = f.Run(&sink);
+    Session& session = *session_of_run;
+    if (f.options.verify.folds == 0 && f.options.verify.causal_floor == 0) continue;  // nothing to discard it
+    CHECK_EQ(session.stats().draft_discards, 5);
+    CHECK(ToVector(session.tokens()) == tokens);
+    CHECK(sink.steps == expected);
+  }
+}
+
+TEST(ADraftThatIsNotTriedLeavesNoTrace) {
+  VerifyFixture f;
+  f.options.verify.always = false;
+  f.Draft([&](const Tokens& text, std::span<int32_t> draft, std::span<float> confidence) {
+    for (size_t i = 0; i < draft.size(); ++i) draft[i] = f.script->target[text.size() - 4 + i];
+    float chance = 0.9f;
+    for (float& c : confidence) c = chance, chance *= 0.7f;
+    return static_cast<int64_t>(draft.size());
+  });
+  const auto session_of_run = f.Run();
+  Session& session = *session_of_run;
+  CHECK_EQ(session.stats().draft_calls, 5);
+  CHECK_EQ(session.stats().verify_passes, 0);
+  CHECK(ToVector(session.tokens()) == ExactTokens(f));
+}
+
+TEST(AFailureAtAnyCallLeavesTheCanvasBefore) {
+  const auto prepare = [](VerifyFixture& f, int kind) {
+    f.script->num_steps = kind == 0 ? 0 : 3;
+    if (kind == 1) f.options.verify.min_confirmed = 0.2f;
+    f.DraftTarget();
+  };
+  for (int kind = 0; kind < 3; ++kind) {  // committed, refined, discarded
+    VerifyFixture undisturbed;
+    prepare(undisturbed, kind);
+    const auto whole_of_run = undisturbed.Run();
+    Session& whole = *whole_of_run;
+    const Counts counts = CountsOf(whole);
+    CHECK((kind == 0 ? counts.commits : kind == 1 ? counts.refines : counts.discards) == 5);
+    for (int how = 0; how < 3; ++how) {
+      for (int64_t call = 2; call <= undisturbed.log->num_calls; ++call) {
+        VerifyFixture f;
+        prepare(f, kind);
+        if (how == 0) f.script->fail_at_call = call;
+        if (how == 1) f.script->nan_at_call = call;
+        Session session = f.MakeSession();
+        session.Prefill(f.prompt);
+        if (how == 2) f.script->on_call = [&](int64_t at) { if (at == call) session.Cancel(); };
+        while (session.finish_reason() == FinishReason::kNone) {
+          const size_t before = session.tokens().size();
+          const int64_t kv_len = session.kv_len();
+          try {
+            session.NextCanvas(nullptr);
+          } catch (const DeviceError&) {
+            CHECK_EQ(session.tokens().size(), before);
+            CHECK_EQ(session.kv_len(), kv_len);
+          }
+          f.CheckInvariants(session);
+        }
+        const Tokens tokens = ToVector(session.tokens()), all = ToVector(whole.tokens());
+        CHECK(std::equal(tokens.begin(), tokens.end(), all.begin()));
+        if (how < 2) CHECK(tokens == all);
+        if (how < 2) CHECK(session.stats().steps_per_canvas == whole.stats().steps_per_canvas);
+      }
+    }
+  }
+}
+
+TEST(ADrafterThatThrowsOrTalksRubbishCostsTimeOnly) {
+  std::mt19937 random(5);
+  for (int kind = 0; kind < 4; ++kind) {
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      VerifyFixture f;
+      f.options.seed = seed;
+      f.Draft([&](const Tokens&, std::span<int32_t> draft, std::span<float> confidence) -> int64_t {
+        for (int32_t& token : draft) token = static_cast<int32_t>(random() % 60) - 5;
+        if (kind == 1) std::fill(confidence.begin(), confidence.end(), std::nanf(""));
+        if (kind == 2) throw std::runtime_error("drafter");
+        if (kind == 3) return -7;
+        return 1'000'000;
+      });
+      const auto session_of_run = f.Run();
+      Session& session = *session_of_run;
+      CHECK(ToVector(session.tokens()) == ExactTokens(f));
+      CHECK_EQ(session.stats().draft_commits, 0);
+      if (kind > 0) CHECK_EQ(session.stats().verify_passes, 0);
+    }
+  }
+}
+
+TEST(AnExpectedOutputIsWhereTheFirstDraftComesFrom) {
+  VerifyFixture f;
+  f.script->num_steps = 0;
+  f.options.draft = Tokens(f.script->target.begin(), f.script->target.begin() + 40);
+  f.options.verify.always = false;
+  const auto session_of_run = f.Run();
+  Session& session = *session_of_run;
+  CHECK_EQ(session.stats().draft_commits, 5);
+  CHECK_EQ(session.stats().accepted_drafts, 40);
+  // One that departs in the second canvas is of use in the others.
+  VerifyFixture g;
+  g.script->num_steps = 0;
+  g.options.draft = f.options.draft;
+  g.options.draft[10] = 44;
+  const auto departed_of_run = g.Run();
+  Session& departed = *departed_of_run;
+  CHECK(departed.stats().draft_commits >= 3);
+  CHECK(ToVector(departed.tokens()) == ToVector(session.tokens()));
+}
+
+TEST(NoCopyRunsOnFromAnExpectedOutputIntoThePrompt) {
+  const Tokens expected = Counting(0, 12), prompt = Counting(20, 15);
+  SuffixDrafter drafter(expected);
+  drafter.Append(prompt);
+  Tokens draft(40);
+  std::vector<float> confidence(40, 1.0f);
+  CHECK_EQ(drafter.Draft(draft, confidence), 12);
+  CHECK(Tokens(draft.begin(), draft.begin() + 12) == expected);
+  CHECK(confidence[11] > 0.9f);
+  drafter.Append(std::span(expected).first(7));
+  CHECK_EQ(drafter.Draft(draft, confidence), 5);
+  CHECK(Tokens(draft.begin(), draft.begin() + 5) == Tokens(expected.begin() + 7, expected.end()));
+}
+
+TEST(WithoutChecksADraftIsAStartCanvas) {
+  VerifyFixture f;
+  f.options.verify.folds = 0;
+  f.options.verify.causal_floor = 0;
+  f.options.verify.one_pass = false;
+  f.options.max_new_tokens = 8;
+  f.DraftTarget([](std::span<int32_t> draft) { draft[3] = 46; });
+  RecordingSink sink;
+  const auto session_of_run = f.Run(&sink);
+  Session& session = *session_of_run;
+  VerifyFixture g;
+  g.options.max_new_tokens = 8;
+  Session started = g.MakeSession();
+  started.Prefill(g.prompt);
+  Tokens canvas(g.script->target.begin(), g.script->target.begin() + 8);
+  canvas[3] = 46;
+  started.SetCanvas(canvas);
+  RecordingSink expected;
+  started.NextCanvas(&expected);
+  CHECK(sink.steps == expected.steps);
+  CHECK_EQ(session.stats().draft_refines, 1);
+}
+
+TEST(AnotherTurnDraftsAnew) {
+  VerifyFixture f;
+  f.script->num_steps = 0;
+  f.options.max_new_tokens = 8;
+  f.DraftTarget();
+  const auto session_of_run = f.Run();
+  Session& session = *session_of_run;
+  session.Extend(Tokens{3, 4});
+  session.NextCanvas(nullptr);
+  CHECK_EQ(session.stats().draft_calls, 1);
+}
+
+TEST(VerifyOptionsThatDoNotFitAreRefused) {
+  const auto refuse = [](const char* text, auto change) {
+    VerifyFixture f;
+    change(f.options);
+    CHECK_THROWS(InvalidArgument, text, f.MakeSession());
+  };
+  refuse("draft: expected none without guarantee verified, found 2 tokens", [](GenerateOptions& o) {
+    o.guarantee = Guarantee::kExact, o.draft = {1, 2};
+  });
+  refuse("draft[1]: expected a token id", [](GenerateOptions& o) { o.draft = {1, 48}; });
+  refuse("verify.folds", [](GenerateOptions& o) { o.verify.folds = 17; });
+  refuse("verify.trust", [](GenerateOptions& o) { o.verify.trust = 1.5f; });
+  refuse("verify.causal_floor", [](GenerateOptions& o) { o.verify.causal_floor = std::nanf(""); });
+  refuse("pipeline: expected auto or off with guarantee verified", [](GenerateOptions& o) { o.pipeline = Pipeline::kOn; });
+  refuse("logprobs: expected guarantee exact, found verified", [](GenerateOptions& o) { o.logprobs = true; });
+}
+
+}  // namespace dgrt
