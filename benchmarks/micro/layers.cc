@@ -196,17 +196,29 @@ void Main(int threads) {
   Machine machine[2] = {{PeakFlops(DType::kFloat32, pool), bandwidth}, {PeakFlops(DType::kBFloat16, pool), bandwidth}};
   std::printf("{\"isa\": \"%s\", \"threads\": %d, \"fp32_gflops\": %.0f, \"bf16_gflops\": %.0f, \"read_gb_s\": %.1f}\n",
               CpuIsaName(SelectedCpuIsa()), threads, 1e-9 * machine[0].flops, 1e-9 * machine[1].flops, 1e-9 * bandwidth);
-  for (const WeightFormat f : {WeightFormat::kBFloat16, WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kFloat32}) {
-    const Machine& m = machine[static_cast<int>(f == WeightFormat::kFloat32 ? DType::kFloat32 : products.operands)];
-    BenchLinear("mid 256 x 512 -> 512", 256, 512, 512, f, m, pool);
-    BenchLinear("released 256 x 2816 -> 4096", 256, 2816, 4096, f, m, pool);
-    BenchLinear("released 1 x 2816 -> 4096", 1, 2816, 4096, f, m, pool);
-    BenchGatedMlp("mid 256 x 512, 2048", 256, 512, 2048, f, m, pool);
-    BenchGatedMlp("released 256 x 2816, 2112", 256, 2816, 2112, f, m, pool);
-    BenchExperts("mid 256 x 512, 32 top 4, 256", 256, 32, 4, 512, 256, f, m, pool);
-    BenchExperts("released 256 x 2816, 128 top 8, 704", 256, 128, 8, 2816, 704, f, m, pool);
-    BenchExperts("released 1 x 2816, 128 top 8, 704", 1, 128, 8, 2816, 704, f, m, pool);
-  }
+  const auto for_each_format = [&](auto bench) {  // one shape after the other: ratios of formats are of the same minute
+    for (const WeightFormat f : {WeightFormat::kBFloat16, WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kFloat32}) {
+      bench(f, machine[static_cast<int>(f == WeightFormat::kFloat32 ? DType::kFloat32 : products.operands)]);
+    }
+  };
+  const auto linear = [&](const char* shape, int64_t tokens, int64_t in, int64_t out) {
+    for_each_format([&](WeightFormat f, const Machine& m) { BenchLinear(shape, tokens, in, out, f, m, pool); });
+  };
+  const auto gated_mlp = [&](const char* shape, int64_t tokens, int64_t hidden, int64_t inner) {
+    for_each_format([&](WeightFormat f, const Machine& m) { BenchGatedMlp(shape, tokens, hidden, inner, f, m, pool); });
+  };
+  const auto experts = [&](const char* shape, int64_t tokens, int64_t all, int64_t top_k, int64_t hidden, int64_t inner) {
+    for_each_format(
+        [&](WeightFormat f, const Machine& m) { BenchExperts(shape, tokens, all, top_k, hidden, inner, f, m, pool); });
+  };
+  linear("mid 256 x 512 -> 512", 256, 512, 512);
+  linear("released 256 x 2816 -> 4096", 256, 2816, 4096);
+  linear("released 1 x 2816 -> 4096", 1, 2816, 4096);
+  gated_mlp("mid 256 x 512, 2048", 256, 512, 2048);
+  gated_mlp("released 256 x 2816, 2112", 256, 2816, 2112);
+  experts("mid 256 x 512, 32 top 4, 256", 256, 32, 4, 512, 256);
+  experts("released 256 x 2816, 128 top 8, 704", 256, 128, 8, 2816, 704);
+  experts("released 1 x 2816, 128 top 8, 704", 1, 128, 8, 2816, 704);
   BenchAttention("mid sliding 256 + 511, 8/4 x 64", 256, 511, 8, 4, 64, machine[0], pool);
   BenchAttention("mid full 256 + 1024, 8/2 x 128", 256, 1024, 8, 2, 128, machine[0], pool);
   BenchAttention("released full 256 + 4096, 16/2 x 512", 256, 4096, 16, 2, 512, machine[0], pool);
