@@ -1,16 +1,20 @@
 """Task accuracy of an engine through the native runtime, on held-out cases with exact checkers.
 
     python benchmarks/accuracy.py engines/mini --cases 500 --out benchmarks/results/accuracy-mini.json
+    python benchmarks/accuracy.py engines/mini-bf16 engines/mini-int8 engines/mini-int4 --per-precision --cases 500 \
+        --out benchmarks/results/accuracy-precision.json
 
 Every case is generated text only: what `Runtime.generate` returned is given to the checker unchanged. Held-out cases
 come from another seed than training. Prints one row per task: exact rate with its 95 % Wilson interval, denoise steps
 per canvas, and milliseconds per case. Each row is written as soon as its task is done, with the weights, seed,
-environment and command it comes from; rows of tasks that were not measured now stay as they are.
+environment and command it comes from; rows of tasks that were not measured now stay as they are. With --per-precision a
+file has a row for each precision and task.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import sys
 import time
@@ -31,6 +35,7 @@ TASKS: dict[str, tuple[Callable[[int, int], Case], Callable[[Case, str], bool]]]
     "json": (json_record.generate, json_record.check),
     "edit": (edit.generate, edit.check),
 }
+PRECISIONS = ("fp32", "bf16", "int8", "int4")
 
 
 def wilson(successes: int, total: int) -> tuple[float, float]:
@@ -72,6 +77,10 @@ def measure(runtime: dgrt.Runtime, task: str, cases: int, seed: int) -> dict:
         "ms_per_case": 1e3 * (time.perf_counter() - start) / cases,
         "failures": failures,
         "engine": runtime.info.name,
+        "profile": runtime.info.profile,
+        "precision": runtime.info.precision,
+        "precision_task": f"{runtime.info.precision} {task}",
+        "weight_bytes": sum(runtime.info.files[name] for name in runtime.info.weight_files),
         "weights_sha256": {name: runtime.info.manifest["files"][name]["sha256"] for name in runtime.info.weight_files},
         "seed": seed,
     }
@@ -79,22 +88,28 @@ def measure(runtime: dgrt.Runtime, task: str, cases: int, seed: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("engine", help="engine package folder")
+    parser.add_argument("engines", metavar="engine", nargs="+", help="engine package folder")
     parser.add_argument("--cases", type=int, default=500, help="held-out cases per task (default 500)")
     parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), default=list(TASKS))
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="seed of the case generators")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--per-precision", action="store_true", help="rows are of a precision and a task")
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     args = parser.parse_args()
-    runtime = dgrt.Runtime(args.engine, threads=args.threads)
+    if len(args.engines) > 1 and not args.per_precision:
+        parser.error("several engines: expected --per-precision, or their rows would replace each other")
+    runtimes = [dgrt.Runtime(engine, threads=args.threads) for engine in args.engines]
+    key, order = "task", list(TASKS)
+    if args.per_precision:
+        key, order = "precision_task", [f"{precision} {task}" for precision in PRECISIONS for task in TASKS]
     here = environment()  # once: a results file that is being written makes the tree dirty
-    for task in args.tasks:
+    for runtime, task in itertools.product(runtimes, args.tasks):
         row = {**measure(runtime, task, args.cases, args.seed), **here}
         if args.out:
-            store(row, args.out, "task", list(TASKS))
+            store(row, args.out, key, order)
         low, high = row["interval_95"]
         print(
-            f"{task:11} {100 * row['rate']:6.2f} %  [{100 * low:.1f}, {100 * high:.1f}]  "
+            f"{runtime.info.precision:5} {task:11} {100 * row['rate']:6.2f} %  [{100 * low:.1f}, {100 * high:.1f}]  "
             f"{row['correct']}/{row['cases']}  {row['steps_per_canvas']:.1f} steps/canvas  "
             f"{row['ms_per_case']:.1f} ms/case",
             flush=True,

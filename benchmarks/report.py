@@ -63,6 +63,31 @@ def accuracy_table() -> str:
     return "\n".join([*lines, "", *row_sources(report["rows"], "task")])
 
 
+def precision_table() -> str:
+    rows = json.loads((RESULTS / "accuracy-precision.json").read_text())["rows"]
+    cells = {(row["task"], row["precision"]): row for row in rows}
+    precisions = {row["precision"]: row["weight_bytes"] for row in rows}
+    lines = [
+        "| task | cases | " + " | ".join(f"{name}, {size / 1e6:.1f} MB" for name, size in precisions.items()) + " |",
+        "|---" * (2 + len(precisions)) + "|",
+    ]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        own = [cells.get((task, precision)) for precision in precisions]
+        cases = ", ".join(dict.fromkeys(str(row["cases"]) for row in own if row))
+        lines.append(f"| {task} | {cases} | " + " | ".join(map(_precision_cell, own)) + " |")
+    return "\n".join([*lines, "", *row_sources(rows, "precision_task")])
+
+
+def _precision_cell(row: dict | None) -> str:
+    if row is None:
+        return ""
+    low, high = row["interval_95"]
+    return (
+        f"{100 * row['rate']:.1f} % ({100 * low:.1f} to {100 * high:.1f}), {row['steps_per_canvas']:.1f} steps/canvas, "
+        f"{row['ms_per_case']:.0f} ms/case"
+    )
+
+
 def row_sources(rows: list[dict], key: str) -> list[str]:
     """One line per run that rows come from, with the names of its rows where there are several runs."""
     runs: dict[str, list[str]] = {}
@@ -220,7 +245,8 @@ def head_table() -> str:
 
 
 TABLES = {
-    "speed": speed_table, "accuracy": accuracy_table, "export": export_table, "speculation": speculation_table,
+    "speed": speed_table, "accuracy": accuracy_table, "precision": precision_table, "export": export_table,
+    "speculation": speculation_table,
     "verified": verified_table,
     "serving": serving_table,
     "soak": soak_line,

@@ -102,7 +102,7 @@ class EngineInfo:
         name: Name of the source checkpoint.
         architecture: Class of the source model in transformers.
         profile: "portable" or "fused".
-        precision: Precision of the weights, such as "fp32" or "bf16".
+        precision: How weights are stored: "fp32", "bf16", "int8" or "int4".
         dgrt_version: Version that exported the package.
         contract_version: Version of the package format.
         vocab_size: V.

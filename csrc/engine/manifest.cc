@@ -85,6 +85,19 @@ int ReadOperators(const JsonObject& manifest, const std::string& profile) {
   return static_cast<int>(version);
 }
 
+std::string ReadPrecision(const JsonObject& manifest, const std::string& profile) {
+  const std::string precision = manifest.String("precision");
+  const bool is_quantised = precision == "int8" || precision == "int4";
+  if (!is_quantised && precision != "fp32" && precision != "bf16") {
+    JsonObject::Fail(manifest.PathOf("precision"), "\"fp32\", \"bf16\", \"int8\" or \"int4\"", manifest.At("precision"));
+  }
+  if (is_quantised && profile != contract::kFusedProfile) {
+    JsonObject::Fail(manifest.PathOf("precision"), Message("\"fp32\" or \"bf16\" in the profile \"", profile, "\""),
+                     manifest.At("precision"));
+  }
+  return precision;
+}
+
 LayerFacts ReadLayer(const JsonObject& layer) {
   LayerFacts facts;
   const std::string type = layer.String("type");
@@ -209,7 +222,7 @@ Manifest LoadManifest(const std::string& dir, bool verify_weights) {
   manifest.files_hash = files.Hash();
   manifest.profile = root.String("profile");
   manifest.operators = ReadOperators(root, manifest.profile);
-  manifest.precision = root.String("precision");
+  manifest.precision = ReadPrecision(root, manifest.profile);
   manifest.experts = root.String("experts");
   manifest.model = ReadModel(root.Object("model"));
   manifest.generation = ReadGeneration(root.Object("generation"), manifest.model);

@@ -30,6 +30,22 @@ class Call {
   }
   float* Output(const Shape& shape) const { return context_.GetOutput(0, shape).GetTensorMutableData<float>(); }
 
+  // Whether an optional input is there.
+  bool Has(size_t input) const { return input < context_.GetInputCount() && context_.GetInput(input) != nullptr; }
+
+  // The weight [..., N, width] of input `values`, whose scales, in a quantised format, are input `scales`.
+  WeightMatrix Weight(size_t values, size_t scales, WeightFormat format, int64_t width) const {
+    Shape shape = ShapeOf(values);
+    if (!IsQuantised(format)) {
+      if (Has(scales)) throw InvalidArgument(Message(op_, ", input ", scales, ": expected none, found scales"));
+      return {Data<void>(values), nullptr};
+    }
+    if (!Has(scales)) throw InvalidArgument(Message(op_, ", input ", scales, ": expected scales, found none"));
+    shape.back() = ScalesPerRow(format, width);
+    Require(scales, shape);
+    return {Data<void>(values), Data<void>(scales)};
+  }
+
   // Throws InvalidArgument unless the input has this shape; -1 fits any size. Returns the shape.
   Shape Require(size_t input, const Shape& expected) const {
     const Shape found = ShapeOf(input);
@@ -65,8 +81,8 @@ class Call {
   const char* op_;
 };
 
-// Everything that ONNX Runtime wants to know of an operator, from its name, its input types and a kernel that has
-// `Kernel(const OrtKernelInfo*)` and `Run(const Call&, ThreadPool&)`.
+// Everything that ONNX Runtime wants to know of an operator, from its name, its input types (of which the last are optional)
+// and a kernel that has `Kernel(const OrtKernelInfo*)` and `Run(const Call&, ThreadPool&)`.
 template <typename Kernel>
 class Operator : public Ort::CustomOpBase<Operator<Kernel>, Operator<Kernel>, true> {
  public:
@@ -76,6 +92,9 @@ class Operator : public Ort::CustomOpBase<Operator<Kernel>, Operator<Kernel>, tr
   const char* GetName() const { return Kernel::kName; }
   size_t GetInputTypeCount() const { return Kernel::kInputs.size(); }
   ONNXTensorElementDataType GetInputType(size_t i) const { return Kernel::kInputs[i]; }
+  OrtCustomOpInputOutputCharacteristic GetInputCharacteristic(size_t i) const {
+    return i + Kernel::kNumOptional < Kernel::kInputs.size() ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
+  }
   size_t GetOutputTypeCount() const { return 1; }
   ONNXTensorElementDataType GetOutputType(size_t) const { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; }
 
@@ -104,81 +123,103 @@ class Operator : public Ort::CustomOpBase<Operator<Kernel>, Operator<Kernel>, tr
 
 constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 constexpr auto kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-template <DType kType>
-constexpr auto kWeight = kType == DType::kFloat32 ? kFloat : ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+constexpr auto kScale = ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+
+constexpr ONNXTensorElementDataType TypeOf(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kFloat32: return kFloat;
+    case WeightFormat::kBFloat16: return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+    case WeightFormat::kInt8: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+    case WeightFormat::kInt4: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+  }
+  return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
+// Elements of a stored row of `width` values.
+constexpr int64_t Stored(WeightFormat format, int64_t width) {
+  return format == WeightFormat::kInt4 ? WeightRowBytes(format, width) : width;
+}
 
 struct WithoutAttributes {
   explicit WithoutAttributes(const OrtKernelInfo*) {}
 };
 
-template <DType kType>
+template <WeightFormat kFormat>
 struct Linear : WithoutAttributes {
   static constexpr char kName[] = "Linear";
-  static constexpr std::array kInputs = {kFloat, kWeight<kType>};
+  static constexpr std::array kInputs = {kFloat, TypeOf(kFormat), kScale};
+  static constexpr size_t kNumOptional = 1;
   using WithoutAttributes::WithoutAttributes;
 
   void Run(const Call& call, ThreadPool& pool) const {
-    const Shape weight = call.Require(1, {-1, -1}), x = call.Require(0, {-1, weight[1]});
+    const Shape x = call.Require(0, {-1, -1}), weight = call.Require(1, {-1, Stored(kFormat, x[1])});
     LinearParams p;
     p.x = call.Data<float>(0);
-    p.weight = call.Data<void>(1);
-    p.dtype = kType;
+    p.weight = call.Weight(1, 2, kFormat, x[1]);
+    p.format = kFormat;
     p.num_tokens = x[0];
-    p.num_inputs = weight[1];
+    p.num_inputs = x[1];
     p.num_outputs = weight[0];
     p.y = call.Output({x[0], weight[0]});
-    call.Launch(p, LinearWorkspaceBytes(p), LaunchLinear, pool);
+    call.Launch(p, LinearWorkspaceBytes(p, pool.num_threads()), LaunchLinear, pool);
   }
 };
 
-template <DType kType>
+template <WeightFormat kFormat>
 struct GatedMlp : WithoutAttributes {
   static constexpr char kName[] = "GatedMlp";
-  static constexpr std::array kInputs = {kFloat, kWeight<kType>, kWeight<kType>, kWeight<kType>};
+  static constexpr auto kWeight = TypeOf(kFormat);
+  static constexpr std::array kInputs = {kFloat, kWeight, kWeight, kWeight, kScale, kScale, kScale};
+  static constexpr size_t kNumOptional = 3;
   using WithoutAttributes::WithoutAttributes;
 
   void Run(const Call& call, ThreadPool& pool) const {
-    const Shape gate = call.Require(1, {-1, -1}), x = call.Require(0, {-1, gate[1]});
+    const Shape x = call.Require(0, {-1, -1}), gate = call.Require(1, {-1, Stored(kFormat, x[1])});
     call.Require(2, gate);
-    call.Require(3, {gate[1], gate[0]});
+    call.Require(3, {x[1], Stored(kFormat, gate[0])});
     GatedMlpParams p;
     p.x = call.Data<float>(0);
-    p.gate = call.Data<void>(1);
-    p.up = call.Data<void>(2);
-    p.down = call.Data<void>(3);
-    p.dtype = kType;
+    p.gate = call.Weight(1, 4, kFormat, x[1]);
+    p.up = call.Weight(2, 5, kFormat, x[1]);
+    p.down = call.Weight(3, 6, kFormat, gate[0]);
+    p.format = kFormat;
     p.num_tokens = x[0];
-    p.hidden_size = gate[1];
+    p.hidden_size = x[1];
     p.inner_size = gate[0];
     p.y = call.Output(x);
-    call.Launch(p, GatedMlpWorkspaceBytes(p), LaunchGatedMlp, pool);
+    call.Launch(p, GatedMlpWorkspaceBytes(p, pool.num_threads()), LaunchGatedMlp, pool);
   }
 };
 
-template <DType kType>
+template <WeightFormat kFormat>
 struct Experts : WithoutAttributes {
   static constexpr char kName[] = "Experts";
-  static constexpr std::array kInputs = {kFloat, kInt64, kFloat, kWeight<kType>, kWeight<kType>};
+  static constexpr auto kWeight = TypeOf(kFormat);
+  static constexpr std::array kInputs = {kFloat, kInt64, kFloat, kWeight, kWeight, kScale, kScale};
+  static constexpr size_t kNumOptional = 2;
   using WithoutAttributes::WithoutAttributes;
 
   void Run(const Call& call, ThreadPool& pool) const {
-    const Shape down = call.Require(4, {-1, -1, -1}), x = call.Require(0, {-1, down[1]}), index = call.Require(1, {x[0], -1});
+    const Shape x = call.Require(0, {-1, -1}), index = call.Require(1, {x[0], -1});
     call.Require(2, index);
-    call.Require(3, {down[0], 2 * down[2], down[1]});
+    const Shape gate_up = call.Require(3, {-1, -1, Stored(kFormat, x[1])});
+    const int64_t inner = gate_up[1] / 2;
+    call.Require(3, {gate_up[0], 2 * inner, gate_up[2]});
+    call.Require(4, {gate_up[0], x[1], Stored(kFormat, inner)});
     ExpertsParams p;
     p.x = call.Data<float>(0);
     p.index = call.Data<int64_t>(1);
     p.weight = call.Data<float>(2);
-    p.gate_up = call.Data<void>(3);
-    p.down = call.Data<void>(4);
-    p.dtype = kType;
+    p.gate_up = call.Weight(3, 5, kFormat, x[1]);
+    p.down = call.Weight(4, 6, kFormat, inner);
+    p.format = kFormat;
     p.num_tokens = x[0];
-    p.num_experts = down[0];
+    p.num_experts = gate_up[0];
     p.top_k = index[1];
-    p.hidden_size = down[1];
-    p.inner_size = down[2];
+    p.hidden_size = x[1];
+    p.inner_size = inner;
     p.y = call.Output(x);
-    call.Launch(p, ExpertsWorkspaceBytes(p), LaunchExperts, pool);
+    call.Launch(p, ExpertsWorkspaceBytes(p, pool.num_threads()), LaunchExperts, pool);
   }
 };
 
@@ -187,6 +228,7 @@ template <bool kIsCausal>
 struct Attention {
   static constexpr const char* kName = kIsCausal ? "CausalAttention" : "CanvasAttention";
   static constexpr std::array kInputs = {kFloat, kFloat, kFloat, kFloat, kFloat};
+  static constexpr size_t kNumOptional = 0;
 
   explicit Attention(const OrtKernelInfo* info) {
     if (info == nullptr) return;
@@ -237,13 +279,22 @@ struct OperatorsOf {
 }  // namespace
 
 struct OrtOperators::Impl {
-  explicit Impl(ThreadPool& pool) : operators(pool), domain(contract::kOperatorDomain) {
-    std::apply([this](auto&... op) { (domain.Add(&op), ...); }, operators.all);
+  explicit Impl(ThreadPool& pool)
+      : linear(pool), gated_mlp(pool), experts(pool), attention(pool), domain(contract::kOperatorDomain) {
+    const auto add = [this](auto&... op) { (domain.Add(&op), ...); };
+    std::apply(add, linear.all);
+    std::apply(add, gated_mlp.all);
+    std::apply(add, experts.all);
+    std::apply(add, attention.all);
   }
 
-  OperatorsOf<Linear<DType::kFloat32>, Linear<DType::kBFloat16>, GatedMlp<DType::kFloat32>, GatedMlp<DType::kBFloat16>,
-              Experts<DType::kFloat32>, Experts<DType::kBFloat16>, Attention<true>, Attention<false>>
-      operators;
+  template <template <WeightFormat> typename Kernel>
+  using Formats = OperatorsOf<Kernel<WeightFormat::kFloat32>, Kernel<WeightFormat::kBFloat16>, Kernel<WeightFormat::kInt8>,
+                              Kernel<WeightFormat::kInt4>>;
+  Formats<Linear> linear;
+  Formats<GatedMlp> gated_mlp;
+  Formats<Experts> experts;
+  OperatorsOf<Attention<true>, Attention<false>> attention;
   Ort::CustomOpDomain domain;
 };
 

@@ -1,5 +1,5 @@
 // Entry points of the kernels. Nothing inside allocates, synchronises beyond the given pool, or reads the environment.
-// Workspace sizes follow from the sizes in the parameters alone.
+// Workspace sizes follow from the sizes in the parameters, the number of threads and the instruction set alone.
 #pragma once
 
 #include <cstddef>
@@ -21,13 +21,13 @@ void LaunchVocabularyHead(const VocabularyHeadParams& params, ThreadPool& pool);
 void AcceptByEntropy(std::span<const float> entropy, float entropy_bound, std::span<uint8_t> accepted);
 
 // The layers of the model.
-size_t LinearWorkspaceBytes(const LinearParams& params);
+size_t LinearWorkspaceBytes(const LinearParams& params, int num_threads);
 void LaunchLinear(const LinearParams& params, ThreadPool& pool);
 
-size_t GatedMlpWorkspaceBytes(const GatedMlpParams& params);
+size_t GatedMlpWorkspaceBytes(const GatedMlpParams& params, int num_threads);
 void LaunchGatedMlp(const GatedMlpParams& params, ThreadPool& pool);
 
-size_t ExpertsWorkspaceBytes(const ExpertsParams& params);
+size_t ExpertsWorkspaceBytes(const ExpertsParams& params, int num_threads);
 void LaunchExperts(const ExpertsParams& params, ThreadPool& pool);
 
 size_t AttentionWorkspaceBytes(const AttentionParams& params, int num_threads);

@@ -7,6 +7,7 @@
 
 #include "common/constraint.h"
 #include "common/embedding_table.h"
+#include "kernels/weights.h"
 
 namespace dgrt {
 
@@ -48,15 +49,14 @@ struct VocabularyHeadParams {
 
 inline constexpr int64_t kVocabTile = 512;
 
-// Weight matrices of the layers lie row-major as in the checkpoint, at any byte address. Where they are bf16, the tokens
-// are rounded to bf16 before each product; sums are fp32 either way. No result depends on the number of threads or on which
-// other tokens are in the pass.
+// Weight matrices of the layers lie as weights.h says. Unless they are fp32, the tokens are rounded to bf16 before each
+// product; sums are fp32 always. No result depends on the number of threads or on which other tokens are in the pass.
 
 // y[s, n] = sum_i x[s, i] weight[n, i]
 struct LinearParams {
   const float* x = nullptr;        // in  [S, inputs]
-  const void* weight = nullptr;    // in  [outputs, inputs]
-  DType dtype = DType::kFloat32;   // of weight
+  WeightMatrix weight;             // in  [outputs, inputs]
+  WeightFormat format = WeightFormat::kFloat32;
   int64_t num_tokens = 0;          // S
   int64_t num_inputs = 0, num_outputs = 0;
   float* y = nullptr;              // out [S, outputs]
@@ -66,10 +66,10 @@ struct LinearParams {
 // y[s] = down (gelu_tanh(gate x[s]) * up x[s])
 struct GatedMlpParams {
   const float* x = nullptr;        // in  [S, D]
-  const void* gate = nullptr;      // in  [I, D]
-  const void* up = nullptr;        // in  [I, D]
-  const void* down = nullptr;      // in  [D, I]
-  DType dtype = DType::kFloat32;   // of the three weights
+  WeightMatrix gate;               // in  [I, D]
+  WeightMatrix up;                 // in  [I, D]
+  WeightMatrix down;               // in  [D, I]
+  WeightFormat format = WeightFormat::kFloat32;  // of all three
   int64_t num_tokens = 0;          // S
   int64_t hidden_size = 0;         // D
   int64_t inner_size = 0;          // I
@@ -83,9 +83,9 @@ struct ExpertsParams {
   const float* x = nullptr;        // in  [S, D]
   const int64_t* index = nullptr;  // in  [S, k], in [0, E)
   const float* weight = nullptr;   // in  [S, k]
-  const void* gate_up = nullptr;   // in  [E, 2 I, D]: the gate rows of an expert, then its up rows
-  const void* down = nullptr;      // in  [E, D, I]
-  DType dtype = DType::kFloat32;   // of the two weights
+  WeightMatrix gate_up;            // in  [E, 2 I, D]: the gate rows of an expert, then its up rows
+  WeightMatrix down;               // in  [E, D, I]
+  WeightFormat format = WeightFormat::kFloat32;  // of both
   int64_t num_tokens = 0;          // S
   int64_t num_experts = 0;         // E
   int64_t top_k = 0;               // k

@@ -30,6 +30,8 @@ examples:
       converts bf16 weights to fp32 and replaces an existing package
   dgrt export dgrt/models/mini -o engines/mini-fused --profile fused
       operators of dgrt's native library in the place of the heavy nodes
+  dgrt export ./diffusiongemma-26B-A4B-it -o engines/26b-int4 --profile fused --precision int4
+      4.5 bits per weight of the layers: for machines that do not hold the model in bf16
   dgrt export ./checkpoint -o engines/x --json | jq .manifest.parity
       the report on standard output, progress on standard error
 
@@ -51,8 +53,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder with config.json and *.safetensors")
     parser.add_argument("-o", "--output", metavar="ENGINE", required=True, help="folder to write")
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), help="how weights are stored (default: as in the checkpoint)"
-    )
+        "--precision", choices=("fp32", "bf16", "int8", "int4"),
+        help="how weights are stored (default: as in the checkpoint); int8 and int4, for the profile fused, quantise "
+        "linear layers, MLPs and experts",
+    )  # fmt: skip
     parser.add_argument(
         "--profile", choices=("portable", "fused"), default="portable",
         help="portable: standard ONNX operators; fused: linear layers, MLPs, experts and attention are operators of "

@@ -30,6 +30,7 @@ from .graphs.target import build_target, reference_config
 from .graphs.trace import trace
 from .manifest import graph_file
 from .operators import find_library
+from .quantise import SCALE
 from .reference import Reference
 from .to_onnx.lower import lower
 from .to_onnx.moe import Form
@@ -94,9 +95,16 @@ def cut_entries(cut: Cut, entries: Mapping[str, TensorEntry], folder: Path) -> d
             source = entries[f"{head}.layers.{cut.layers[int(index)]}.{rest}"]
         else:
             source = entries[name]
-        num_bytes = source.num_bytes // math.prod(source.shape) * math.prod(shape)
-        result[name] = replace(source, name=name, shape=shape, file=folder / source.file.name, num_bytes=num_bytes)
+        result[name] = _prefix(source, name, shape[0], folder)
+        if (scale := entries.get(source.name + SCALE)) is not None:
+            result[name + SCALE] = _prefix(scale, name + SCALE, shape[0], folder)
     return result
+
+
+def _prefix(entry: TensorEntry, name: str, size: int, folder: Path) -> TensorEntry:
+    """The first `size` parts of a written tensor: only first axes are ever cut."""
+    shape, num_bytes = (size, *entry.shape[1:]), entry.num_bytes // entry.shape[0] * size
+    return replace(entry, name=name, shape=shape, file=folder / entry.file.name, num_bytes=num_bytes)
 
 
 def num_passes(config: ModelConfig) -> int:

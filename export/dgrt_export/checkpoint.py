@@ -32,7 +32,10 @@ EMBEDDING = DECODER + "embed_tokens.weight"
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor in place: `num_bytes` at `offset` of `file`, row-major `shape` of `dtype` (F32, BF16, ...)."""
+    """One tensor in place: `num_bytes` at `offset` of `file`, row-major `shape` of `dtype` (F32, BF16, ...).
+
+    In a package `dtype` may also be I8 or I4: quantise.py says how such a `shape` is stored.
+    """
 
     name: str
     dtype: str

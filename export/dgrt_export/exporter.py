@@ -20,6 +20,7 @@ from .errors import InvalidCheckpoint, Unsupported, mismatch
 from .generation import read_generation
 from .operators import find_library
 from .package import check_output, staged, write_manifest
+from .quantise import FORMATS
 from .weights import Precision, plan_weights
 
 STAGES = ("read config", "trace", "lower", "weights", "parity", "hash")
@@ -82,7 +83,8 @@ def export(
     Args:
         checkpoint: folder with config.json and safetensors files.
         output: package folder; must not exist or be empty unless `force`.
-        precision: how weights are stored; None keeps the checkpoint's own, without copying where links work.
+        precision: how weights are stored; None keeps the checkpoint's own, without copying where links work. `int8` and
+            `int4` need the profile `fused`.
         profile: operator profile; `portable` is standard ONNX, in `fused` the heavy nodes are operators that only the
             native library of dgrt has.
         moe: form of the experts in `portable`; `auto` chooses by size.
@@ -103,8 +105,11 @@ def export(
     """
     if profile not in get_args(contract.Profile):
         raise Unsupported(mismatch("profile", "'portable' or 'fused'", repr(profile)))
-    if precision not in (None, "fp32", "bf16"):
-        raise Unsupported(mismatch("precision", "'fp32' or 'bf16'", repr(precision)))
+    if precision not in (None, *get_args(Precision)):
+        raise Unsupported(mismatch("precision", "'fp32', 'bf16', 'int8' or 'int4'", repr(precision)))
+    if precision in FORMATS and profile != contract.FUSED:
+        expected = "'fused' (standard operators do not read quantised weights)"
+        raise Unsupported(mismatch(f"profile of precision {precision!r}", expected, repr(profile)))
     if moe not in ("auto", "dense", "unrolled", "loop"):
         raise Unsupported(mismatch("moe", "'auto', 'dense', 'unrolled' or 'loop'", repr(moe)))
     if profile == contract.FUSED:

@@ -10,16 +10,27 @@ import torch
 
 from .checkpoint import DECODER, ENCODER, TensorEntry
 from .graphs.target import reference_config
+from .quantise import SCALE, dequantise, stored_shape
 
-_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8, "I4": torch.uint8}
 
 
-def read_tensor(entry: TensorEntry) -> torch.Tensor:
-    """One tensor as fp32."""
+def _stored_tensor(entry: TensorEntry) -> torch.Tensor:
     with entry.file.open("rb") as stream:
         stream.seek(entry.offset)
         content = bytearray(stream.read(entry.num_bytes))
-    return torch.frombuffer(content, dtype=_DTYPES[entry.dtype]).view(entry.shape).float()
+    return torch.frombuffer(content, dtype=_DTYPES[entry.dtype]).view(stored_shape(entry.dtype, entry.shape))
+
+
+def read_tensors(entries: Mapping[str, TensorEntry]) -> dict[str, torch.Tensor]:
+    """Tensors as fp32: a quantised one and its scales as the weights that they mean."""
+    tensors = {}
+    for name, entry in entries.items():
+        if (scale := entries.get(name + SCALE)) is not None:
+            tensors[name] = dequantise(_stored_tensor(entry), _stored_tensor(scale), entry.dtype, entry.shape)
+        elif not name.endswith(SCALE) or name.removesuffix(SCALE) not in entries:  # router.scale is a weight
+            tensors[name] = _stored_tensor(entry).float()
+    return tensors
 
 
 class Reference:
@@ -36,8 +47,9 @@ class Reference:
         with torch.device("meta"):
             encoder = modeling.DiffusionGemmaEncoderTextModel(config.text_config)
             decoder = modeling.DiffusionGemmaDecoderModel(config)
-        shared = {name.removeprefix(DECODER): read_tensor(e) for name, e in tensors.items() if name.startswith(DECODER)}
-        own = {name.removeprefix(ENCODER): read_tensor(e) for name, e in tensors.items() if name.startswith(ENCODER)}
+        weights = read_tensors(tensors)
+        shared = {name.removeprefix(DECODER): w for name, w in weights.items() if name.startswith(DECODER)}
+        own = {name.removeprefix(ENCODER): w for name, w in weights.items() if name.startswith(ENCODER)}
         decoder.load_state_dict(shared, assign=True)
         encoder_names = set(encoder.state_dict())
         encoder.load_state_dict({k: v for k, v in {**shared, **own}.items() if k in encoder_names}, assign=True)

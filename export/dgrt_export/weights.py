@@ -1,4 +1,4 @@
-"""Puts the weight files into the package: the checkpoint's own files by hard link, or converted copies.
+"""Puts the weight files into the package: the checkpoint's own files by hard link, or converted or quantised copies.
 
 The plan (which tensor ends up at which file and offset) is known before a byte is written, so graphs can be bound
 first. Reading and writing go in chunks; memory does not depend on the size of the checkpoint.
@@ -11,18 +11,24 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from .checkpoint import DTYPE_BYTES, Checkpoint, TensorEntry
-from .errors import Unsupported, mismatch
+from .errors import InvalidCheckpoint, Unsupported, mismatch
+from .quantise import FORMATS, SCALE, is_heavy, quantise, scale_shape, stored_shape
 
-Precision = Literal["fp32", "bf16"]
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "bf16", "int8", "int4"]
 OnBytes = Callable[[int], None]
-_DTYPE_OF = {"fp32": "F32", "bf16": "BF16"}
+_DTYPE_OF = {"fp32": "F32"}  # of what is not quantised; else BF16
+_STORED_DTYPES = {"I8": ("I8", 1), "I4": ("U8", 1)}  # in the file, and bytes of an element there
 _CHUNK_BYTES = 16 << 20  # a multiple of every element size
+_QUANTISED_BYTES = 4 << 20  # of the source in a chunk: a dozen arrays of its size in fp32 are needed for a while
 _DATA_ALIGNMENT = 64  # of the first tensor in converted files
 
 
@@ -46,7 +52,7 @@ class WeightPlan:
         """Creates the files in `folder`. Returns `linked`, `copied` or `converted`."""
         if self.convert is not None:
             for source, tensors in self.convert.items():
-                _convert_file(source, tensors, self.entries, folder / source.name, on_bytes)
+                _convert_file(source, tensors, self, folder / source.name, on_bytes)
             return "converted"
         linked = [_link(source, folder / source.name, on_bytes) for source in self.sources]
         return "linked" if all(linked) else "copied"
@@ -73,20 +79,33 @@ def plan_weights(checkpoint: Checkpoint, precision: Precision | None) -> WeightP
     for source in sources:
         tensors = sorted((e for e in checkpoint.tensors.values() if e.file == source), key=lambda e: e.offset)
         convert[source] = tuple(tensors)
-        entries.update(_layout(tensors, _DTYPE_OF[precision])[1])
-    return WeightPlan({name: entries[name] for name in checkpoint.tensors}, precision, sources, convert)
+        entries.update(_layout(tensors, precision)[1])
+    return WeightPlan(entries, precision, sources, convert)
 
 
-def _layout(tensors: list[TensorEntry] | tuple[TensorEntry, ...], dtype: str) -> tuple[bytes, dict[str, TensorEntry]]:
-    """Header of a safetensors file that holds `tensors` as `dtype`, and where each will lie."""
+def _targets(entry: TensorEntry, precision: Precision) -> list[TensorEntry]:
+    """What becomes of a tensor, not yet placed."""
+    if precision in FORMATS and is_heavy(entry.name):
+        dtype = FORMATS[precision]
+        scale = replace(entry, name=entry.name + SCALE, dtype="BF16", shape=scale_shape(dtype, entry.shape))
+        return [replace(entry, dtype=dtype), scale]
+    return [replace(entry, dtype=_DTYPE_OF.get(precision, "BF16"))]
+
+
+def _layout(
+    tensors: list[TensorEntry] | tuple[TensorEntry, ...], precision: Precision
+) -> tuple[bytes, dict[str, TensorEntry]]:
+    """Header of a safetensors file that holds `tensors` in a precision, and where each will lie."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset, placed = 0, {}
-    for entry in tensors:
-        num_bytes = math.prod(entry.shape) * DTYPE_BYTES[dtype]
+    for entry in (target for tensor in tensors for target in _targets(tensor, precision)):
+        shape = stored_shape(entry.dtype, entry.shape)
+        dtype, element = _STORED_DTYPES.get(entry.dtype) or (entry.dtype, DTYPE_BYTES[entry.dtype])
+        num_bytes = math.prod(shape) * element
         header[entry.name] = {
-            "dtype": dtype, "shape": list(entry.shape), "data_offsets": [offset, offset + num_bytes],
+            "dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + num_bytes],
         }  # fmt: skip
-        placed[entry.name] = replace(entry, dtype=dtype, offset=offset, num_bytes=num_bytes)
+        placed[entry.name] = replace(entry, offset=offset, num_bytes=num_bytes)
         offset += num_bytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _DATA_ALIGNMENT)
@@ -113,28 +132,67 @@ def _link(source: Path, target: Path, on_bytes: OnBytes) -> bool:
 
 
 def _convert_file(
-    source: Path, tensors: tuple[TensorEntry, ...], entries: Mapping[str, TensorEntry], target: Path, on_bytes: OnBytes
+    source: Path, tensors: tuple[TensorEntry, ...], plan: WeightPlan, target: Path, on_bytes: OnBytes
 ) -> None:
-    header, _ = _layout(tensors, entries[tensors[0].name].dtype)
+    header, _ = _layout(tensors, plan.precision)
     with source.open("rb") as reader, target.open("wb") as writer:
         writer.write(header)
         for entry in tensors:
-            reader.seek(entry.offset)
-            _convert_tensor(reader, entry, entries[entry.name].dtype, writer, on_bytes)
+            if (scale := plan.entries.get(entry.name + SCALE)) is not None:
+                _quantise_tensor(reader, entry, (plan.entries[entry.name], scale), writer, on_bytes)
+            else:
+                _convert_tensor(reader, entry, plan.entries[entry.name], writer, on_bytes)
 
 
-def _convert_tensor(reader: BinaryIO, entry: TensorEntry, dtype: str, writer: BinaryIO, on_bytes: OnBytes) -> None:
+def _convert_tensor(
+    reader: BinaryIO, entry: TensorEntry, target: TensorEntry, writer: BinaryIO, on_bytes: OnBytes
+) -> None:
+    writer.seek(target.offset)
+    for chunk in _chunks(reader, entry, _CHUNK_BYTES):
+        on_bytes(_write(writer, chunk.to(_torch_dtype(target.dtype))))
+
+
+def _quantise_tensor(
+    reader: BinaryIO, entry: TensorEntry, targets: tuple[TensorEntry, TensorEntry], writer: BinaryIO, on_bytes: OnBytes
+) -> None:
+    """Chunks of whole rows, each to its place among the integers and among the scales, which lie behind them."""
+    places = [target.offset for target in targets]
+    width = entry.shape[-1]
+    row_bytes = width * DTYPE_BYTES[entry.dtype]
+    for chunk in _chunks(reader, entry, max(1, _QUANTISED_BYTES // row_bytes) * row_bytes):
+        rows = chunk.view(-1, width).float()
+        if not rows.isfinite().all():
+            raise InvalidCheckpoint(mismatch(f"tensor {entry.name}", "finite values", "infinity or NaN"))
+        for index, part in enumerate(quantise(rows, targets[0].dtype)):
+            writer.seek(places[index])
+            written = _write(writer, part)
+            places[index] += written
+            on_bytes(written)
+
+
+def _chunks(reader: BinaryIO, entry: TensorEntry, chunk_bytes: int) -> Iterator[torch.Tensor]:
+    """The elements of a tensor, flat."""
     import torch
 
-    torch_dtypes = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    reader.seek(entry.offset)
     left = entry.num_bytes
     while left:
-        chunk = bytearray(reader.read(min(left, _CHUNK_BYTES)))
-        if not chunk:
+        chunk = bytearray(reader.read(min(left, chunk_bytes)))
+        if len(chunk) < min(left, chunk_bytes):
             raise Unsupported(
                 mismatch(f"{entry.file.name}", "a file that does not change during the export", "its end")
             )
-        converted = torch.frombuffer(chunk, dtype=torch_dtypes[entry.dtype]).to(torch_dtypes[dtype])
-        written = writer.write(converted.view(torch.uint8).numpy().data)
-        on_bytes(written)
+        yield torch.frombuffer(chunk, dtype=_torch_dtype(entry.dtype))
         left -= len(chunk)
+
+
+def _write(writer: BinaryIO, values: torch.Tensor) -> int:
+    import torch
+
+    return writer.write(values.contiguous().view(torch.uint8).numpy().data)
+
+
+def _torch_dtype(dtype: str) -> torch.dtype:
+    import torch
+
+    return {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}[dtype]

@@ -8,6 +8,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/aligned_buffer.h"
@@ -36,9 +37,11 @@ float ToBf16(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   return std::bit_cast<float>((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
 }
-double Rounded(double x, DType dtype) {
-  return dtype == DType::kFloat32 ? x : static_cast<double>(ToBf16(static_cast<float>(x)));
+double Rounded(double x, WeightFormat format) {
+  return format == WeightFormat::kFloat32 ? x : static_cast<double>(ToBf16(static_cast<float>(x)));
 }
+
+constexpr WeightFormat kFormats[] = {WeightFormat::kFloat32, WeightFormat::kBFloat16, WeightFormat::kInt8, WeightFormat::kInt4};
 
 struct Random {
   std::mt19937 engine{17};
@@ -50,29 +53,64 @@ struct Random {
   }
 };
 
-// A weight as a checkpoint holds it, at an odd address (bf16: two bytes off).
+// A weight [rows, width] as a package holds it, at odd addresses. Where it is quantised its values are what comes near.
 class Weight {
  public:
-  Weight(Floats values, DType dtype) : values_(std::move(values)), dtype_(dtype) {
-    const size_t element = dtype == DType::kFloat32 ? 4 : 2;
-    bytes_.resize(values_.size() * element + kOff);
-    for (size_t i = 0; i < values_.size(); ++i) {
-      if (dtype == DType::kBFloat16) values_[i] = ToBf16(values_[i]);
-      const uint32_t word = std::bit_cast<uint32_t>(values_[i]);
-      const uint16_t half = static_cast<uint16_t>(word >> 16);
-      std::memcpy(bytes_.data() + kOff + i * element, dtype == DType::kFloat32 ? static_cast<const void*>(&word) : &half,
-                  element);
+  Weight(Floats values, int64_t width, WeightFormat format)
+      : values_(std::move(values)),
+        format_(format),
+        bytes_(Size(kOff + NumRows(width) * WeightRowBytes(format, width)), 0xa5),
+        scale_bytes_(Size(kOff + NumRows(width) * ScalesPerRow(format, width) * 2)) {
+    for (int64_t row = 0; row < NumRows(width); ++row) {
+      unsigned char* const to = bytes_.data() + kOff + row * WeightRowBytes(format, width);
+      float* const x = values_.data() + row * width;
+      if (IsQuantised(format)) {
+        Quantise(x, width, to, scale_bytes_.data() + kOff + row * ScalesPerRow(format, width) * 2);
+      } else {
+        for (int64_t i = 0; i < width; ++i) {
+          if (format == WeightFormat::kFloat32) std::memcpy(to + 4 * i, x + i, 4);
+          else PutBf16(x[i] = ToBf16(x[i]), to + 2 * i);
+        }
+      }
     }
   }
-  const void* data() const { return bytes_.data() + kOff; }
+  WeightMatrix matrix() const { return {bytes_.data() + kOff, scale_bytes_.data() + kOff}; }
   double operator[](int64_t i) const { return static_cast<double>(values_[Size(i)]); }
-  DType dtype() const { return dtype_; }
+  WeightFormat format() const { return format_; }
 
  private:
-  static constexpr size_t kOff = 2;
+  int64_t NumRows(int64_t width) const { return static_cast<int64_t>(values_.size()) / width; }
+
+  static void PutBf16(float x, unsigned char* to) {
+    const uint16_t half = static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16);
+    std::memcpy(to, &half, 2);
+  }
+
+  void Quantise(float* x, int64_t width, unsigned char* to, unsigned char* scales) const {
+    const int64_t group = format_ == WeightFormat::kInt8 ? width : kScaleGroup;
+    const float most = format_ == WeightFormat::kInt8 ? 127 : 7;
+    for (int64_t first = 0; first < width; first += group, scales += 2) {
+      const int64_t end = std::min(width, first + group);
+      const auto larger = [](float a, float b) { return std::fabs(a) < std::fabs(b); };
+      const float scale = ToBf16(std::fabs(*std::max_element(x + first, x + end, larger)) / most);
+      PutBf16(scale, scales);
+      for (int64_t i = first; i < end; ++i) {
+        const auto q = static_cast<int>(std::clamp(std::nearbyint(x[i] / scale), -most - 1, most));
+        x[i] = ToBf16(static_cast<float>(q) * scale);
+        if (format_ == WeightFormat::kInt8) {
+          to[i] = static_cast<unsigned char>(q);
+        } else {  // the unused half of the last byte keeps its rubbish
+          const int shift = i % 2 * 4;
+          to[i / 2] = static_cast<unsigned char>((to[i / 2] & (0xf0 >> shift)) | (q & 15) << shift);
+        }
+      }
+    }
+  }
+
+  static constexpr int64_t kOff = 2;
   Floats values_;
-  DType dtype_;
-  std::vector<unsigned char> bytes_;
+  WeightFormat format_;
+  std::vector<unsigned char> bytes_, scale_bytes_;
 };
 
 // y and scratch start as NaN: nothing may be read before it is written, everything must be written.
@@ -105,27 +143,27 @@ struct Product {
 Product Dot(const Floats& x, int64_t x_at, const Weight& w, int64_t w_at, int64_t count) {
   Product sum;
   for (int64_t i = 0; i < count; ++i) {
-    const double term = Rounded(static_cast<double>(x[Size(x_at + i)]), w.dtype()) * w[w_at + i];
+    const double term = Rounded(static_cast<double>(x[Size(x_at + i)]), w.format()) * w[w_at + i];
     sum.value += term;
     sum.magnitude += std::fabs(term);
   }
   return sum;
 }
 
-void CheckLinear(int64_t tokens, int64_t inputs, int64_t outputs, DType dtype) {
+void CheckLinear(int64_t tokens, int64_t inputs, int64_t outputs, WeightFormat format) {
   Random random;
   const Floats x = random.Vector(tokens * inputs);
-  const Weight weight(random.Vector(outputs * inputs), dtype);
+  const Weight weight(random.Vector(outputs * inputs), inputs, format);
   ForEachIsa([&] {
     LinearParams p;
-    p.weight = weight.data();
-    p.dtype = dtype;
+    p.weight = weight.matrix();
+    p.format = format;
     p.num_inputs = inputs;
     p.num_outputs = outputs;
     const auto run = [&](const float* from, int64_t count, int threads) {
       p.x = from;
       p.num_tokens = count;
-      return RunOn(threads, LinearWorkspaceBytes(p), count * outputs, [&](void* workspace, ThreadPool& pool, float* y) {
+      return RunOn(threads, LinearWorkspaceBytes(p, threads), count * outputs, [&](void* workspace, ThreadPool& pool, float* y) {
         p.workspace = workspace;
         p.y = y;
         LaunchLinear(p, pool);
@@ -145,12 +183,36 @@ void CheckLinear(int64_t tokens, int64_t inputs, int64_t outputs, DType dtype) {
 }
 
 TEST(LinearLayersAgreeWithDoubleSums) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    CheckLinear(1, 1, 1, dtype);
-    CheckLinear(17, 33, 7, dtype);
-    CheckLinear(64, 64, 64, dtype);
-    CheckLinear(83, 129, 131, dtype);
-    CheckLinear(5, 1000, 70, dtype);
+  for (const WeightFormat format : kFormats) {
+    CheckLinear(1, 1, 1, format);
+    CheckLinear(17, 33, 7, format);
+    CheckLinear(64, 64, 64, format);
+    CheckLinear(83, 129, 131, format);
+    CheckLinear(5, 1000, 70, format);
+    CheckLinear(2, 13'000, 13, format);  // fewer rows are unpacked at once than the registers hold
+  }
+}
+
+// The weights, not what comes near them: with one token of ones at a time an output is a weight, and every instruction set
+// has the same.
+TEST(QuantisedWeightsAreTheirRoundedProducts) {
+  Random random;
+  constexpr int64_t kWidth = 71, kRows = 19;
+  Floats x(kWidth * kWidth);
+  for (int64_t i = 0; i < kWidth; ++i) x[Size(i * kWidth + i)] = 1;
+  for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+    const Weight weight(random.Vector(kRows * kWidth), kWidth, format);
+    ForEachIsa([&] {
+      LinearParams p{x.data(), weight.matrix(), format, kWidth, kWidth, kRows, nullptr, nullptr};
+      const Floats y = RunOn(1, LinearWorkspaceBytes(p, 1), kWidth * kRows, [&](void* workspace, ThreadPool& pool, float* out) {
+        p.workspace = workspace;
+        p.y = out;
+        LaunchLinear(p, pool);
+      });
+      for (int64_t i = 0; i < kWidth; ++i) {
+        for (int64_t n = 0; n < kRows; ++n) CHECK_EQ(static_cast<double>(y[Size(i * kRows + n)]), weight[n * kWidth + i]);
+      }
+    });
   }
 }
 
@@ -158,10 +220,10 @@ TEST(ANaNInATokenStaysInItsRow) {
   Random random;
   Floats x = random.Vector(20 * 40);
   x[3 * 40 + 5] = std::bit_cast<float>(0x7fffffffu);  // rounding to bf16 must not carry it into something else
-  const Weight weight(random.Vector(30 * 40), DType::kBFloat16);
+  const Weight weight(random.Vector(30 * 40), 40, WeightFormat::kBFloat16);
   ForEachIsa([&] {
-    LinearParams p{x.data(), weight.data(), DType::kBFloat16, 20, 40, 30, nullptr, nullptr};
-    const Floats y = RunOn(1, LinearWorkspaceBytes(p), 20 * 30, [&](void* workspace, ThreadPool& pool, float* out) {
+    LinearParams p{x.data(), weight.matrix(), WeightFormat::kBFloat16, 20, 40, 30, nullptr, nullptr};
+    const Floats y = RunOn(1, LinearWorkspaceBytes(p, 1), 20 * 30, [&](void* workspace, ThreadPool& pool, float* out) {
       p.workspace = workspace;
       p.y = out;
       LaunchLinear(p, pool);
@@ -185,7 +247,7 @@ std::vector<Product> MlpOf(const Floats& x, int64_t x_at, const Mlp& mlp, int64_
   for (int64_t i = 0; i < inner; ++i) {
     const double gate = Dot(x, x_at, mlp.gate, mlp.gate_at + i * hidden, hidden).value;
     const double up = Dot(x, x_at, mlp.up, mlp.up_at + i * hidden, hidden).value;
-    h[Size(i)] = Rounded(Gelu(gate) * up, mlp.gate.dtype());
+    h[Size(i)] = Rounded(Gelu(gate) * up, mlp.gate.format());
   }
   std::vector<Product> y(Size(hidden));
   for (int64_t d = 0; d < hidden; ++d) {
@@ -198,18 +260,18 @@ std::vector<Product> MlpOf(const Floats& x, int64_t x_at, const Mlp& mlp, int64_
   return y;
 }
 
-double MlpTolerance(DType dtype) { return dtype == DType::kFloat32 ? kMlpTolerance : kBf16MlpTolerance; }
+double MlpTolerance(WeightFormat format) { return format == WeightFormat::kFloat32 ? kMlpTolerance : kBf16MlpTolerance; }
 
-void CheckGatedMlp(int64_t tokens, int64_t hidden, int64_t inner, DType dtype) {
+void CheckGatedMlp(int64_t tokens, int64_t hidden, int64_t inner, WeightFormat format) {
   Random random;
   const Floats x = random.Vector(tokens * hidden);
   const float scale = 1 / std::sqrt(static_cast<float>(hidden));
-  const Weight gate(random.Vector(inner * hidden, scale), dtype), up(random.Vector(inner * hidden, scale), dtype);
-  const Weight down(random.Vector(hidden * inner, scale), dtype);
+  const Weight gate(random.Vector(inner * hidden, scale), hidden, format), up(random.Vector(inner * hidden, scale), hidden, format);
+  const Weight down(random.Vector(hidden * inner, scale), inner, format);
   ForEachIsa([&] {
-    GatedMlpParams p{x.data(), gate.data(), up.data(), down.data(), dtype, tokens, hidden, inner, nullptr, nullptr};
+    GatedMlpParams p{x.data(), gate.matrix(), up.matrix(), down.matrix(), format, tokens, hidden, inner, nullptr, nullptr};
     const auto run = [&](int threads) {
-      return RunOn(threads, GatedMlpWorkspaceBytes(p), tokens * hidden, [&](void* workspace, ThreadPool& pool, float* y) {
+      return RunOn(threads, GatedMlpWorkspaceBytes(p, threads), tokens * hidden, [&](void* workspace, ThreadPool& pool, float* y) {
         p.workspace = workspace;
         p.y = y;
         LaunchGatedMlp(p, pool);
@@ -220,7 +282,7 @@ void CheckGatedMlp(int64_t tokens, int64_t hidden, int64_t inner, DType dtype) {
       const auto expected = MlpOf(x, s * hidden, {gate, up, down, 0, 0, 0}, hidden, inner);
       for (int64_t d = 0; d < hidden; ++d) {
         const Product& e = expected[Size(d)];
-        CHECK_NEAR(y[Size(s * hidden + d)], e.value, MlpTolerance(dtype) * e.magnitude + 1e-6);
+        CHECK_NEAR(y[Size(s * hidden + d)], e.value, MlpTolerance(format) * e.magnitude + 1e-6);
       }
     }
     CHECK(SameBits(y, run(3)));
@@ -228,23 +290,23 @@ void CheckGatedMlp(int64_t tokens, int64_t hidden, int64_t inner, DType dtype) {
 }
 
 TEST(GatedMlpsAgreeWithDoubleSums) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    CheckGatedMlp(1, 1, 1, dtype);
-    CheckGatedMlp(19, 37, 45, dtype);
-    CheckGatedMlp(70, 64, 33, dtype);
-    CheckGatedMlp(33, 130, 7, dtype);
+  for (const WeightFormat format : kFormats) {
+    CheckGatedMlp(1, 1, 1, format);
+    CheckGatedMlp(19, 37, 45, format);
+    CheckGatedMlp(70, 64, 33, format);
+    CheckGatedMlp(33, 130, 7, format);
   }
 }
 
 enum class Routing { kRandom, kAllTheSame, kOneExpertOnly };
 
-void CheckExperts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden, int64_t inner, DType dtype,
+void CheckExperts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden, int64_t inner, WeightFormat format,
                   Routing routing) {
   Random random;
   const Floats x = random.Vector(tokens * hidden), weight = random.Vector(tokens * top_k);
   const float scale = 1 / std::sqrt(static_cast<float>(hidden));
-  const Weight gate_up(random.Vector(experts * 2 * inner * hidden, scale), dtype);
-  const Weight down(random.Vector(experts * hidden * inner, scale), dtype);
+  const Weight gate_up(random.Vector(experts * 2 * inner * hidden, scale), hidden, format);
+  const Weight down(random.Vector(experts * hidden * inner, scale), inner, format);
   std::vector<int64_t> index(Size(tokens * top_k));
   for (int64_t s = 0; s < tokens; ++s) {
     std::vector<int64_t> all(Size(experts));
@@ -255,14 +317,14 @@ void CheckExperts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden
     }
   }
   ForEachIsa([&] {
-    ExpertsParams p{x.data(), index.data(), weight.data(), gate_up.data(), down.data(), dtype,
+    ExpertsParams p{x.data(), index.data(), weight.data(), gate_up.matrix(), down.matrix(), format,
                     tokens,   experts,      top_k,         hidden,         inner,       nullptr, nullptr};
     const auto run = [&](int64_t first, int64_t count, int threads) {
       p.x = x.data() + first * hidden;
       p.index = index.data() + first * top_k;
       p.weight = weight.data() + first * top_k;
       p.num_tokens = count;
-      return RunOn(threads, ExpertsWorkspaceBytes(p), count * hidden, [&](void* workspace, ThreadPool& pool, float* y) {
+      return RunOn(threads, ExpertsWorkspaceBytes(p, threads), count * hidden, [&](void* workspace, ThreadPool& pool, float* y) {
         p.workspace = workspace;
         p.y = y;
         LaunchExperts(p, pool);
@@ -283,7 +345,7 @@ void CheckExperts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden
       }
       for (int64_t d = 0; d < hidden; ++d) {
         const Product& e = expected[Size(d)];
-        CHECK_NEAR(y[Size(s * hidden + d)], e.value, MlpTolerance(dtype) * e.magnitude + 1e-6);
+        CHECK_NEAR(y[Size(s * hidden + d)], e.value, MlpTolerance(format) * e.magnitude + 1e-6);
       }
     }
     CHECK(SameBits(y, run(0, tokens, 3)));
@@ -292,13 +354,13 @@ void CheckExperts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden
 }
 
 TEST(ExpertsAgreeWithDoubleSumsHoweverTokensAreRouted) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const WeightFormat format : kFormats) {
     for (const Routing routing : {Routing::kRandom, Routing::kAllTheSame, Routing::kOneExpertOnly}) {
-      CheckExperts(1, 3, 2, 9, 5, dtype, routing);
-      CheckExperts(37, 8, 2, 20, 11, dtype, routing);
-      CheckExperts(70, 5, 1, 33, 34, dtype, routing);
+      CheckExperts(1, 3, 2, 9, 5, format, routing);
+      CheckExperts(37, 8, 2, 20, 11, format, routing);
+      CheckExperts(70, 5, 1, 33, 34, format, routing);
     }
-    CheckExperts(40, 128, 8, 16, 6, dtype, Routing::kRandom);
+    CheckExperts(40, 128, 8, 16, 6, format, Routing::kRandom);
   }
 }
 
@@ -306,8 +368,9 @@ TEST(AnExpertThatDoesNotExistIsAnError) {
   const Floats x(8), weight(2), gate_up(3 * 4 * 4), down(3 * 4 * 2);
   const int64_t index[] = {0, 3};
   Floats y(8);
-  ExpertsParams p{x.data(), index, weight.data(), gate_up.data(), down.data(), DType::kFloat32, 2, 3, 1, 4, 2, y.data(), nullptr};
-  AlignedBuffer<unsigned char> workspace(ExpertsWorkspaceBytes(p));
+  ExpertsParams p{x.data(), index, weight.data(), {gate_up.data()}, {down.data()}, WeightFormat::kFloat32, 2, 3, 1, 4, 2,
+                  y.data(), nullptr};
+  AlignedBuffer<unsigned char> workspace(ExpertsWorkspaceBytes(p, 1));
   p.workspace = workspace.data();
   ThreadPool pool(1);
   CHECK_THROWS(InternalError, "check failed", LaunchExperts(p, pool));

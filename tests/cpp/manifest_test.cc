@@ -182,6 +182,20 @@ TEST(TheProfileSaysWhetherOurOwnOperatorsAreNeeded) {
   CheckRefused("operators: expected an integer from 1", fused_with("1"));
 }
 
+TEST(ThePrecisionIsOneThatTheProfileCanHave) {
+  Package package;
+  package.manifest["profile"] = "fused";
+  package.manifest["operators"] = contract::kOperatorsVersion;
+  for (const char* precision : {"fp32", "bf16", "int8", "int4"}) {
+    package.manifest["precision"] = precision;
+    CHECK_EQ(package.Load().precision, std::string(precision));
+  }
+  CheckRefused("precision: expected \"fp32\", \"bf16\", \"int8\" or \"int4\", found \"int2\"",
+               [](json& m) { m["precision"] = "int2"; });
+  CheckRefused("precision: expected \"fp32\" or \"bf16\" in the profile \"portable\", found \"int4\"",
+               [](json& m) { m["precision"] = "int4"; });
+}
+
 TEST(AbsurdFactsAreRefused) {
   const uint64_t huge = uint64_t{1} << 63;
   for (const char* key : {"vocab_size", "hidden_size", "canvas_len", "context_len", "sliding_window", "num_heads"}) {

@@ -182,13 +182,13 @@ def test_wrappers_in_torch_compute_what_their_onnx_form_computes(checkpoints, ru
     from dgrt_export.graphs.denoise import Denoise
     from dgrt_export.graphs.prefill import Prefill
     from dgrt_export.graphs.target import build_target, reference_config
-    from dgrt_export.reference import read_tensor
+    from dgrt_export.reference import read_tensors
 
     runner, spec, folder = runners("plain"), models.spec("plain"), checkpoints("plain")
     raw = read_json(folder / "config.json")
     config = parse_config(raw)
     target = build_target(reference_config(raw))
-    tensors = {name: read_tensor(entry) for name, entry in open_checkpoint(folder, config).tensors.items()}
+    tensors = read_tensors(open_checkpoint(folder, config).tensors)
     target.load_state_dict(tensors, assign=True)
     tokens, canvas = random_tokens(runner, WINDOW + 5), random_tokens(runner, spec.canvas_len, 1)
     soft = np.random.default_rng(4).standard_normal((1, spec.canvas_len, spec.hidden_size)).astype(np.float32)

@@ -54,6 +54,21 @@ def test_bf16_is_the_same_for_any_threads_and_right_about_as_often(engines: Any)
     assert right >= CASES_PER_TASK - 1
 
 
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_quantised_weights_are_the_same_for_any_threads_and_right_nearly_as_often(engines: Any, precision: str) -> None:
+    path = engines("mini", profile="fused", precision=precision)
+    one, two = (dgrt.Runtime(path, threads=n) for n in (1, 2))
+    assert f"fused {precision}" in one.description and one.info.precision == precision
+    generate, check = TASKS["json"]
+    right = 0
+    for index in range(CASES_PER_TASK):
+        case = generate(index)
+        result = one.generate(case.prompt, seed=index)
+        assert np.array_equal(two.generate(case.prompt, seed=index).tokens, result.tokens)
+        right += check(case, result.text)
+    assert right >= CASES_PER_TASK - 2
+
+
 def test_bf16_is_the_same_beside_other_requests(engines: Any) -> None:
     with dgrt.Runtime(engines("mini", profile="fused"), threads=2) as runtime:
         cases = [TASKS[task][0](index) for index in range(3) for task in list(TASKS)[:2]]

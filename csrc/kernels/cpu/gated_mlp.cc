@@ -14,62 +14,77 @@
 namespace dgrt {
 namespace {
 
-// Inner rows of a piece of work of the second stage: gate and up rows each. Even.
+// Inner rows of a piece of work of the second stage at most: gate and up rows each. Even.
 constexpr int64_t kInnerRows = 32;
 
 // One expert in work.
 struct Group {
-  const void* gate = nullptr;
-  const void* up = nullptr;
-  const void* down = nullptr;
+  WeightMatrix gate, up, down;
   int64_t first_panel = 0, num_panels = 0;
 };
 
 struct Sizes {
-  int64_t hidden = 0, inner = 0;
-  DType dtype = DType::kFloat32;
-  int64_t x_bytes() const { return PanelBytes(hidden, dtype); }
-  int64_t inner_bytes() const { return PanelBytes(inner, dtype); }
+  Sizes(int64_t d, int64_t i, WeightFormat format)
+      : hidden(d),
+        inner(i),
+        products(format),
+        inner_rows(products.RowsOfPiece(hidden, kInnerRows, 2)),
+        out_rows(products.RowsOfPiece(inner, kBlockRows)),
+        half_bytes(products.UnpackedBytes(inner_rows, hidden)),
+        unpacked_bytes(Padded(std::max(2 * half_bytes, products.UnpackedBytes(out_rows, inner)))) {}
+
+  int64_t hidden, inner;
+  LayerProducts products;
+  int64_t inner_rows, out_rows;        // of a piece of work of the second and of the third stage
+  int64_t half_bytes, unpacked_bytes;  // of gate rows alone, of one thread
+  int64_t x_bytes() const { return products.BytesOfPanel(hidden); }
+  int64_t inner_bytes() const { return products.BytesOfPanel(inner); }
 };
 
 struct Panels {
-  unsigned char* x = nullptr;      // [panels] of D
-  unsigned char* inner = nullptr;  // [panels] of I
-  Panels(const Sizes& sizes, int64_t count, Scratch& scratch)
+  unsigned char* x = nullptr;         // [panels] of D
+  unsigned char* inner = nullptr;     // [panels] of I
+  unsigned char* unpacked = nullptr;  // [threads] of weight rows
+  Panels(const Sizes& sizes, int64_t count, int num_threads, Scratch& scratch)
       : x(scratch.Take<unsigned char>(count * sizes.x_bytes())),
-        inner(scratch.Take<unsigned char>(count * sizes.inner_bytes())) {}
+        inner(scratch.Take<unsigned char>(count * sizes.inner_bytes())),
+        unpacked(scratch.Take<unsigned char>(num_threads * sizes.unpacked_bytes)) {}
 };
 
 // The second and the third stage. out_rows(panel, rows) names where each token of a panel goes, [D] or null.
 template <typename OutRows>
-void RunGroups(const Sizes& sizes, const Group* groups, int64_t num_groups, const Panels& panels,
-               const RowProducts& products, ThreadPool& pool, OutRows out_rows) {
-  const int64_t inner_blocks = CeilDiv(sizes.inner, kInnerRows);
-  pool.ParallelFor(num_groups * inner_blocks, [&](int64_t piece) {
+void RunGroups(const Sizes& sizes, const Group* groups, int64_t num_groups, const Panels& panels, ThreadPool& pool,
+               OutRows out_rows) {
+  const LayerProducts& products = sizes.products;
+  const auto for_each_piece = [&](int64_t pieces, auto fn) {
+    ForEachPiece(pool, pieces, panels.unpacked, sizes.unpacked_bytes, fn);
+  };
+  const int64_t inner_blocks = CeilDiv(sizes.inner, sizes.inner_rows);
+  for_each_piece(num_groups * inner_blocks, [&](int64_t piece, unsigned char* unpacked) {
     const Group& group = groups[piece / inner_blocks];
-    const int64_t first = piece % inner_blocks * kInnerRows, count = std::min(kInnerRows, sizes.inner - first);
-    const WeightRows gate = RowsOf(group.gate, sizes.dtype, sizes.hidden, first, count);
-    const WeightRows up = RowsOf(group.up, sizes.dtype, sizes.hidden, first, count);
+    const int64_t first = piece % inner_blocks * sizes.inner_rows, count = std::min(sizes.inner_rows, sizes.inner - first);
+    const WeightRows gate = products.Rows(group.gate, sizes.hidden, first, count, unpacked);
+    const WeightRows up = products.Rows(group.up, sizes.hidden, first, count, unpacked + sizes.half_bytes);
     alignas(64) float gate_tile[kMaxPanels * kInnerRows * kTokenLanes];
     alignas(64) float up_tile[kMaxPanels * kInnerRows * kTokenLanes];
     for (int64_t panel = 0; panel < group.num_panels; panel += kMaxPanels) {
       const int64_t together = std::min(kMaxPanels, group.num_panels - panel);
       const int64_t at = group.first_panel + panel;
       const unsigned char* x = panels.x + at * sizes.x_bytes();
-      products.multiply(gate, sizes.hidden, x, sizes.x_bytes(), together, gate_tile);
-      products.multiply(up, sizes.hidden, x, sizes.x_bytes(), together, up_tile);
+      products.inner.multiply(gate, sizes.hidden, x, sizes.x_bytes(), together, gate_tile);
+      products.inner.multiply(up, sizes.hidden, x, sizes.x_bytes(), together, up_tile);
       for (int64_t i = 0; i < together; ++i) {
         const int64_t tile = i * count * kTokenLanes;
-        products.gate(gate_tile + tile, up_tile + tile, count, sizes.dtype, panels.inner + (at + i) * sizes.inner_bytes(),
-                      first);
+        products.Gate(gate_tile + tile, up_tile + tile, count, panels.inner + (at + i) * sizes.inner_bytes(), first);
       }
     }
   });
-  const int64_t out_blocks = CeilDiv(sizes.hidden, kBlockRows);
-  pool.ParallelFor(num_groups * out_blocks, [&](int64_t piece) {
+  const int64_t out_blocks = CeilDiv(sizes.hidden, sizes.out_rows);
+  for_each_piece(num_groups * out_blocks, [&](int64_t piece, unsigned char* unpacked) {
     const Group& group = groups[piece / out_blocks];
-    MultiplyBlock(group.down, sizes.dtype, sizes.hidden, sizes.inner, piece % out_blocks * kBlockRows,
-                  panels.inner + group.first_panel * sizes.inner_bytes(), group.num_panels, products,
+    const int64_t first = piece % out_blocks * sizes.out_rows, count = std::min(sizes.out_rows, sizes.hidden - first);
+    MultiplyBlock(products, group.down, sizes.inner, first, count, unpacked,
+                  panels.inner + group.first_panel * sizes.inner_bytes(), group.num_panels,
                   [&](int64_t panel, float** rows) { out_rows(group.first_panel + panel, rows); });
   });
 }
@@ -86,17 +101,17 @@ struct Pairs {
   float* result;             // [panels * 16, D]: mlp(expert, x) of the pair
   Panels panels;
 
-  Pairs(const ExpertsParams& p, const Sizes& sizes, Scratch& scratch)
+  Pairs(const ExpertsParams& p, const Sizes& sizes, int num_threads, Scratch& scratch)
       : most_panels(p.num_tokens * p.top_k / kTokenLanes + std::min(p.num_experts, p.num_tokens * p.top_k)),
         panel_of_expert(scratch.Take<int64_t>(p.num_experts + 1)),
         token(scratch.Take<int32_t>(most_panels * kTokenLanes)),
         slot(scratch.Take<int32_t>(p.num_tokens * p.top_k)),
         groups(scratch.Take<Group>(p.num_experts)),
         result(scratch.Take<float>(most_panels * kTokenLanes * p.hidden_size)),
-        panels(sizes, most_panels, scratch) {}
+        panels(sizes, most_panels, num_threads, scratch) {}
 };
 
-Sizes SizesOf(const ExpertsParams& p) { return {p.hidden_size, p.inner_size, p.dtype}; }
+Sizes SizesOf(const ExpertsParams& p) { return {p.hidden_size, p.inner_size, p.format}; }
 
 // Sorts the pairs by expert (tokens stay in order) and returns the number of groups.
 int64_t SortPairs(const ExpertsParams& p, Pairs& pairs) {
@@ -112,11 +127,9 @@ int64_t SortPairs(const ExpertsParams& p, Pairs& pairs) {
   int64_t num_groups = 0;
   for (int64_t e = 0; e < p.num_experts; ++e) {
     if (begin[e] == begin[e + 1]) continue;
-    const auto at = [&](const void* all, int64_t elements) {
-      return static_cast<const unsigned char*>(all) + elements * BytesOf(p.dtype);
-    };
-    const int64_t half = p.inner_size * p.hidden_size;
-    pairs.groups[num_groups++] = {at(p.gate_up, 2 * e * half), at(p.gate_up, (2 * e + 1) * half), at(p.down, e * half),
+    pairs.groups[num_groups++] = {RowsFrom(p.gate_up, p.format, p.hidden_size, 2 * e * p.inner_size),
+                                  RowsFrom(p.gate_up, p.format, p.hidden_size, (2 * e + 1) * p.inner_size),
+                                  RowsFrom(p.down, p.format, p.inner_size, e * p.hidden_size),
                                   begin[e], begin[e + 1] - begin[e]};
   }
   return num_groups;
@@ -134,35 +147,33 @@ void PlacePairs(const ExpertsParams& p, Pairs& pairs) {
 
 }  // namespace
 
-size_t GatedMlpWorkspaceBytes(const GatedMlpParams& p) {
+size_t GatedMlpWorkspaceBytes(const GatedMlpParams& p, int num_threads) {
   Scratch scratch(nullptr);
-  Panels({p.hidden_size, p.inner_size, p.dtype}, NumTokenPanels(p.num_tokens), scratch);
+  Panels({p.hidden_size, p.inner_size, p.format}, NumTokenPanels(p.num_tokens), num_threads, scratch);
   return scratch.used();
 }
 
 void LaunchGatedMlp(const GatedMlpParams& p, ThreadPool& pool) {
-  const RowProducts& products = RowProductsOf(SelectedCpuIsa());
-  const Sizes sizes{p.hidden_size, p.inner_size, p.dtype};
+  const Sizes sizes{p.hidden_size, p.inner_size, p.format};
   const int64_t num_panels = NumTokenPanels(p.num_tokens);
   Scratch scratch(p.workspace);
-  const Panels panels(sizes, num_panels, scratch);
-  PackTokens(p.x, p.hidden_size, p.num_tokens, p.dtype, panels.x, products, pool);
+  const Panels panels(sizes, num_panels, pool.num_threads(), scratch);
+  PackTokens(p.x, p.hidden_size, p.num_tokens, panels.x, sizes.products, pool);
   const Group group{p.gate, p.up, p.down, 0, num_panels};
-  RunGroups(sizes, &group, 1, panels, products, pool,
+  RunGroups(sizes, &group, 1, panels, pool,
             [&](int64_t panel, float** rows) { PanelRows(p.y, p.hidden_size, p.num_tokens, panel, rows); });
 }
 
-size_t ExpertsWorkspaceBytes(const ExpertsParams& p) {
+size_t ExpertsWorkspaceBytes(const ExpertsParams& p, int num_threads) {
   Scratch scratch(nullptr);
-  Pairs(p, SizesOf(p), scratch);
+  Pairs(p, SizesOf(p), num_threads, scratch);
   return scratch.used();
 }
 
 void LaunchExperts(const ExpertsParams& p, ThreadPool& pool) {
-  const RowProducts& products = RowProductsOf(SelectedCpuIsa());
   const Sizes sizes = SizesOf(p);
   Scratch scratch(p.workspace);
-  Pairs pairs(p, sizes, scratch);
+  Pairs pairs(p, sizes, pool.num_threads(), scratch);
   const int64_t num_groups = SortPairs(p, pairs);
   const int64_t num_panels = pairs.panel_of_expert[p.num_experts];
   PlacePairs(p, pairs);
@@ -173,9 +184,9 @@ void LaunchExperts(const ExpertsParams& p, ThreadPool& pool) {
       const int32_t token = pairs.token[panel * kTokenLanes + lane];
       rows[lane] = token < 0 ? nullptr : p.x + token * p.hidden_size;
     }
-    products.pack(rows, p.hidden_size, p.dtype, pairs.panels.x + panel * sizes.x_bytes());
+    sizes.products.Pack(rows, p.hidden_size, pairs.panels.x + panel * sizes.x_bytes());
   });
-  RunGroups(sizes, pairs.groups, num_groups, pairs.panels, products, pool, [&](int64_t panel, float** rows) {
+  RunGroups(sizes, pairs.groups, num_groups, pairs.panels, pool, [&](int64_t panel, float** rows) {
     PanelRows(pairs.result, p.hidden_size, pairs.most_panels * kTokenLanes, panel, rows);
   });
   pool.ParallelFor(p.num_tokens, [&](int64_t token) {

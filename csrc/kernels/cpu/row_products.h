@@ -5,6 +5,7 @@
 // lanes. Tokens are what gets packed, sixteen of them side by side in the lanes of a vector. So a token's sums are chains in
 // a fixed order (depth after depth): no result depends on which tokens share a vector or on threads. With bf16 weights
 // tokens are rounded to bf16 when they are packed, products are added up in fp32 (two neighbouring depths at a time).
+// Quantised weights are unpacked a few rows at a time into the second-level cache, and read there by every panel.
 // The variants (isa.h) differ from each other in the last bits of fp32.
 #pragma once
 
@@ -12,6 +13,7 @@
 
 #include "common/embedding_table.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/weights.h"
 
 namespace dgrt {
 
@@ -54,6 +56,15 @@ struct RowProducts {
 
   // total[i][lane] = total[i][lane] * rescale[lane] + part[i][lane] over num_rows.
   void (*add)(float* total, const float* part, int64_t num_rows, const float* rescale);
+
+  // num_rows rows of stored weights that are not fp32 -> rows [depth] of `operands`, one after the other, of the same values.
+  void (*unpack_weights)(const WeightMatrix& rows, WeightFormat format, int64_t num_rows, int64_t depth, void* out);
+
+  // Rounds to bf16 in place, for products of fp32 that must be those of bf16; count a multiple of 16, 64-byte aligned.
+  void (*round)(float* values, int64_t count);
+
+  // The dtype that products of bf16 values are fastest in: without an instruction for pairs it is fp32.
+  DType operands;
 };
 
 // The variant of an instruction set.

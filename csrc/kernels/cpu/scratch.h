@@ -8,6 +8,7 @@
 namespace dgrt {
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t Padded(int64_t bytes) { return CeilDiv(bytes, 64) * 64; }
 
 class Scratch {
  public:
@@ -16,7 +17,7 @@ class Scratch {
   template <typename T>
   T* Take(int64_t count) {
     T* const at = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + used_);
-    used_ += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    used_ += static_cast<size_t>(Padded(count * static_cast<int64_t>(sizeof(T))));
     return at;
   }
   size_t used() const { return used_; }

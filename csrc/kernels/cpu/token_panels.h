@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 
 #include "common/thread_pool.h"
@@ -12,12 +13,10 @@ namespace dgrt {
 
 inline constexpr int64_t kBlockRows = 64;  // weight rows of one piece of work; even, so that bf16 pairs stay together
 
-constexpr int64_t NumTokenPanels(int64_t num_tokens) { return CeilDiv(num_tokens, kTokenLanes); }
+// Unpacked rows of one piece of work: with a panel or four of tokens they fit the second-level cache.
+inline constexpr int64_t kUnpackedBytes = 288 << 10;
 
-// `count` rows of a row-major matrix [*, width] from row `first` on.
-inline WeightRows RowsOf(const void* matrix, DType dtype, int64_t width, int64_t first, int64_t count) {
-  return {static_cast<const unsigned char*>(matrix) + first * width * BytesOf(dtype), dtype, count, width, 1};
-}
+constexpr int64_t NumTokenPanels(int64_t num_tokens) { return CeilDiv(num_tokens, kTokenLanes); }
 
 // Pointers to the rows of a panel, or null beyond the last.
 template <typename T>
@@ -28,32 +27,86 @@ void PanelRows(T* matrix, int64_t width, int64_t num_tokens, int64_t panel, T** 
   }
 }
 
+// How this processor multiplies tokens with weights of a format.
+struct LayerProducts {
+  explicit LayerProducts(WeightFormat weights)
+      : inner(RowProductsOf(SelectedCpuIsa())),
+        format(weights),
+        dtype(weights == WeightFormat::kFloat32 ? DType::kFloat32 : inner.operands),
+        in_place(weights == WeightFormat::kFloat32 || (weights == WeightFormat::kBFloat16 && dtype == DType::kBFloat16)) {}
+
+  const RowProducts& inner;
+  WeightFormat format;
+  DType dtype;    // of panels and of the rows that meet them
+  bool in_place;  // weight rows are multiplied where they lie
+
+  int64_t BytesOfPanel(int64_t depth) const { return PanelBytes(depth, dtype); }
+
+  // Weight rows of a piece of work, even and at most `most`, of which `at_once` blocks are unpacked together.
+  int64_t RowsOfPiece(int64_t depth, int64_t most, int64_t at_once = 1) const {
+    constexpr int64_t kRegisterRows = 6;
+    const int64_t fitting = kUnpackedBytes / at_once / std::max<int64_t>(1, depth * BytesOf(dtype)) / kRegisterRows * kRegisterRows;
+    return in_place ? most : std::clamp(fitting, kRegisterRows, most);
+  }
+  int64_t UnpackedBytes(int64_t rows, int64_t depth) const { return in_place ? 0 : rows * depth * BytesOf(dtype); }
+
+  // Rows first .. of a matrix, in `scratch` unless they are multiplied in place.
+  WeightRows Rows(const WeightMatrix& matrix, int64_t depth, int64_t first, int64_t count, unsigned char* scratch) const {
+    const WeightMatrix rows = RowsFrom(matrix, format, depth, first);
+    if (in_place) return {rows.values, dtype, count, depth, 1};
+    inner.unpack_weights(rows, format, count, depth, scratch);
+    return {scratch, dtype, count, depth, 1};
+  }
+
+  void Pack(const float* const* rows, int64_t depth, unsigned char* panel) const {
+    inner.pack(rows, depth, dtype, panel);
+    if (RoundsFloats()) inner.round(reinterpret_cast<float*>(panel), depth * kTokenLanes);
+  }
+
+  void Gate(const float* gate, const float* up, int64_t num_rows, unsigned char* panel, int64_t first_depth) const {
+    inner.gate(gate, up, num_rows, dtype, panel, first_depth);
+    if (RoundsFloats()) inner.round(reinterpret_cast<float*>(panel) + first_depth * kTokenLanes, num_rows * kTokenLanes);
+  }
+
+ private:
+  bool RoundsFloats() const { return format != WeightFormat::kFloat32 && dtype == DType::kFloat32; }
+};
+
 // Packs the tokens x [num_tokens, width] into panels, one after the other.
-inline void PackTokens(const float* x, int64_t width, int64_t num_tokens, DType dtype, unsigned char* panels,
-                       const RowProducts& products, ThreadPool& pool) {
+inline void PackTokens(const float* x, int64_t width, int64_t num_tokens, unsigned char* panels, const LayerProducts& products,
+                       ThreadPool& pool) {
   pool.ParallelFor(NumTokenPanels(num_tokens), [&](int64_t panel) {
     const float* rows[kTokenLanes];
     PanelRows(x, width, num_tokens, panel, rows);
-    products.pack(rows, width, dtype, panels + panel * PanelBytes(width, dtype));
+    products.Pack(rows, width, panels + panel * products.BytesOfPanel(width));
   });
 }
 
-// Rows first .. of a matrix [num_rows, depth], at most kBlockRows of them, times panels: out_rows(panel, rows) names where
-// each token of a panel has its result [num_rows], or null.
+// Calls fn(piece, scratch) for each piece, with `scratch_bytes` that belong to the thread (a multiple of 64).
+template <typename Fn>
+void ForEachPiece(ThreadPool& pool, int64_t num_pieces, unsigned char* scratch, int64_t scratch_bytes, Fn fn) {
+  std::atomic<int64_t> next{0};
+  pool.ParallelFor(std::min<int64_t>(pool.num_threads(), num_pieces), [&](int64_t thread) {
+    for (int64_t piece; (piece = next.fetch_add(1)) < num_pieces;) fn(piece, scratch + thread * scratch_bytes);
+  });
+}
+
+// `count` rows of a matrix [*, depth] from `first` on, at most kBlockRows, times panels: out_rows(panel, rows) names where
+// each token of a panel has its result [*], or null.
 template <typename OutRows>
-void MultiplyBlock(const void* matrix, DType dtype, int64_t num_rows, int64_t depth, int64_t first,
-                   const unsigned char* panels, int64_t num_panels, const RowProducts& products, OutRows out_rows) {
-  const int64_t count = std::min(kBlockRows, num_rows - first), panel_bytes = PanelBytes(depth, dtype);
-  const WeightRows weight = RowsOf(matrix, dtype, depth, first, count);
+void MultiplyBlock(const LayerProducts& products, const WeightMatrix& matrix, int64_t depth, int64_t first, int64_t count,
+                   unsigned char* scratch, const unsigned char* panels, int64_t num_panels, OutRows out_rows) {
+  const int64_t panel_bytes = products.BytesOfPanel(depth);
+  const WeightRows weight = products.Rows(matrix, depth, first, count, scratch);
   alignas(64) float tile[kMaxPanels * kBlockRows * kTokenLanes];
   for (int64_t panel = 0; panel < num_panels; panel += kMaxPanels) {
     const int64_t together = std::min(kMaxPanels, num_panels - panel);
-    products.multiply(weight, depth, panels + panel * panel_bytes, panel_bytes, together, tile);
+    products.inner.multiply(weight, depth, panels + panel * panel_bytes, panel_bytes, together, tile);
     for (int64_t i = 0; i < together; ++i) {
       float* rows[kTokenLanes];
       out_rows(panel + i, rows);
       for (float*& row : rows) row = row == nullptr ? nullptr : row + first;
-      products.unpack(tile + i * count * kTokenLanes, count, rows);
+      products.inner.unpack(tile + i * count * kTokenLanes, count, rows);
     }
   }
 }

@@ -16,10 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from .. import contract
 from ..checkpoint import TensorEntry
+from ..quantise import SCALE, stored_shape
 
 OPSET = 23  # the first with Attention, RotaryEmbedding and RMSNormalization
 IR_VERSION = 11
-_DTYPES = {"F32": TensorProto.FLOAT, "BF16": TensorProto.BFLOAT16}
+_DTYPES = {"F32": TensorProto.FLOAT, "BF16": TensorProto.BFLOAT16, "I8": TensorProto.INT8, "I4": TensorProto.UINT8}
 _IO_DTYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
 
@@ -85,7 +86,7 @@ class GraphBuilder:
             rows: flattens all but the last axis, e.g. [E, 2I, D] to [E * 2I, D]; the bytes are the same.
         """
         entry = self._weights[name]
-        shape, offset, num_bytes = entry.shape, entry.offset, entry.num_bytes
+        shape, offset, num_bytes = stored_shape(entry.dtype, entry.shape), entry.offset, entry.num_bytes
         if expert is not None:
             name, shape, num_bytes = f"{name}#{expert}", shape[1:], num_bytes // shape[0]
             offset += expert * num_bytes
@@ -99,6 +100,10 @@ class GraphBuilder:
                 tensor.external_data.add(key=key, value=str(value))
             self._initializers[name] = tensor
         return name, _DTYPES[entry.dtype]
+
+    def scales(self, names: Sequence[str]) -> list[str]:
+        """The scales of those of the weights that are quantised, as they are stored."""
+        return [self.stored(name + SCALE)[0] for name in names if name + SCALE in self._weights]
 
     def weight(self, name: str, expert: int | None = None) -> str:
         """A weight as float32."""

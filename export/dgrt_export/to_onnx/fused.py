@@ -24,13 +24,13 @@ aten, dgrt = torch.ops.aten, torch.ops.dgrt
 
 
 def _stored(low: Lowering, *nodes: Node) -> list[str]:
-    """The weights of one operator as they are stored, which must be in one dtype."""
+    """The weights of one operator as they are stored, which must be in one dtype, then any scales of theirs."""
     names = [low.weight_name(node) for node in nodes]
     values, dtypes = zip(*map(low.build.stored, names), strict=True)
     if len(set(dtypes)) > 1:
         found = " and ".join(TensorProto.DataType.Name(dtype) for dtype in dtypes)
         raise Unsupported(mismatch(f"dtypes of {' and '.join(names)}", "one (--precision makes them one)", found))
-    return list(values)
+    return [*values, *low.build.scales(names)]
 
 
 def _rows(low: Lowering, node: Node) -> str:
