@@ -233,15 +233,14 @@ def scale_table() -> str:
     return "\n".join([*lines, "", *row_sources(report["rows"], "name")])
 
 
-def head_table() -> str:
+def head_line() -> str:
     report = json.loads((RESULTS / "head.json").read_text())
-    dtypes = [name for name in ("bfloat16", "float32") if f"{name}_s" in report["rows"][0]]
-    lines = [f"| rows | dgrt | {' | '.join(f'PyTorch {name}' for name in dtypes)} |", "|---" * (2 + len(dtypes)) + "|"]
-    for row in report["rows"]:
-        ours, theirs = row["dgrt_s"], [row[f"{name}_s"] for name in dtypes]
-        ratios = " | ".join(f"{other:.2f} s (**{other / ours:.1f}x**)" for other in theirs)
-        lines.append(f"| {row['kind']} | {ours:.2f} s | {ratios} |")
-    return "\n".join([*lines, "", *row_sources(report["rows"], "kind")])
+    theirs = [
+        f"PyTorch {name} {report[f'{name}_s']:.1f} s (**{report[f'{name}_s'] / report['dgrt_s']:.1f}x**)"
+        for name in ("bfloat16", "float32")
+        if f"{name}_s" in report
+    ]
+    return f"dgrt {report['dgrt_s']:.1f} s, {', '.join(theirs)}. {source_line(report)}"
 
 
 TABLES = {
@@ -253,7 +252,7 @@ TABLES = {
     "context": context_table,
     "prefix": prefix_table,
     "scale": scale_table,
-    "head": head_table,
+    "head": head_line,
 }  # fmt: skip
 DOCUMENTS = ("README.md", "benchmarks/README.md", "dgrt/models/mini/README.md")
 

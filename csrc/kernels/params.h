@@ -25,7 +25,7 @@ namespace dgrt {
 //               two tokens by 1e-6 of the total at most
 //   log_prob[l] = ln p[l, scored[l]]                             (scored[l] must be allowed)
 //   best_log_prob[l] = ln p[l, argmax[l]]
-//   soft[l]   = embed_scale * sum_v p[l, v] table[v]       (ids that weigh less than 2^-26 all together are left out)
+//   soft[l]   = embed_scale * sum_v p[l, v] table[v]
 // A pinned position has argmax = sampled = pinned, entropy 0, log_probs 0, soft = embed_scale * table[pinned].
 // Results do not depend on the number of threads.
 struct VocabularyHeadParams {

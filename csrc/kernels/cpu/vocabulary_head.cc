@@ -3,7 +3,7 @@
 //
 // One pass over the table in tiles of kVocabTile ids, in the manner of an online softmax: for each tile a block of 16
 // rows computes its scores, raises its maximum, turns scores into weights relative to it, and adds weights x tile to
-// the soft embedding (rescaled when the maximum rose), leaving out runs of ids that weigh nothing. Kept per row and tile: the maximum and the sums of the weights,
+// the soft embedding (rescaled when the maximum rose). Kept per row and tile: the maximum and the sums of the weights,
 // by runs of kRunIds. From those the last stage gets entropy and the run of ids that the uniform number selects, and
 // computes the scores of that one run again.
 // Work is shared out by blocks of rows, tile after tile, so the table is read from memory once for all threads; while
@@ -22,8 +22,6 @@ namespace dgrt {
 namespace {
 
 constexpr int64_t kPieceIds = 32;  // table rows unpacked per chunk of work
-// Of all probability, what the soft embedding may leave out: less than one rounding of its sums.
-constexpr float kNegligible = 0x1p-26f;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 // Scratch of one launch, cut from the caller's workspace. Sizes follow from L, D and V alone.
@@ -181,41 +179,7 @@ class VocabularyHead {
     for (int64_t lane = 0; lane < kRowLanes; ++lane) {
       rescale[lane] = before[lane] == best[lane] ? 1.0f : std::exp(before[lane] - best[lane]);  // 0 after -infinity
     }
-    AddSoft(block, scores, table, num_ids, runs, rescale);
-  }
-
-  // Adds a tile's weights x rows to the soft embedding. Most of a vocabulary weighs nothing once a row knows what it
-  // wants: runs of ids whose weights cannot matter count as zero, row by row, and are skipped where they do for the whole
-  // block. Adding zeros changes no bit, so a row's result does not depend on its neighbours.
-  void AddSoft(int64_t block, float* scores, const float* table, int64_t num_ids, const float* runs,
-               const float* rescale) {
-    static constexpr float kOnes[kRowLanes] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    const int64_t lanes = std::min(kRowLanes, num_rows_ - block * kRowLanes);
-    const float negligible = kNegligible / static_cast<float>(num_tiles_ * kTileRuns);
-    float* const soft = scratch_.soft + block * block_floats_;
-    int64_t begin = 0;
-    const auto add_until = [&](int64_t end) {
-      kernels_.accumulate(scores + begin * kRowLanes, table + begin * kPanelWidth, end - begin, rescale, panels_, soft);
-      rescale = kOnes;
-    };
-    for (int64_t first = 0; first < num_ids; first += kRunIds) {
-      const int64_t end = std::min(num_ids, first + kRunIds);
-      float keep[kRowLanes] = {};
-      int64_t kept = 0;
-      for (int64_t lane = 0; lane < lanes; ++lane) {
-        const bool is_kept = !(runs[first / kRunIds * kRowLanes + lane] <= negligible);  // NaN is kept
-        keep[lane] = is_kept ? 1.0f : 0.0f;
-        kept += is_kept;
-      }
-      if (kept == 0) {
-        if (begin < first) add_until(first);
-        begin = end;
-      } else if (kept < lanes) {
-        for (int64_t i = first * kRowLanes; i < end * kRowLanes; ++i) scores[i] *= keep[i % kRowLanes];
-      }
-    }
-    const bool rose = std::any_of(rescale, rescale + kRowLanes, [](float factor) { return factor != 1.0f; });
-    if (begin < num_ids || rose) add_until(num_ids);
+    kernels_.accumulate(scores, table, num_ids, rescale, panels_, scratch_.soft + block * block_floats_);
   }
 
   // What is left of one row's pass over one tile.
