@@ -76,7 +76,7 @@ def test_a_reply_that_was_cut_off_is_gone_on_from(mini: dgrt.Runtime) -> None:
         assert second.stats.prefix_tokens > 0
 
 
-def test_a_stream_that_is_left_early_is_not_part_of_the_chat(mini: dgrt.Runtime, chat: Chat) -> None:
+def test_a_stream_that_is_left_early_is_not_part_of_the_chat(chat: Chat) -> None:
     chat.send(FIRST)
     before = chat.messages
     events = chat.stream(SECOND)
@@ -84,11 +84,15 @@ def test_a_stream_that_is_left_early_is_not_part_of_the_chat(mini: dgrt.Runtime,
     again = chat.send(SECOND)  # closes the stream
     assert list(events) == [] and again.stats.prefix_tokens == 0
     assert chat.messages[:2] == before and len(chat.messages) == 4
-    cancelled = chat.stream(FIRST)
-    next(cancelled)
-    cancelled.cancel()
-    *_, done = cancelled
-    assert done.result is not None and done.result.finish_reason == "cancelled" and len(chat.messages) == 4
+
+
+def test_a_cancelled_turn_is_not_part_of_the_chat(mini: dgrt.Runtime) -> None:
+    with mini.chat(max_denoising_steps=40_000, confidence_threshold=1e-30, stop_ids=()) as chat:
+        events = chat.stream(FIRST)
+        assert next(events).kind == "draft"
+        events.cancel()
+        *_, done = events
+        assert done.result is not None and done.result.finish_reason == "cancelled" and chat.messages == []
 
 
 def test_a_turn_that_fails_leaves_the_chat_as_it_was(mini: dgrt.Runtime, chat: Chat) -> None:
