@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from e2e.released import released_config, run_export, weight_bytes, write_checkpoint
@@ -50,11 +51,11 @@ def machine(threads: int) -> dict[str, float]:
 
     torch.set_num_threads(threads)
 
-    def best(work: object, repeats: int) -> float:
+    def best(work: Callable[[], object], repeats: int) -> float:
         times = []
         for _ in range(repeats):
             started = time.perf_counter()
-            work()  # type: ignore[operator]
+            work()
             times.append(time.perf_counter() - started)
         return min(times)
 
@@ -77,7 +78,7 @@ def run_worker(engine: Path, work: dict) -> dict:
 
 
 def measure(args: argparse.Namespace, precision: str) -> dict:
-    """One row: export (unless its engine is there), machine, run."""
+    """One row: checkpoint (unless it is there), export, machine, run."""
     raw = released_config(args.layers)
     checkpoint = args.cache / f"released-{args.layers}"
     engine = args.cache / f"released-{args.layers}-{precision}"

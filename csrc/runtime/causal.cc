@@ -25,26 +25,12 @@ struct CausalPlan {
   int64_t num_rows = 0;  // 1 + drafted
 };
 
+// As many drafted tokens as are worth their row.
 int64_t DraftTokens(SessionState& state, std::span<int32_t> draft) {
-  if (state.drafter == nullptr || draft.empty()) return 0;
-  StageTimer timer(&state.stats.draft_ms);
-  ++state.stats.draft_calls;
+  const int64_t drafted = AskDrafter(state, draft);
   const float row_cost = state.is_row_bound ? kRowCost : kRowCostOfManyWeights;
-  const auto confidence = std::span(state.draft_confidence).first(draft.size());
-  std::fill(confidence.begin(), confidence.end(), 1.0f);
-  try {
-    const int64_t drafted = state.drafter->Draft(draft, confidence);
-    const auto count = static_cast<size_t>(std::clamp<int64_t>(drafted, 0, static_cast<int64_t>(draft.size())));
-    size_t worthwhile = 0;
-    while (worthwhile < count && confidence[worthwhile] >= row_cost && draft[worthwhile] >= 0 &&
-           draft[worthwhile] < state.model.vocab_size) {  // rubbish ends a draft
-      ++worthwhile;
-    }
-    return static_cast<int64_t>(worthwhile);
-  } catch (...) {
-    state.drafter.reset();
-    return 0;
-  }
+  const auto first = state.draft_confidence.begin();
+  return std::find_if(first, first + drafted, [&](float chance) { return !(chance >= row_cost); }) - first;
 }
 
 CausalPlan PlanPass(SessionState& state) {
@@ -131,16 +117,6 @@ std::span<const int32_t> Publish(SessionState& state, Reservation rows, int64_t 
 }
 
 }  // namespace
-
-void ShowDrafter(SessionState& state, std::span<const int32_t> tokens) noexcept {
-  if (state.drafter == nullptr) return;
-  StageTimer timer(&state.stats.draft_ms);
-  try {
-    state.drafter->Append(tokens);
-  } catch (...) {
-    state.drafter.reset();
-  }
-}
 
 std::span<const int32_t> RunCausalPass(SessionState& state, GenerateSink* sink) {
   if (state.finish != FinishReason::kNone) return {};

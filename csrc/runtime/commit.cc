@@ -57,9 +57,7 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
   DGRT_CHECK(state.tokens.size() + emitted.size() <= state.tokens.capacity());
 
   if (goes_on) rows.Publish(plan.num_rows);
-  if (needs_pass || is_verified) {
-    if (state.logprobs != nullptr) PublishLogprobs(state, emission.num_tokens);
-  }
+  if (state.logprobs != nullptr && (needs_pass || is_verified)) PublishLogprobs(state, emission.num_tokens);
   if (is_packed) speculation->stage = Speculation::Stage::kCommitted;
   state.stats.packed_commits += is_packed;
   const size_t before = state.tokens.size();

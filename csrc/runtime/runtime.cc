@@ -171,7 +171,7 @@ int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine) {
   const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4 + 4;
   const int64_t rows = 3 * model.canvas_len * model.hidden_size * float_bytes;
   return num_canvases * (per_position * model.canvas_len + rows) + (options.logprobs || verifies ? logprobs * float_bytes : 0) +
-         (verifies ? (4 + 4 + 1 + 1 + 4 + 4) * model.canvas_len : 0) +  // the rows of Verification
+         (verifies ? (4 + 1 + 1 + 4 + 4) * model.canvas_len : 0) +  // the rows of Verification
          static_cast<int64_t>(
              VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size));
 }

@@ -87,7 +87,6 @@ struct Verification {
   explicit Verification(const ModelFacts& model);
 
   std::vector<int32_t> draft;       // [L]
-  std::vector<float> confidence;    // [L] that the token and all before it are right
   int64_t num_drafted = 0;          // tokens that are trusted, a stop id at most at their end
   bool is_whole = false;            // they fill the canvas or end with a stop id; behind that lies padding
   int32_t draft_of = -1;            // the canvas that it was made for
@@ -129,7 +128,7 @@ struct SessionState {
   FinishReason finish = FinishReason::kNone;
   int32_t pending_token = 0;          // causal tier: emitted last (or end of the prompt), its KV row not yet written
   std::unique_ptr<Drafter> drafter;   // null: none
-  std::vector<float> draft_confidence;  // [L] causal tier: of the draft in work
+  std::vector<float> draft_confidence;  // [L] of the draft in work: that a token and all before it are right
   std::vector<int32_t> start_canvas;  // [L] given by SetCanvas; used while has_start_canvas
   bool has_start_canvas = false;
   std::atomic<bool> cancelled{false};
@@ -250,7 +249,11 @@ std::span<const int32_t> RunCanvas(SessionState& state, GenerateSink* sink);
 // causal.cc: the causal tier's counterpart of RunCanvas: one pass, which emits at least one token.
 std::span<const int32_t> RunCausalPass(SessionState& state, GenerateSink* sink);
 
-// causal.cc: the text grew by these tokens. A drafter that fails is dropped: the text goes on without it.
+// draft.cc: the drafter's guess of what comes next, up to the first id that does not exist; how sure it is goes into
+// draft_confidence. A drafter that fails is dropped: the text goes on without it.
+int64_t AskDrafter(SessionState& state, std::span<int32_t> draft);
+
+// draft.cc: the text grew by these tokens. A drafter that fails is dropped here too.
 void ShowDrafter(SessionState& state, std::span<const int32_t> tokens) noexcept;
 
 // generate.cc: throws InternalError in debug builds if the session is not as it must be between two calls.

@@ -18,7 +18,6 @@ namespace dgrt {
 
 Verification::Verification(const ModelFacts& model)
     : draft(static_cast<size_t>(model.canvas_len)),
-      confidence(static_cast<size_t>(model.canvas_len)),
       confirmed(static_cast<size_t>(model.canvas_len)),
       fold(static_cast<size_t>(model.canvas_len)),
       log_prob(static_cast<size_t>(model.canvas_len)),
@@ -35,16 +34,16 @@ constexpr int32_t kCutStep = 0, kFillStep = 1;
 bool ChecksCausally(const VerifyOptions& verify) { return verify.causal_floor > 0; }
 
 int64_t NumTrusted(const SessionState& state, int64_t num_drafted) {
-  const Verification& v = *state.verification;
+  const std::vector<int32_t>& draft = state.verification->draft;
   const std::vector<int32_t>& stop_ids = state.options.stop_ids;
   float before = 1;
   int64_t trusted = 0;
   for (; trusted < num_drafted; ++trusted) {
     const auto i = static_cast<size_t>(trusted);
-    const bool is_believed = v.confidence[i] >= state.options.verify.trust * before && v.confidence[i] <= 1;
-    if (!is_believed || v.draft[i] < 0 || v.draft[i] >= state.model.vocab_size) return trusted;  // rubbish ends a draft
-    if (std::find(stop_ids.begin(), stop_ids.end(), v.draft[i]) != stop_ids.end()) return trusted + 1;
-    before = v.confidence[i];
+    const float confidence = state.draft_confidence[i];
+    if (!(confidence >= state.options.verify.trust * before && confidence <= 1)) return trusted;
+    if (std::find(stop_ids.begin(), stop_ids.end(), draft[i]) != stop_ids.end()) return trusted + 1;
+    before = confidence;
   }
   return trusted;
 }
@@ -54,20 +53,8 @@ void ProposeDraft(SessionState& state, const CanvasPlan& plan) {
   Verification& v = *state.verification;
   if (v.draft_of == plan.index) return;
   v.draft_of = plan.index;
-  v.num_drafted = 0;
   v.is_whole = false;
-  if (state.drafter == nullptr) return;
-  StageTimer timer(&state.stats.draft_ms);
-  ++state.stats.draft_calls;
-  std::fill(v.confidence.begin(), v.confidence.end(), 1.0f);
-  int64_t drafted = 0;
-  try {
-    drafted = state.drafter->Draft(v.draft, v.confidence);
-  } catch (...) {
-    state.drafter.reset();
-    return;
-  }
-  v.num_drafted = NumTrusted(state, std::clamp<int64_t>(drafted, 0, state.model.canvas_len));
+  v.num_drafted = NumTrusted(state, AskDrafter(state, v.draft));
   if (v.num_drafted == 0) return;
   const std::vector<int32_t>& stop_ids = state.options.stop_ids;
   const int32_t last = v.draft[static_cast<size_t>(v.num_drafted - 1)];
@@ -91,7 +78,7 @@ bool IsWorthTrying(const SessionState& state) {
   const VerifyOptions& verify = state.options.verify;
   if (verify.always) return true;
   const double share = static_cast<double>(v.num_drafted) / static_cast<double>(state.model.canvas_len);
-  const double chance = static_cast<double>(v.confidence[static_cast<size_t>(v.num_drafted - 1)]) *
+  const double chance = static_cast<double>(state.draft_confidence[static_cast<size_t>(v.num_drafted - 1)]) *
                         static_cast<double>(v.gains + 1) / static_cast<double>(v.tries + 2);
   // Right to the end, all steps but one are saved, and the commit of a canvas that others follow. Partly right: about what
   // published traces show (steps still needed with a share of the canvas settled).

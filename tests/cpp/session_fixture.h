@@ -78,6 +78,24 @@ struct SessionFixture {
     CHECK_EQ(stats.canvases, static_cast<int64_t>(stats.steps_per_canvas.size()));
   }
 
+  // Generates to the end, trying again after each failure, which must leave the session as it was. Returns their number.
+  int FinishThroughFailures(Session& session) const {
+    int failures = 0;
+    while (session.finish_reason() == FinishReason::kNone) {
+      const size_t before = session.tokens().size();
+      const int64_t kv_len = session.kv_len();
+      try {
+        session.NextCanvas(nullptr);
+      } catch (const DeviceError&) {
+        ++failures;
+        CHECK_EQ(session.tokens().size(), before);
+        CHECK_EQ(session.kv_len(), kv_len);
+      }
+      CheckInvariants(session);
+    }
+    return failures;
+  }
+
   std::shared_ptr<FakeScript> script = std::make_shared<FakeScript>();
   std::shared_ptr<FakeLog> log = std::make_shared<FakeLog>();
   GenerateOptions options;

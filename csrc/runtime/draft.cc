@@ -1,0 +1,38 @@
+// How the stages talk to the drafter: the causal tier and the verified tier ask it, everything that adds text shows it.
+// Whatever a drafter does costs time and no more: one that fails is dropped, and the text goes on without it.
+#include <algorithm>
+
+#include "runtime/session.h"
+#include "runtime/stage_timer.h"
+
+namespace dgrt {
+
+int64_t AskDrafter(SessionState& state, std::span<int32_t> draft) {
+  if (state.drafter == nullptr || draft.empty()) return 0;
+  StageTimer timer(&state.stats.draft_ms);
+  ++state.stats.draft_calls;
+  const auto confidence = std::span(state.draft_confidence).first(draft.size());
+  std::fill(confidence.begin(), confidence.end(), 1.0f);
+  int64_t drafted = 0;
+  try {
+    drafted = state.drafter->Draft(draft, confidence);
+  } catch (...) {
+    state.drafter.reset();
+    return 0;
+  }
+  const auto end = draft.begin() + std::clamp<int64_t>(drafted, 0, std::ssize(draft));
+  const auto is_rubbish = [&](int32_t token) { return token < 0 || token >= state.model.vocab_size; };
+  return std::find_if(draft.begin(), end, is_rubbish) - draft.begin();
+}
+
+void ShowDrafter(SessionState& state, std::span<const int32_t> tokens) noexcept {
+  if (state.drafter == nullptr) return;
+  StageTimer timer(&state.stats.draft_ms);
+  try {
+    state.drafter->Append(tokens);
+  } catch (...) {
+    state.drafter.reset();
+  }
+}
+
+}  // namespace dgrt
