@@ -6,7 +6,7 @@ of our own domain means a new OPERATORS_VERSION instead.
 
 Axis letters: S tokens of a prefill chunk, L canvas, P past rows of a layer (full layers: all committed tokens;
 sliding layers: the last W - 1), Q the same for a canvas L tokens further on, K num_kv_heads * head_dim of the layer,
-D hidden size. Leading 1 is the batch.
+D hidden size, B tokens that a drafter proposes. Leading 1 is the batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 FORMAT = "dgrt-engine"
 MANIFEST_FILE = "manifest.json"
 
@@ -40,6 +40,7 @@ PREFILL_GRAPH = "prefill"
 DENOISE_GRAPH = "denoise"
 SCORE_GRAPH = "score"
 PACKED_GRAPH = "packed"
+DRAFTER_GRAPH = "drafter"
 
 TOKENS = Tensor("tokens", ("1", "S"), "int64")
 CANVAS = Tensor("canvas", ("1", "L"), "int64")
@@ -61,8 +62,14 @@ NEXT_PAST_V = Tensor("next_past_v.{layer}", ("1", "Q", "K"), "float32")
 NEXT_HIDDEN = Tensor("next_hidden", ("1", "L", "D"), "float32")
 PACKED_NEW_K = Tensor("new_k.{layer}", ("1", "L", "K"), "float32")
 PACKED_NEW_V = Tensor("new_v.{layer}", ("1", "L", "K"), "float32")
+# Of the drafter: the last token of the text (its anchor), and the B positions behind it.
+DRAFTER_TOKENS = Tensor("tokens", ("1", "1"), "int64")
+DRAFTER_POSITIONS = Tensor("positions", ("1", "B"), "int64")
+EVIDENCE = Tensor("evidence", ("1", "B", "D"), "float32")
+DRAFTER_HIDDEN = Tensor("hidden", ("1", "B", "D"), "float32")
 
-# Inputs and outputs in graph order; layered tensors are interleaved per layer (k.0, v.0, k.1, v.1, ...).
+# The graphs that every package has: inputs and outputs in graph order; layered tensors are interleaved per layer
+# (k.0, v.0, k.1, v.1, ...).
 GRAPHS: dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = {
     PREFILL_GRAPH: ((TOKENS, PREFILL_POSITIONS, PAST_K, PAST_V), (NEW_K, NEW_V)),
     DENOISE_GRAPH: ((CANVAS, DENOISE_POSITIONS, SOFT, PAST_K, PAST_V), (HIDDEN,)),
@@ -71,6 +78,11 @@ GRAPHS: dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = {
         (PACKED_TOKENS, PACKED_POSITIONS, SOFT, NEXT_SOFT, PAST_K, PAST_V, NEXT_PAST_K, NEXT_PAST_V),
         (HIDDEN, NEXT_HIDDEN, PACKED_NEW_K, PACKED_NEW_V),
     ),
+}
+# Those that a package has only if it was exported with them. A layered tensor of the drafter is there for the layers of
+# the manifest's `drafter.kv_layers` and no others, under the target's layer numbers.
+OPTIONAL_GRAPHS: dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = {
+    DRAFTER_GRAPH: ((DRAFTER_TOKENS, DRAFTER_POSITIONS, EVIDENCE, PAST_K, PAST_V), (DRAFTER_HIDDEN,)),
 }
 
 
@@ -94,6 +106,7 @@ _HEADER_TENSORS: dict[str, Tensor] = {
     "kNextPastK": NEXT_PAST_K,
     "kNextPastV": NEXT_PAST_V,
     "kNextHidden": NEXT_HIDDEN,
+    "kEvidence": EVIDENCE,
 }
 
 
@@ -109,6 +122,7 @@ def header_text() -> str:
         "kDenoiseGraph": DENOISE_GRAPH,
         "kScoreGraph": SCORE_GRAPH,
         "kPackedGraph": PACKED_GRAPH,
+        "kDrafterGraph": DRAFTER_GRAPH,
     }
     lines = [
         "// Generated from export/dgrt_export/contract.py by `python -m dgrt_export.contract`; do not edit.",

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +35,11 @@ class FolderKind:
 PACKAGE = FolderKind("a package", contract.MANIFEST_FILE, "format", contract.FORMAT)
 
 
-def check_output(output: Path, source: Path, force: bool, kind: FolderKind = PACKAGE) -> None:
-    """Refuses an output that must not be written, before any work is done; `source` is what it is made from."""
-    if output == source or output in source.parents or source in output.parents:
-        raise OutputError(mismatch(f"output {output}", "a folder apart from its source", source))
+def check_output(output: Path, sources: Iterable[Path], force: bool, kind: FolderKind = PACKAGE) -> None:
+    """Refuses an output that must not be written, before any work is done; `sources` are what it is made from."""
+    for source in sources:
+        if output == source or output in source.parents or source in output.parents:
+            raise OutputError(mismatch(f"output {output}", "a folder apart from its sources", source))
     if not output.exists():
         return
     if not output.is_dir():

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dgrt_export.drafter import MODEL_TYPE, VERSION
 from dgrt_export.package import FolderKind, staged
 from safetensors.torch import save_file
 
 from .network import BlockDrafter
 from .target import Target
 
-MODEL_TYPE, VERSION = "dgrt_block_drafter", 1
 DRAFTER = FolderKind("a drafter", "config.json", "model_type", MODEL_TYPE)
 
 
