@@ -480,7 +480,7 @@ def test_the_output_never_lies_in_the_drafters_folder(checkpoints, drafters, tmp
 
     folder = models.copy_checkpoint(drafters(TARGET, "fp32"), tmp_path / "d")
     for output in (folder, folder / "engine"):
-        with pytest.raises(OutputError, match="apart from the checkpoint"):
+        with pytest.raises(OutputError, match="apart from its sources"):
             export(checkpoints(TARGET), output, drafter=folder, force=True)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "drafter.safetensors"]
 

@@ -298,7 +298,7 @@ def test_force_never_replaces_the_checkpoint_or_its_surroundings(small, place):
     from dgrt_export import OutputError
 
     source, _ = small
-    with pytest.raises(OutputError, match="apart from the checkpoint"):
+    with pytest.raises(OutputError, match="apart from its sources"):
         export(source, source.parent / place, force=True)
     assert (source / "model.safetensors").exists()
 
