@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from .errors import OutputError, mismatch
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def check_output(output: Path, checkpoint: Path, force: bool) -> None:
-    """Refuses an output that must not be written, before any work is done."""
-    if output == checkpoint or output in checkpoint.parents or checkpoint in output.parents:
-        raise OutputError(mismatch(f"output {output}", "a folder apart from the checkpoint", checkpoint))
+def check_output(output: Path, checkpoints: Iterable[Path], force: bool) -> None:
+    """Refuses an output that must not be written, before any work is done. `checkpoints`: what is read."""
+    for checkpoint in checkpoints:
+        if output == checkpoint or output in checkpoint.parents or checkpoint in output.parents:
+            raise OutputError(mismatch(f"output {output}", "a folder apart from the checkpoint", checkpoint))
     if not output.exists():
         return
     if not output.is_dir():

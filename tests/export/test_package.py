@@ -348,7 +348,7 @@ def test_what_appears_in_the_output_meanwhile_is_not_replaced_by_force(tmp_path)
     from dgrt_export.package import check_output, staged
 
     output = tmp_path / "out" / "engine"
-    check_output(output, tmp_path / "checkpoint", force=True)
+    check_output(output, [tmp_path / "checkpoint"], force=True)
     with pytest.raises(OutputError, match="no manifest.json"), staged(output, force=True):
         output.mkdir()
         (output / "thesis.txt").write_text("theirs")
