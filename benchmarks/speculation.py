@@ -7,10 +7,11 @@ exact answers, target passes and token rows per case (prefill, denoise, commit, 
 token ids to token ids, and its ratio to the plain refinement loop in the same run. Stops if a mode of the exact tier
 emits other tokens than the plain loop.
 
-The modes of the verified tier draft with the suffix drafter, or from an expected output: the right answer, or the right
-answer with one letter or digit replaced by another. For the latter it also counts how often the wrong character was
-committed by the checks alone (false commits), and how much oftener it is in the output than in that of the plain loop
-(retention). "no folds" is without the leave-out check.
+Drafters: the suffix drafter, the engine's own network ("model"; left out where the engine has none), or whichever pays
+("auto"). Passes and rows of the network are counted apart. The modes of the verified tier also draft from an expected
+output: the right answer, or the right answer with one letter or digit replaced by another. For the latter it also
+counts how often the wrong character was committed by the checks alone (false commits), and how much oftener it is in
+the output than in that of the plain loop (retention). "no folds" is without the leave-out check.
 """
 
 from __future__ import annotations
@@ -35,14 +36,19 @@ MODES = {
     "exact, pipeline on": {"pipeline": "on"},
     "causal, none": {"guarantee": "causal", "temperature": 0.0},
     "causal, suffix": {"guarantee": "causal", "temperature": 0.0, "drafter": "suffix"},
+    "causal, model": {"guarantee": "causal", "temperature": 0.0, "drafter": "model"},
+    "causal, auto": {"guarantee": "causal", "temperature": 0.0, "drafter": "auto"},
     "verified, suffix": {"guarantee": "verified", "drafter": "suffix"},
+    "verified, model": {"guarantee": "verified", "drafter": "model"},
+    "verified, model, no folds": {"guarantee": "verified", "drafter": "model", "verify": dgrt.VerifyOptions(folds=0)},
+    "verified, auto": {"guarantee": "verified", "drafter": "auto"},
     "verified, right draft": {"guarantee": "verified"},
     "verified, right draft, no folds": {"guarantee": "verified", "verify": dgrt.VerifyOptions(folds=0)},
     "verified, wrong draft": {"guarantee": "verified"},
     "verified, wrong draft, no folds": {"guarantee": "verified", "verify": dgrt.VerifyOptions(folds=0)},
 }
-COUNTS = ("tokens", "row_tokens", "accepted_drafts", "draft_calls", "draft_commits", "draft_refines", "draft_discards",
-          "verify_passes", "draft_ms")  # fmt: skip
+COUNTS = ("tokens", "row_tokens", "accepted_drafts", "draft_calls", "draft_passes", "draft_rows", "draft_commits",
+          "draft_refines", "draft_discards", "verify_passes", "draft_ms")  # fmt: skip
 
 
 def spoil(answer: str, index: int) -> tuple[str, int]:
@@ -107,6 +113,8 @@ def main() -> None:
     args = parser.parse_args()
     runtime = dgrt.Runtime(args.engine, threads=args.threads)
     modes = {m: o for m, o in MODES.items() if m == PLAIN or args.tiers is None or m.split(",")[0] in args.tiers}
+    if "drafter" not in runtime.info.manifest:
+        modes = {mode: options for mode, options in modes.items() if options.get("drafter") != "model"}
     for options in modes.values():  # loading of graphs and first touch of weights; several canvases, so all graphs
         tokens = 3 * runtime.info.canvas_len
         runtime.generate("json\nname=Ana Silva", max_new_tokens=tokens, stop_ids=(), **options)
@@ -118,6 +126,8 @@ def main() -> None:
                 f"{task:11} {row['mode']:32} {100 * row['correct'] / row['cases']:6.1f} %  "
                 f"{row['passes'] / row['cases']:6.1f} passes  {row['row_tokens'] / row['cases']:7.0f} rows  "
                 f"{row['tokens_per_s']:7.0f} tokens/s  {row['speedup']:5.2f}x"
+                + (f"  drafter {row['draft_passes'] / row['cases']:.1f} passes, {row['draft_rows'] / row['cases']:.0f} "
+                   f"rows" if row["draft_passes"] else "")
                 + (f"  {row['draft_commits']}/{row['draft_refines']}/{row['draft_discards']} committed/refined/"
                    f"discarded" if row["mode"].startswith("verified") else "")
                 + (f"  {row['false_commits']} false commits, kept {row['kept_wrong']} (plain {row['plain_wrong']})"

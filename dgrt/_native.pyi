@@ -85,8 +85,8 @@ class Options:
         verify_always: bool = False,
         verify_expected_steps: float = 8.0,
     ) -> None:
-        """guarantee: 0 exact, 1 causal, 2 verified. drafter: 0 none, 1 suffix. pipeline: 0 auto, 1 off, 2 on.
-        None: the engine's."""
+        """guarantee: 0 exact, 1 causal, 2 verified. drafter: 0 none, 1 suffix, 2 model, 3 auto. pipeline: 0 auto,
+        1 off, 2 on. None: the engine's."""
 
 class Session:
     """One sequence. One thread at a time; `cancel` from any thread. The GIL is released in prefill and next_canvas."""
@@ -104,6 +104,9 @@ class Session:
         """Refines and commits one canvas, or runs one causal pass, and returns the emitted tokens. `on_step` gets one
         dict per denoise step with the fields of dgrt.StepTrace (soft_in and soft_out only if with_soft, else None);
         arrays are copies."""
+    def draft(self, most: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """What the drafter expects next, as the stages ask it: at most so many tokens, and how likely it is that each
+        and all before it are right. Changes no token, but counts in the statistics."""
     def set_canvas(self, canvas: NDArray[np.int32]) -> None: ...
     def canvas(self) -> NDArray[np.int32]: ...
     def cancel(self) -> None: ...

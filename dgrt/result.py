@@ -33,6 +33,8 @@ class Stats:
         verify_passes: Passes that check a draft (guarantee "verified"); the first denoise step of a drafted canvas is
             one of them.
         draft_calls: Drafter calls (0 with drafter "none").
+        draft_passes: Passes of the engine's drafter network.
+        draft_rows: Token rows of these; `row_tokens` is without them.
         draft_commits: Canvases committed as drafted, after the checks alone.
         draft_refines: Canvases refined from what the checks left of a draft.
         draft_discards: Canvases refined from noise because the checks left too little of a draft.
@@ -67,6 +69,8 @@ class Stats:
     packed_commits: int
     verify_passes: int
     draft_calls: int
+    draft_passes: int
+    draft_rows: int
     draft_commits: int
     draft_refines: int
     draft_discards: int

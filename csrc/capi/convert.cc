@@ -16,6 +16,8 @@ static_assert(DGRT_PIPELINE_OFF == static_cast<int>(Pipeline::kOff));
 static_assert(DGRT_PIPELINE_ON == static_cast<int>(Pipeline::kOn));
 static_assert(DGRT_DRAFTER_NONE == static_cast<int>(DrafterKind::kNone));
 static_assert(DGRT_DRAFTER_SUFFIX == static_cast<int>(DrafterKind::kSuffix));
+static_assert(DGRT_DRAFTER_MODEL == static_cast<int>(DrafterKind::kModel));
+static_assert(DGRT_DRAFTER_AUTO == static_cast<int>(DrafterKind::kAuto));
 
 std::span<const int32_t> TokenSpan(const int32_t* tokens, size_t num_tokens, const char* name) {
   if (num_tokens > 0) RequireNotNull(tokens, name);
@@ -135,6 +137,8 @@ dgrt_stats ToStats(const Stats& from, FinishReason finish, int64_t kv_len) {
   to.draft_commits = from.draft_commits;
   to.draft_refines = from.draft_refines;
   to.draft_discards = from.draft_discards;
+  to.draft_passes = from.draft_passes;
+  to.draft_rows = from.draft_rows;
   return to;
 }
 

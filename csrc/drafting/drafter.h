@@ -1,5 +1,6 @@
 // What proposes tokens for the target to verify. A proposal costs time when it is wrong, never correctness: the stage
-// that asked checks every token. Implementations: suffix_drafter.h. "none" is having no drafter.
+// that asked checks every token. Implementations: suffix_drafter.h; runtime/model_drafter.h, runtime/auto_drafter.h. "none"
+// is having no drafter.
 #pragma once
 
 #include <cstdint>

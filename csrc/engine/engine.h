@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,13 @@ struct LayerFacts {
   int64_t kv_width() const { return head_dim * num_kv_heads; }
 };
 
+// A block drafter that the package has: a small network that guesses the tokens behind a text in one pass. It has no
+// memory of its own: its layers look into the KV rows of full layers of the model.
+struct DrafterFacts {
+  std::vector<int32_t> kv_layers;  // the layers it looks into, ascending
+  int64_t block_len = 0;           // B: most tokens of a draft, at most L
+};
+
 // Structural facts of the model, all from the manifest (which took them from config.json).
 struct ModelFacts {
   int64_t vocab_size = 0;       // V
@@ -37,6 +45,7 @@ struct ModelFacts {
   int32_t pad_token_id = 0;
   int32_t bos_token_id = -1;      // -1: none
   std::vector<LayerFacts> layers;
+  std::optional<DrafterFacts> drafter;
 };
 
 // The rows of a packed pass: three groups of L, each as in the pass of its own that it stands for.
@@ -80,6 +89,13 @@ class Executor {
   // Three passes in one, with bit-identical results. Only where Engine::can_pack(). `next_kv`: the same memory as a query at kv_len + L sees it.
   virtual void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
                       std::span<const KvLayerView> next_kv) = 0;
+
+  // One pass of the drafter: the text's last token `anchor`, at `position`, and num_rows unknown tokens behind it -> hidden
+  // [num_rows, D] after the drafter's final norm, a row for each unknown token. Reads KV rows [0, position) of the
+  // drafter's layers, never the anchor's. evidence [num_rows, D]: hidden states of a denoise pass over these positions;
+  // null: there was none. Only with ModelFacts::drafter.
+  virtual void Draft(int32_t anchor, int64_t position, std::span<const KvLayerView> kv, const float* evidence,
+                     int64_t num_rows, float* hidden) = 0;
 };
 
 // A loaded model. Any thread may call its methods.

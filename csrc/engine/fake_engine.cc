@@ -68,6 +68,27 @@ class FakeExecutor : public Executor {
     MaybeSpoil(call, script_->spoil_next ? rows.next_hidden : rows.hidden, rows.canvas.size());
   }
 
+  void Draft(int32_t anchor, int64_t position, std::span<const KvLayerView> kv, const float* evidence, int64_t num_rows,
+             float* hidden) override {
+    const int64_t call = Begin(&FakeLog::num_draft_calls);
+    DGRT_CHECK(model_.drafter && num_rows >= 1 && num_rows <= model_.drafter->block_len);
+    DGRT_CHECK(anchor >= 0 && anchor < model_.vocab_size && evidence == nullptr);
+    Recall(position, kv);
+    for (const int32_t layer : model_.drafter->kv_layers) {
+      CheckRows(static_cast<size_t>(layer), 0, position, kv[static_cast<size_t>(layer)]);
+    }
+    std::fill_n(hidden, num_rows * model_.hidden_size, 0.0f);
+    for (int64_t row = 0; row < num_rows; ++row) {
+      const int64_t at = position + 1 + row;
+      const bool is_wrong = script_->draft_error > 0 && at % script_->draft_error == 0;
+      const int64_t token = (TargetAt(at - script_->prompt_len) + (is_wrong ? 1 : 0)) % model_.vocab_size;
+      hidden[row * model_.hidden_size + token] = script_->draft_is_sure ? kSure : kLeaning;
+    }
+    MaybeSpoil(call, hidden, static_cast<size_t>(num_rows));
+    const std::lock_guard lock(log_->mutex);
+    log_->last_draft = {anchor, position, num_rows};
+  }
+
  private:
   void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
                   float* hidden) {
@@ -152,7 +173,22 @@ class FakeExecutor : public Executor {
     }
   }
 
-  // Every row from `first` to kv_len must be what was written for it. Returns a number mixed from the visible tokens.
+  // Rows [first, end) of a layer must be what was written for them. Returns a number mixed from their tokens.
+  int64_t CheckRows(size_t layer, int64_t first, int64_t end, const KvLayerView& rows) const {
+    int64_t mixed = 0;
+    for (int64_t position = first; position < end; ++position) {
+      const int32_t token = history_[static_cast<size_t>(position)];
+      mixed += token * (position + 1);
+      for (int64_t column = 0; column < rows.width; ++column) {
+        const float number = KvNumber(static_cast<int64_t>(layer), position, token, column);
+        DGRT_CHECK(rows.k[position * rows.width + column] == number);
+        DGRT_CHECK(rows.v[position * rows.width + column] == -number);
+      }
+    }
+    return mixed;
+  }
+
+  // Every row from `first` to kv_len, of all layers.
   int64_t CheckVisible(int64_t kv_len, std::span<const KvLayerView> kv) const {
     DGRT_CHECK(kv.size() == model_.layers.size());
     int64_t mixed = 0;
@@ -160,15 +196,7 @@ class FakeExecutor : public Executor {
       const bool sliding = model_.layers[layer].type == LayerType::kSliding;
       DGRT_CHECK(kv[layer].first == (sliding ? std::max<int64_t>(0, kv_len - model_.sliding_window + 1) : 0));
       DGRT_CHECK(kv[layer].width == model_.layers[layer].kv_width());
-      for (int64_t position = kv[layer].first; position < kv_len; ++position) {
-        const int32_t token = history_[static_cast<size_t>(position)];
-        mixed += token * (position + 1);
-        for (int64_t column = 0; column < kv[layer].width; ++column) {
-          const float number = KvNumber(static_cast<int64_t>(layer), position, token, column);
-          DGRT_CHECK(kv[layer].k[position * kv[layer].width + column] == number);
-          DGRT_CHECK(kv[layer].v[position * kv[layer].width + column] == -number);
-        }
-      }
+      mixed += CheckRows(layer, kv[layer].first, kv_len, kv[layer]);
     }
     return mixed;
   }
@@ -192,6 +220,7 @@ FakeEngine::FakeEngine(std::shared_ptr<FakeScript> script, std::shared_ptr<FakeL
   model_.num_heads = 2;
   model_.final_logit_softcap = 30;
   model_.layers = {{LayerType::kSliding, 3, 2}, {LayerType::kFull, script_->full_width, 1}};
+  if (script_->block_len > 0) model_.drafter = DrafterFacts{{1}, script_->block_len};
   table_.assign(static_cast<size_t>(size * size), 0.0f);
   for (int64_t i = 0; i < size; ++i) table_[static_cast<size_t>(i * size + i)] = 1.0f;
 }

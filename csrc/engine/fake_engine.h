@@ -6,6 +6,7 @@
 // visible KV rows, so noise and history show in what is sampled. A step with all-zero soft embedding starts a canvas.
 // Causal: the row at position p is sure of the token at p + 1 unless p + 1 is a multiple of `causal_doubt`, where it leans
 // towards a token mixed from itself and all rows before it.
+// Drafter: knows the target, so it is right where the causal rows are sure, but for the positions of `draft_error`.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,9 @@ struct FakeScript {
   int32_t new_mind_at = 0;       // from this step of a canvas on its first row is sure of another token; 0: never
   int64_t copies_from_row = -1;  // from this row on a denoise step is sure of the token that it is shown; -1: nowhere
   int64_t causal_doubt = 5;
+  int64_t block_len = 0;         // of the drafter, which looks into layer 1; 0: there is none
+  int64_t draft_error = 0;       // at positions that it divides the drafter is sure of another token; 0: nowhere
+  bool draft_is_sure = true;     // false: it leans only
   int64_t fail_at_call = 0;      // this call of any kind throws DeviceError (1: the first; 0: none)
   int64_t nan_at_call = 0;       // this call, if it returns hidden states, leaves one NaN in the hidden states
   bool spoil_last_row = false;   // nan_at_call hits the last row instead of the first
@@ -51,6 +55,12 @@ struct FakeLog {
   int64_t num_denoise_calls = 0;
   int64_t num_score_calls = 0;
   int64_t num_packed_calls = 0;
+  struct DraftCall {
+    int32_t anchor = 0;
+    int64_t position = 0, num_rows = 0;
+  };
+  int64_t num_draft_calls = 0;
+  DraftCall last_draft;               // that was finished
   std::vector<PrefillCall> prefills;  // finished ones
   std::mutex mutex;                   // held by executors while they write
 };

@@ -149,6 +149,23 @@ ModelFacts ReadModel(const JsonObject& model) {
   return facts;
 }
 
+DrafterFacts ReadDrafter(const JsonObject& drafter, const ModelFacts& model) {
+  DrafterFacts facts;
+  facts.block_len = drafter.Integer("block_len", 1, model.canvas_len);
+  const json& layers = drafter.Array("kv_layers");
+  if (layers.empty()) JsonObject::Fail(drafter.PathOf("kv_layers"), "at least one layer", layers);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const std::string path = Message(drafter.PathOf("kv_layers"), "[", i, "]");
+    const int64_t layer = JsonObject::IntegerValue(layers[i], path, 0, std::ssize(model.layers) - 1);
+    if (i > 0 && layer <= facts.kv_layers.back()) JsonObject::Fail(path, "a layer behind the one before", layers[i]);
+    if (model.layers[static_cast<size_t>(layer)].type != LayerType::kFull) {
+      JsonObject::Fail(path, "a full layer", layers[i]);
+    }
+    facts.kv_layers.push_back(static_cast<int32_t>(layer));
+  }
+  return facts;
+}
+
 GenerationDefaults ReadGeneration(const JsonObject& generation, const ModelFacts& model) {
   GenerationDefaults defaults;
   SamplerOptions& sampler = defaults.sampler;
@@ -232,6 +249,10 @@ Manifest LoadManifest(const std::string& dir, bool verify_weights) {
   manifest.denoise_file = ReadGraphFile(graphs, contract::kDenoiseGraph, files);
   manifest.score_file = ReadGraphFile(graphs, contract::kScoreGraph, files);
   manifest.packed_file = ReadGraphFile(graphs, contract::kPackedGraph, files);
+  if (root.Has("drafter") || graphs.Has(contract::kDrafterGraph)) {  // both or neither
+    manifest.model.drafter = ReadDrafter(root.Object("drafter"), manifest.model);
+    manifest.drafter_file = ReadGraphFile(graphs, contract::kDrafterGraph, files);
+  }
   files.CheckHashes(verify_weights);  // last: the only check that takes time
   return manifest;
 }

@@ -31,6 +31,7 @@ struct Manifest {
   GenerationDefaults generation;
   EmbeddingLocation embedding;
   std::string prefill_file, denoise_file, score_file, packed_file;  // names inside dir
+  std::string drafter_file;                // empty: the package has no drafter
   std::string profile, precision, experts;
   int operators = 0;                       // version of our own operators that the graphs use; 0: none
   int64_t weight_bytes = 0;                // all weight files

@@ -138,4 +138,17 @@ void CheckPackedGraph(const Ort::Session& session, const ModelFacts& model, cons
   Compare(outputs, FoundOutputs(session), file, "output");
 }
 
+void CheckDrafterGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file) {
+  const TensorType states = {kFloat, {1, kDynamic, model.hidden_size}};
+  Tensors inputs = {{contract::kTokens, {kInt64, {1, 1}}},
+                    {contract::kPositions, {kInt64, {1, kDynamic}}},
+                    {contract::kEvidence, states}};
+  for (const int32_t layer : model.drafter.value().kv_layers) {
+    const TensorType rows = {kFloat, {1, kDynamic, model.layers[static_cast<size_t>(layer)].kv_width()}};
+    for (const char* past : {contract::kPastK, contract::kPastV}) inputs.emplace(past + std::to_string(layer), rows);
+  }
+  Compare(inputs, FoundInputs(session), file, "input");
+  Compare({{contract::kHidden, states}}, FoundOutputs(session), file, "output");
+}
+
 }  // namespace dgrt

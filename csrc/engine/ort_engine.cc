@@ -2,7 +2,9 @@
 #include "engine/ort_engine.h"
 
 #include <mutex>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include <onnxruntime_cxx_api.h>
 #include <onnxruntime_session_options_config_keys.h>
@@ -89,7 +91,10 @@ class GraphSet {
         prefill_(Path(manifest, manifest.prefill_file), pool.num_threads(), operators_.get(), CheckPrefillGraph),
         denoise_(Path(manifest, manifest.denoise_file), pool.num_threads(), operators_.get(), CheckDenoiseGraph),
         score_(Path(manifest, manifest.score_file), pool.num_threads(), operators_.get(), CheckScoreGraph),
-        packed_(Path(manifest, manifest.packed_file), pool.num_threads(), operators_.get(), CheckPackedGraph) {}
+        packed_(Path(manifest, manifest.packed_file), pool.num_threads(), operators_.get(), CheckPackedGraph) {
+    if (manifest.drafter_file.empty()) return;
+    drafter_.emplace(Path(manifest, manifest.drafter_file), pool.num_threads(), operators_.get(), CheckDrafterGraph);
+  }
 
   static std::string Path(const Manifest& manifest, const std::string& file) { return manifest.dir + "/" + file; }
 
@@ -101,16 +106,20 @@ class GraphSet {
 
   OrtGraphs View(const ModelFacts& model) {
     const auto opener = [&model](LazySession& session) { return [&] () -> Ort::Session& { return session.Get(model); }; };
-    return {opener(prefill_), opener(denoise_), opener(score_), opener(packed_)};
+    OrtGraphs graphs{opener(prefill_), opener(denoise_), opener(score_), opener(packed_), {}};
+    if (drafter_) graphs.drafter = opener(*drafter_);
+    return graphs;
   }
 
   void Abandon() {
     for (LazySession* session : {&prefill_, &denoise_, &score_, &packed_}) session->Abandon();
+    if (drafter_) drafter_->Abandon();
   }
 
  private:
   std::unique_ptr<OrtOperators> operators_;  // before the sessions that use them; null in the portable profile
   LazySession prefill_, denoise_, score_, packed_;
+  std::optional<LazySession> drafter_;
 };
 
 class OrtEngine : public Engine {
@@ -124,6 +133,7 @@ class OrtEngine : public Engine {
         experts_(manifest.experts),
         description_(Message("ONNX Runtime ", ort_version, ", CPU, ", manifest.profile, " ", manifest.precision)) {
     all_threads_.Open(model_);
+    if (model_.drafter) no_evidence_.resize(static_cast<size_t>(model_.drafter->block_len * model_.hidden_size));
     const auto file_bytes = static_cast<int64_t>(embedding_file_.bytes().size());
     if (embedding_location_.bytes > file_bytes ||
         embedding_location_.offset > file_bytes - embedding_location_.bytes) {
@@ -152,7 +162,7 @@ class OrtEngine : public Engine {
   std::unique_ptr<Executor> CreateExecutor() override {
     return TranslateOrtErrors<DeviceError>("new executor", [&]() -> std::unique_ptr<Executor> {
       return std::make_unique<OrtExecutor>(
-          OrtEngineView{all_threads_.View(model_), one_thread_.View(model_), &model_, home_});
+          OrtEngineView{all_threads_.View(model_), one_thread_.View(model_), &model_, no_evidence_, home_});
     });
   }
 
@@ -166,6 +176,7 @@ class OrtEngine : public Engine {
   ModelFacts model_;
   EmbeddingLocation embedding_location_;
   MappedFile embedding_file_;
+  std::vector<float> no_evidence_;  // [block_len, D] zeros: what a drafter sees where there is none
   GraphSet all_threads_, one_thread_;
   std::string experts_;
   std::string description_;

@@ -46,6 +46,7 @@ OrtExecutor::OrtExecutor(const OrtEngineView& engine)
       memory_(Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault)),
       canvas_ids_(static_cast<size_t>(engine.model->canvas_len)),
       canvas_positions_(static_cast<size_t>(engine.model->canvas_len)),
+      draft_positions_(engine.model->drafter ? static_cast<size_t>(engine.model->drafter->block_len) : 0),
       past_(contract::kPastK, contract::kPastV, engine.model->layers.size()),
       next_past_(contract::kNextPastK, contract::kNextPastV, engine.model->layers.size()),
       new_(contract::kNewK, contract::kNewV, engine.model->layers.size()) {
@@ -72,15 +73,18 @@ void OrtExecutor::CheckViews(int64_t kv_len, std::span<const KvLayerView> kv) co
   }
 }
 
+void OrtExecutor::BindPastOf(Ort::IoBinding& binding, const LayerNames& names, size_t layer, int64_t kv_len,
+                             const KvLayerView& rows) {
+  const int64_t first = std::min(rows.first, kv_len);
+  const std::array<int64_t, 3> shape = {1, kv_len - first, rows.width};
+  const int64_t start = first * rows.width;
+  binding.BindInput(names.k[layer].c_str(), TensorView<float>(memory_, rows.k + start, shape));
+  binding.BindInput(names.v[layer].c_str(), TensorView<float>(memory_, rows.v + start, shape));
+}
+
 void OrtExecutor::BindPast(Ort::IoBinding& binding, const LayerNames& names, int64_t kv_len,
                            std::span<const KvLayerView> kv) {
-  for (size_t i = 0; i < kv.size(); ++i) {
-    const int64_t first = std::min(kv[i].first, kv_len);
-    const std::array<int64_t, 3> shape = {1, kv_len - first, kv[i].width};
-    const int64_t start = first * kv[i].width;
-    binding.BindInput(names.k[i].c_str(), TensorView<float>(memory_, kv[i].k + start, shape));
-    binding.BindInput(names.v[i].c_str(), TensorView<float>(memory_, kv[i].v + start, shape));
-  }
+  for (size_t i = 0; i < kv.size(); ++i) BindPastOf(binding, names, i, kv_len, kv[i]);
 }
 
 void OrtExecutor::BindNew(Ort::IoBinding& binding, int64_t num_tokens, int64_t kv_len,
@@ -199,6 +203,31 @@ void OrtExecutor::Packed(const PackedRows& rows, int64_t kv_len, std::span<const
     binding.BindOutput(contract::kNextHidden, TensorView<float>(memory_, rows.next_hidden, float_shape));
     BindNew(binding, len, kv_len, kv);
     lane().packed->session->Run(run_options_, binding);
+  });
+}
+
+void OrtExecutor::Draft(int32_t anchor, int64_t position, std::span<const KvLayerView> kv, const float* evidence,
+                        int64_t num_rows, float* hidden) {
+  RequireHome(engine_.home);
+  DGRT_CHECK(engine_.model->drafter && num_rows >= 1 && num_rows <= engine_.model->drafter->block_len && position >= 0);
+  anchor_id_ = anchor;
+  std::iota(draft_positions_.begin(), draft_positions_.end(), position + 1);
+  TranslateOrtErrors<DeviceError>("drafter pass", [&] {
+    if (!lane().drafter) lane().drafter.emplace(graphs().drafter());
+    Ort::IoBinding& binding = lane().drafter->binding;
+    const std::array<int64_t, 2> one = {1, 1}, row_shape = {1, num_rows};
+    const std::array<int64_t, 3> float_shape = {1, num_rows, engine_.model->hidden_size};
+    const float* const seen = evidence != nullptr ? evidence : engine_.no_evidence.data();
+    binding.BindInput(contract::kTokens, TensorView<int64_t>(memory_, &anchor_id_, one));
+    binding.BindInput(contract::kPositions, TensorView<int64_t>(memory_, draft_positions_.data(), row_shape));
+    binding.BindInput(contract::kEvidence, TensorView<float>(memory_, seen, float_shape));
+    for (const int32_t index : engine_.model->drafter->kv_layers) {
+      const auto layer = static_cast<size_t>(index);
+      DGRT_CHECK(kv[layer].first == 0 && kv[layer].width == engine_.model->layers[layer].kv_width());
+      BindPastOf(binding, past_, layer, position, kv[layer]);
+    }
+    binding.BindOutput(contract::kHidden, TensorView<float>(memory_, hidden, float_shape));
+    lane().drafter->session->Run(run_options_, binding);
   });
 }
 

@@ -20,12 +20,14 @@ namespace dgrt {
 // The graphs of a package for one number of threads; each is opened by the first call.
 struct OrtGraphs {
   std::function<Ort::Session&()> prefill, denoise, score, packed;
+  std::function<Ort::Session&()> drafter;  // empty: the package has none
 };
 
 // What an executor borrows from its engine.
 struct OrtEngineView {
   OrtGraphs all_threads, one_thread;
   const ModelFacts* model = nullptr;
+  std::span<const float> no_evidence;  // [block_len, D] zeros; empty without a drafter
   HomeProcess home;  // of the sessions and their threads
 };
 
@@ -46,6 +48,8 @@ class OrtExecutor : public Executor {
                float* hidden) override;
   void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
               std::span<const KvLayerView> next_kv) override;
+  void Draft(int32_t anchor, int64_t position, std::span<const KvLayerView> kv, const float* evidence, int64_t num_rows,
+             float* hidden) override;
 
  private:
   // What the denoise binding points at. Only what changes is bound again: the past once per canvas, the soft embedding
@@ -65,7 +69,7 @@ class OrtExecutor : public Executor {
   };
   // Those of the graphs that were run with one number of threads.
   struct Lane {
-    std::optional<BoundGraph> prefill, denoise, score, packed;
+    std::optional<BoundGraph> prefill, denoise, score, packed, drafter;
     Bound bound;
   };
 
@@ -76,6 +80,7 @@ class OrtExecutor : public Executor {
   void BindCausal(Ort::IoBinding& binding, std::span<const int32_t> tokens, int64_t kv_len,
                   std::span<const KvLayerView> kv);
   void BindPast(Ort::IoBinding& binding, const LayerNames& names, int64_t kv_len, std::span<const KvLayerView> kv);
+  void BindPastOf(Ort::IoBinding& binding, const LayerNames& names, size_t layer, int64_t kv_len, const KvLayerView& rows);
   void BindNew(Ort::IoBinding& binding, int64_t num_tokens, int64_t kv_len, std::span<const KvLayerView> kv);
   void BindDenoise(Lane& lane, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft, float* hidden);
 
@@ -87,6 +92,8 @@ class OrtExecutor : public Executor {
   std::vector<int64_t> causal_ids_, causal_positions_;  // [S], as large as the largest causal pass so far
   std::vector<int64_t> packed_ids_, packed_positions_;  // [3L]
   std::vector<int64_t> canvas_ids_, canvas_positions_;    // [L], bound to the denoise graph
+  int64_t anchor_id_ = 0;
+  std::vector<int64_t> draft_positions_;                  // [block_len]
   const LayerNames past_, next_past_, new_;
 };
 

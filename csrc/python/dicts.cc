@@ -27,6 +27,8 @@ py::dict ToDict(const Stats& stats) {
   result["packed_commits"] = stats.packed_commits;
   result["verify_passes"] = stats.verify_passes;
   result["draft_calls"] = stats.draft_calls;
+  result["draft_passes"] = stats.draft_passes;
+  result["draft_rows"] = stats.draft_rows;
   result["draft_commits"] = stats.draft_commits;
   result["draft_refines"] = stats.draft_refines;
   result["draft_discards"] = stats.draft_discards;

@@ -1,6 +1,7 @@
 // dgrt._native.Session.
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include <pybind11/stl.h>
 
@@ -44,6 +45,21 @@ py::array_t<int32_t> NextCanvas(SessionObject& self, py::object on_step, bool wi
     emitted = self.session.NextCanvas(&sink);
   }
   return Copy(emitted);
+}
+
+py::tuple Draft(SessionObject& self, int64_t most) {
+  const int64_t len = self.runtime->model().canvas_len;
+  if (most < 0 || most > len) throw InvalidArgument(Message("most: expected 0 to ", len, ", found ", most));
+  const auto use = self.use.Enter();
+  std::vector<int32_t> tokens(static_cast<size_t>(most));
+  std::vector<float> confidence(tokens.size());
+  size_t drafted = 0;
+  {
+    const py::gil_scoped_release release;
+    drafted = static_cast<size_t>(self.session.Draft(tokens, confidence));
+  }
+  return py::make_tuple(Copy(std::span<const int32_t>(tokens).first(drafted)),
+                        Copy(std::span<const float>(confidence).first(drafted)));
 }
 
 void SetCanvas(SessionObject& self, const py::array& canvas) {
@@ -92,6 +108,7 @@ void RegisterSession(py::module_& module) {
       .def("extend", &Extend, py::arg("tokens"), "Another turn after stop or length: int32 [n] behind all text so far.")
       .def("next_canvas", &NextCanvas, py::arg("on_step") = py::none(), py::kw_only(), py::arg("with_soft") = false,
            "Refines and commits one canvas and returns the emitted tokens.")
+      .def("draft", &Draft, py::arg("most"), "What the drafter expects next: (tokens int32 [n], confidence [n]).")
       .def("set_canvas", &SetCanvas, py::arg("canvas"), "Starts the next canvas from these tokens, int32 [L].")
       .def("canvas", &GetCanvas, "The argmax canvas of the last step, int32 [L].")
       .def("cancel", [](SessionObject& self) { self.session.Cancel(); },

@@ -2,6 +2,7 @@
 // Whatever a drafter does costs time and no more: one that fails is dropped, and the text goes on without it.
 #include <algorithm>
 
+#include "common/check.h"
 #include "runtime/session.h"
 #include "runtime/stage_timer.h"
 
@@ -16,6 +17,10 @@ int64_t AskDrafter(SessionState& state, std::span<int32_t> draft) {
   int64_t drafted = 0;
   try {
     drafted = state.drafter->Draft(draft, confidence);
+  } catch (const ContractMismatch&) {  // a damaged package is an error, whichever graph it shows in
+    throw;
+  } catch (const DeadlineExceeded&) {  // the pass that the draft is for will say so
+    return 0;
   } catch (...) {
     state.drafter.reset();
     return 0;

@@ -37,7 +37,13 @@ enum class Pipeline : int32_t {
   kOn = 2,    // in every step where something may follow and nothing is computed ahead yet
 };
 
-enum class DrafterKind : int32_t { kNone = 0, kSuffix = 1 };
+// Who proposes tokens (csrc/drafting/README.md).
+enum class DrafterKind : int32_t {
+  kNone = 0,
+  kSuffix = 1,  // copies of what followed the same words before
+  kModel = 2,   // the engine's own drafter network
+  kAuto = 3,    // chosen as the text goes on; none of them with kExact
+};
 
 // The checks of kVerified (verify.cc), and what it takes to try a draft. The defaults are those of the design, fixed before
 // anything was measured with them. Logits are softmaxed at the temperature of the first step.
@@ -74,8 +80,8 @@ struct GenerateOptions {
   Guarantee guarantee = Guarantee::kExact;
   Pipeline pipeline = Pipeline::kAuto;       // only of kExact; changes the passes, never the tokens
   bool logprobs = false;             // only of kExact: also the causal pass's log-probability of each token
-  DrafterKind drafter = DrafterKind::kNone;  // not with kExact
-  std::vector<int32_t> draft;        // only of kVerified: the output as the caller expects it; implies kSuffix
+  DrafterKind drafter = DrafterKind::kNone;  // not with kExact, but for kAuto
+  std::vector<int32_t> draft;        // only of kVerified: the output as the caller expects it; implies kSuffix or kAuto
   VerifyOptions verify;              // of kVerified
   float causal_temperature = 1;      // of kCausal; 1: the model's own distribution, 0: its most likely token
   std::function<std::unique_ptr<Drafter>()> make_drafter;  // a drafter of the caller's own, in place of `drafter`

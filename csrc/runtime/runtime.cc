@@ -12,6 +12,8 @@
 #include "drafting/suffix_drafter.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/kernels.h"
+#include "runtime/auto_drafter.h"
+#include "runtime/model_drafter.h"
 #include "runtime/runtime_impl.h"
 #include "runtime/session.h"
 #include "runtime/stage_timer.h"
@@ -93,12 +95,20 @@ void CheckOptions(const GenerateOptions& options, const Engine& engine) {
   if (options.guarantee < Guarantee::kExact || options.guarantee > Guarantee::kVerified) {
     Reject("guarantee", "0 (exact), 1 (causal) or 2 (verified)", static_cast<int32_t>(options.guarantee));
   }
-  if (options.drafter != DrafterKind::kNone && options.drafter != DrafterKind::kSuffix) {
-    Reject("drafter", "0 (none) or 1 (suffix)", static_cast<int32_t>(options.drafter));
+  if (options.drafter < DrafterKind::kNone || options.drafter > DrafterKind::kAuto) {
+    Reject("drafter", "0 (none), 1 (suffix), 2 (model) or 3 (auto)", static_cast<int32_t>(options.drafter));
   }
-  if (options.guarantee == Guarantee::kExact && (options.drafter != DrafterKind::kNone || options.make_drafter)) {
+  const bool is_chosen = options.drafter != DrafterKind::kNone && options.drafter != DrafterKind::kAuto;
+  if (options.guarantee == Guarantee::kExact && (is_chosen || options.make_drafter)) {
     throw InvalidArgument(
-        "drafter: expected none with guarantee exact, found a drafter; guarantees causal and verified take one");
+        "drafter: expected none or auto with guarantee exact, found a drafter; guarantees causal and verified take one");
+  }
+  if (options.drafter == DrafterKind::kModel && !model.drafter) {
+    throw Unsupported("drafter: expected none, suffix or auto with this engine, found model: the package has no drafter; "
+                      "`dgrt export CHECKPOINT -o ENGINE --drafter DRAFTER` writes one that has");
+  }
+  if (options.drafter == DrafterKind::kModel && !options.draft.empty()) {
+    throw InvalidArgument("draft: expected none with drafter model, found one; drafters suffix and auto copy from it");
   }
   if (options.guarantee != Guarantee::kVerified && !options.draft.empty()) {
     throw InvalidArgument(Message("draft: expected none without guarantee verified, found ", options.draft.size(),
@@ -161,6 +171,18 @@ bool Verifies(const GenerateOptions& options) {
          (options.drafter != DrafterKind::kNone || options.make_drafter || !options.draft.empty());
 }
 
+namespace {
+
+// The buffers of ModelDrafter and AutoDrafter. What a suffix drafter holds grows with the text and is not counted.
+int64_t DrafterBytes(const GenerateOptions& options, const ModelFacts& model) {
+  if (options.guarantee == Guarantee::kExact) return 0;
+  const bool is_auto = options.drafter == DrafterKind::kAuto;
+  const bool has_network = model.drafter && (is_auto || options.drafter == DrafterKind::kModel);
+  return (has_network ? (4 + 4) * model.drafter->block_len : 0) + (is_auto ? 4 * model.canvas_len : 0);
+}
+
+}  // namespace
+
 int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine) {
   const ModelFacts& model = engine.model();
   const bool verifies = Verifies(options);
@@ -172,6 +194,7 @@ int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine) {
   const int64_t rows = 3 * model.canvas_len * model.hidden_size * float_bytes;
   return num_canvases * (per_position * model.canvas_len + rows) + (options.logprobs || verifies ? logprobs * float_bytes : 0) +
          (verifies ? (4 + 1 + 1 + 4 + 4) * model.canvas_len : 0) +  // the rows of Verification
+         DrafterBytes(options, model) +
          static_cast<int64_t>(
              VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size));
 }
@@ -190,10 +213,17 @@ Canvas::Canvas(const ModelFacts& model) {
 
 namespace {
 
-std::unique_ptr<Drafter> MakeDrafter(const GenerateOptions& options) {
+std::unique_ptr<Drafter> MakeDrafter(SessionState& state) {
+  const GenerateOptions& options = state.options;
   if (options.make_drafter) return options.make_drafter();
-  if (!options.draft.empty()) return std::make_unique<SuffixDrafter>(options.draft);
-  return options.drafter == DrafterKind::kSuffix ? std::make_unique<SuffixDrafter>() : nullptr;
+  if (options.guarantee == Guarantee::kExact) return nullptr;
+  switch (options.drafter) {
+    case DrafterKind::kNone: return options.draft.empty() ? nullptr : std::make_unique<SuffixDrafter>(options.draft);
+    case DrafterKind::kSuffix: return std::make_unique<SuffixDrafter>(options.draft);
+    case DrafterKind::kModel: return std::make_unique<ModelDrafter>(state);
+    case DrafterKind::kAuto: return std::make_unique<AutoDrafter>(state, options.draft);
+  }
+  throw InternalError("drafter: a kind that CheckOptions let through");
 }
 
 }  // namespace
@@ -213,10 +243,11 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes
       canvas(model),
       head_workspace(VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size)),
       is_row_bound(engine.is_row_bound()),
+      draft_costs(DraftCostsOf(model, is_row_bound)),
       speculation(Speculates(wanted, engine) ? std::make_unique<Speculation>(model) : nullptr),
       logprobs(wanted.logprobs || Verifies(wanted) ? std::make_unique<Logprobs>(model) : nullptr),
       verification(Verifies(wanted) ? std::make_unique<Verification>(model) : nullptr),
-      drafter(MakeDrafter(wanted)),
+      drafter(MakeDrafter(*this)),
       draft_confidence(drafter != nullptr ? static_cast<size_t>(model.canvas_len) : 0),
       start_canvas(static_cast<size_t>(model.canvas_len)) {}
 
@@ -340,6 +371,19 @@ void Session::SetCanvas(std::span<const int32_t> canvas) {
   RequireTokens("canvas", canvas, state.model.vocab_size);
   std::copy(canvas.begin(), canvas.end(), state.start_canvas.begin());
   state.has_start_canvas = true;
+}
+
+int64_t Session::Draft(std::span<int32_t> draft, std::span<float> confidence) {
+  SessionState& state = impl_->state;
+  if (state.prompt_len == 0) throw InvalidArgument("the session has no prompt: call Prefill first");
+  if (draft.size() > static_cast<size_t>(state.model.canvas_len) || confidence.size() != draft.size()) {
+    throw InvalidArgument(Message("draft: expected room for at most ", state.model.canvas_len, " tokens and as many "
+                                  "confidences, found ", draft.size(), " and ", confidence.size()));
+  }
+  const ActiveRequest active(state.lanes, state.lane_user);
+  const int64_t drafted = AskDrafter(state, draft);
+  std::copy_n(state.draft_confidence.begin(), drafted, confidence.begin());
+  return drafted;
 }
 
 std::span<const int32_t> Session::canvas() const { return impl_->state.canvas.argmax; }

@@ -98,6 +98,9 @@ class Session {
   std::span<const int32_t> NextCanvas(GenerateSink* sink);
   // Starts the next canvas from these L tokens instead of noise (used once).
   void SetCanvas(std::span<const int32_t> canvas);
+  // What the session's drafter expects next, as the stages ask it: writes at most draft.size() <= L tokens and how likely it
+  // is that each and all before it are right; returns how many. For measurements: it changes no token, but it counts.
+  int64_t Draft(std::span<int32_t> draft, std::span<float> confidence);
   // The canvas as it stands (argmax canvas of the last step), [L].
   std::span<const int32_t> canvas() const;
   // Any thread: the running or next call stops between two denoise steps; finish_reason becomes kCancelled.

@@ -15,6 +15,7 @@
 #include "engine/engine.h"
 #include "memory/kv_cache.h"
 #include "memory/prefix_cache.h"
+#include "runtime/draft_costs.h"
 #include "runtime/lanes.h"
 #include "runtime/plan.h"
 #include "runtime/runtime.h"
@@ -118,6 +119,7 @@ struct SessionState {
   Canvas canvas;
   AlignedBuffer<unsigned char> head_workspace;
   const bool is_row_bound;                         // of the engine
+  const DraftCosts draft_costs;
   const std::unique_ptr<Speculation> speculation;  // null: the plain loop
   const std::unique_ptr<Logprobs> logprobs;        // null: not wanted
   const std::unique_ptr<Verification> verification;  // null: another tier, or no drafter
@@ -250,7 +252,8 @@ std::span<const int32_t> RunCanvas(SessionState& state, GenerateSink* sink);
 std::span<const int32_t> RunCausalPass(SessionState& state, GenerateSink* sink);
 
 // draft.cc: the drafter's guess of what comes next, up to the first id that does not exist; how sure it is goes into
-// draft_confidence. A drafter that fails is dropped: the text goes on without it.
+// draft_confidence. A drafter that fails is dropped: the text goes on without it. Throws ContractMismatch for a drafter
+// graph that is not the contract's. A drafter that runs passes takes a lane for each.
 int64_t AskDrafter(SessionState& state, std::span<int32_t> draft);
 
 // draft.cc: the text grew by these tokens. A drafter that fails is dropped here too.

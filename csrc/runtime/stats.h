@@ -15,6 +15,8 @@ struct Stats {
   int64_t packed_commits = 0;   // commit.cc: commits whose KV rows a packed pass had written
   int64_t verify_passes = 0;    // verify.cc: passes that check a draft; the first denoise step of a drafted canvas is one
   int64_t draft_calls = 0;      // drafter calls (0 with drafter "none")
+  int64_t draft_passes = 0;     // model_drafter.cc: passes of the engine's drafter network
+  int64_t draft_rows = 0;       // token rows of these; they are not in row_tokens
   int64_t draft_commits = 0;    // commit.cc: canvases committed as drafted, after the checks alone
   int64_t draft_refines = 0;    // commit.cc: canvases refined from what the checks left of a draft
   int64_t draft_discards = 0;   // commit.cc: canvases refined from noise because the checks left too little of a draft

@@ -52,9 +52,9 @@ int64_t NumTrusted(const SessionState& state, int64_t num_drafted) {
 void ProposeDraft(SessionState& state, const CanvasPlan& plan) {
   Verification& v = *state.verification;
   if (v.draft_of == plan.index) return;
-  v.draft_of = plan.index;
   v.is_whole = false;
   v.num_drafted = NumTrusted(state, AskDrafter(state, v.draft));
+  v.draft_of = plan.index;
   if (v.num_drafted == 0) return;
   const std::vector<int32_t>& stop_ids = state.options.stop_ids;
   const int32_t last = v.draft[static_cast<size_t>(v.num_drafted - 1)];

@@ -53,7 +53,7 @@ def add_generation(parser: argparse.ArgumentParser, *, max_new_tokens: int | Non
     )  # fmt: skip
     group.add_argument(
         "--drafter", default="none", metavar="NAME",
-        help=f"{' or '.join(DRAFTERS)}: who proposes tokens (default: none)",
+        help=f"{', '.join(DRAFTERS)}: who proposes tokens; model is the engine's own network (default: none)",
     )  # fmt: skip
     group.add_argument(
         "--pipeline", default="auto", metavar="WHEN",

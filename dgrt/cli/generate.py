@@ -181,6 +181,7 @@ def _print_stats(result: GenerateResult) -> None:
 
     stats = result.stats
     canvases, passes = [], []
+    network = f", {stats.draft_passes} passes of its network" if stats.draft_passes else ""
     if result.options.guarantee != "causal":
         steps = ", ".join(str(count) for count in stats.steps_per_canvas) or "none"
         canvases = [("canvases", f"{stats.canvases} (denoise steps: {steps})")]
@@ -194,10 +195,10 @@ def _print_stats(result: GenerateResult) -> None:
                 ("verify", f"{stats.verify_ms:.1f} ms in {stats.verify_passes} passes"),
                 ("drafts", f"{stats.draft_commits} committed, {stats.draft_refines} refined, "
                            f"{stats.draft_discards} discarded; {stats.accepted_drafts} tokens drafted right"),
-                ("drafter", f"{stats.draft_ms:.1f} ms in {stats.draft_calls} calls"),
+                ("drafter", f"{stats.draft_ms:.1f} ms in {stats.draft_calls} calls{network}"),
             ]  # fmt: skip
     else:
-        drafted = f", {stats.accepted_drafts} tokens drafted right in {stats.draft_calls} calls"
+        drafted = f", {stats.accepted_drafts} tokens drafted right in {stats.draft_calls} calls{network}"
         passes = [
             ("causal", f"{stats.causal_ms:.1f} ms in {stats.causal_passes} passes"),
             ("drafter", f"{stats.draft_ms:.1f} ms{drafted if stats.draft_calls else ''}"),

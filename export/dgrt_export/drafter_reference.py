@@ -33,7 +33,7 @@ class DrafterReference:
             raw: the target's config.json.
             entries: the drafter's tensors as written, and the token table.
             rounded: rounds rows to bf16 before each product, as our operators do with bf16 weights. No norm behind a
-                sublayer damps rounding here: after four layers it is 1.3e-2 of the largest value. With this, 4e-3 are
+                sublayer damps rounding here: after five layers it is 1.3e-2 of the largest value. With this, 4e-3 are
                 left, of values that a difference of 1e-7 puts on the other side of a rounding border.
         """
         from transformers.models.diffusion_gemma import modeling_diffusion_gemma as modeling

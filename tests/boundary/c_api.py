@@ -80,6 +80,7 @@ Stats: Any = struct(
     num_steps_per_canvas=c_uint64, causal_passes=c_int64, causal_ms=c_double,
     packed_commits=c_int64, packed_ms=c_double, queued_ms=c_double, wait_ms=c_double, prefix_tokens=c_int64,
     verify_passes=c_int64, verify_ms=c_double, draft_commits=c_int64, draft_refines=c_int64, draft_discards=c_int64,
+    draft_passes=c_int64, draft_rows=c_int64,
 )  # fmt: skip
 PREFIX_COUNTERS = (
     "lookups", "hits", "prompt_tokens", "hit_tokens", "stored_chunks", "evicted_chunks", "evicted_windows",

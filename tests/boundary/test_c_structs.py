@@ -139,6 +139,11 @@ def test_session_options_are_checked(runtime: Any) -> None:
     for name, value in {"pipeline": 3, "reserved": 1, "guarantee": 3, **flags}.items():
         with pytest.raises(Failure, match=name):
             c_api.Session(runtime, **{name: value})
+    with pytest.raises(Failure, match=r"drafter: expected .*, 2 \(model\) or 3 \(auto\), found 4"):
+        c_api.Session(runtime, guarantee=1, drafter=4)
+    with pytest.raises(Failure, match="DGRT_UNSUPPORTED.*found model: the package has no drafter"):
+        c_api.Session(runtime, guarantee=1, drafter=2)
+    c_api.Session(runtime, drafter=3).destroy()  # auto is none with guarantee exact
     with pytest.raises(Failure, match="stop_ids"):
         c_api.Session(runtime, stop_ids=[10**6])
     with pytest.raises(Failure, match="draft: expected none without guarantee verified"):

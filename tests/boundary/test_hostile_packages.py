@@ -323,6 +323,44 @@ def test_a_tampered_score_graph_is_found_when_it_is_first_needed(package: Packag
     assert exact.next_canvas().size == 4
 
 
+def test_a_tampered_drafter_graph_is_found_when_it_is_first_needed(
+    engines: Callable[..., Path], tmp_path: Path, ort_library: str
+) -> None:
+    """A drafter that fails is done without; but a graph that is not the contract's is an error like any other."""
+    package = Package(engines("plain", drafter="fp32"), tmp_path / "package")
+    rename_output(package, "drafter.onnx", 0)
+    runtime = _native.Runtime(str(package.save()), threads=1, ort_library=ort_library)
+    for guarantee in (1, 2):
+        for _ in range(2):
+            drafted = _native.Session(runtime, _native.Options(runtime, guarantee=guarantee, drafter=2))
+            drafted.prefill(np.array([2, 3], np.int32))
+            with pytest.raises(dgrt.ContractMismatch, match="drafter.onnx: output hidden: expected .*found none"):
+                drafted.next_canvas()
+            assert drafted.tokens.size == 0
+    plain = _native.Session(runtime, _native.Options(runtime, guarantee=1, drafter=1, max_new_tokens=4))
+    plain.prefill(np.array([2, 3], np.int32))
+    assert plain.next_canvas().size
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("kv_layers", [0], "drafter.kv_layers[0]: expected a full layer"),
+        ("kv_layers", [1, 1], "drafter.kv_layers[1]: expected a layer behind the one before"),
+        ("kv_layers", [2**40], "drafter.kv_layers[0]: expected an integer from 0 to 1"),
+        ("kv_layers", [], "drafter.kv_layers: expected at least one layer"),
+        ("block_len", 33, "drafter.block_len: expected an integer from 1 to 32, found 33"),
+        ("block_len", -1, "drafter.block_len: expected an integer from 1 to 32, found -1"),
+    ],
+)
+def test_absurd_facts_of_a_drafter(
+    engines: Callable[..., Path], tmp_path: Path, refused: Callable[..., str], key: str, value: Any, says: str
+) -> None:
+    package = Package(engines("plain", drafter="fp32"), tmp_path / "package")
+    package.manifest["drafter"][key] = value
+    assert says in refused(package.save())
+
+
 @pytest.mark.parametrize("location", ["../outside.safetensors", "/etc/passwd", "missing.safetensors"])
 def test_weights_that_a_graph_looks_for_elsewhere(package: Package, refused: Callable[..., str], location: str) -> None:
     (package.folder.parent / "outside.safetensors").write_bytes(package.read("model.safetensors"))

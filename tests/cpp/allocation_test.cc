@@ -105,6 +105,27 @@ TEST(EveryAllocationMayFail) {
 
 TEST(ACanvasAllocatesNothing) { CheckSecondCanvas(Pipeline::kOff, 7, 0); }
 
+#ifdef NDEBUG
+TEST(ADraftOfTheNetworkAllocatesNothing) {
+  for (const Guarantee guarantee : {Guarantee::kCausal, Guarantee::kVerified}) {
+    SessionFixture f;
+    f.script->record_prefills = false;
+    f.script->block_len = 8;
+    f.script->causal_doubt = 1000;
+    f.options.guarantee = guarantee;
+    f.options.drafter = DrafterKind::kModel;
+    Session session = f.MakeSession(2);
+    session.Prefill(f.prompt);
+    session.NextCanvas(nullptr);
+    counting = true;
+    session.NextCanvas(nullptr);
+    counting = false;
+    CHECK_EQ(session.stats().draft_passes, 2);
+    CHECK_EQ(allocations.load(), 0);
+  }
+}
+#endif
+
 TEST(ComputingAheadAllocatesNothing) { CheckSecondCanvas(Pipeline::kOn, 6, 6); }
 
 }  // namespace dgrt

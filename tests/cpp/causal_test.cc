@@ -94,11 +94,14 @@ TEST(NoDraftChangesTheTokens) {
         for (int32_t& token : draft) token = static_cast<int32_t>(random() % 60) - 5;
         return static_cast<int64_t>(random() % 20) - 5;
       });
-      CausalFixture f;
-      f.options.seed = seed;
-      f.options.causal_temperature = temperature;
-      f.options.drafter = DrafterKind::kSuffix;
-      CHECK(f.Run() == expected);
+      for (const DrafterKind drafter : {DrafterKind::kSuffix, DrafterKind::kModel, DrafterKind::kAuto}) {
+        CausalFixture f;
+        f.script->block_len = 8;
+        f.options.seed = seed;
+        f.options.causal_temperature = temperature;
+        f.options.drafter = drafter;
+        CHECK(f.Run() == expected);
+      }
     }
   }
 }
@@ -231,7 +234,7 @@ TEST(APromptOfOneTokenAndOneThatFillsTheContext) {
 TEST(CausalOptionsThatDoNotFitAreRefused) {
   SessionFixture exact;
   exact.options.drafter = DrafterKind::kSuffix;
-  CHECK_THROWS(InvalidArgument, "expected none with guarantee exact", exact.MakeSession());
+  CHECK_THROWS(InvalidArgument, "expected none or auto with guarantee exact", exact.MakeSession());
   CausalFixture f;
   f.options.causal_temperature = -1;
   CHECK_THROWS(InvalidArgument, "causal_temperature", f.MakeSession());

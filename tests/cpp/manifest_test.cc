@@ -222,6 +222,54 @@ TEST(AbsurdFactsAreRefused) {
   });
 }
 
+namespace {
+
+void AddDrafter(Package& package) {
+  package.Add("drafter.onnx", "drafter graph");
+  package.manifest["graphs"]["drafter"]["file"] = "drafter.onnx";
+  package.manifest["drafter"] = {{"kv_layers", {1}}, {"block_len", 6}, {"name", "small"}};
+}
+
+void CheckDrafterRefused(const std::string& message_part, const std::function<void(json&)>& damage) {
+  Package package;
+  AddDrafter(package);
+  damage(package.manifest);
+  CHECK_THROWS(ContractMismatch, message_part, package.Load());
+}
+
+}  // namespace
+
+TEST(ADrafterIsOptionalAndReadInFull) {
+  CHECK(!Package().Load().model.drafter);
+  Package package;
+  AddDrafter(package);
+  const Manifest manifest = package.Load();
+  CHECK(manifest.model.drafter->kv_layers == std::vector<int32_t>{1});
+  CHECK_EQ(manifest.model.drafter->block_len, 6);
+  CHECK_EQ(manifest.drafter_file, "drafter.onnx");
+}
+
+TEST(ADrafterMustFitItsModel) {
+  CheckDrafterRefused("drafter: missing key", [](json& m) { m.erase("drafter"); });
+  CheckDrafterRefused("graphs.drafter: missing key", [](json& m) { m["graphs"].erase("drafter"); });
+  CheckDrafterRefused("drafter: expected an object", [](json& m) { m["drafter"] = true; });
+  CheckDrafterRefused("drafter.block_len: expected an integer from 1 to 6, found 7",
+                       [](json& m) { m["drafter"]["block_len"] = 7; });
+  CheckDrafterRefused("drafter.block_len", [](json& m) { m["drafter"]["block_len"] = 0; });
+  CheckDrafterRefused("drafter.kv_layers: expected at least one layer",
+                       [](json& m) { m["drafter"]["kv_layers"] = json::array(); });
+  CheckDrafterRefused("drafter.kv_layers: expected an array", [](json& m) { m["drafter"]["kv_layers"] = 1; });
+  CheckDrafterRefused("drafter.kv_layers[0]: expected an integer from 0 to 1, found 2",
+                       [](json& m) { m["drafter"]["kv_layers"] = {2}; });
+  CheckDrafterRefused("drafter.kv_layers[0]: expected a full layer, found 0",
+                       [](json& m) { m["drafter"]["kv_layers"] = {0}; });
+  CheckDrafterRefused("drafter.kv_layers[1]: expected a layer behind the one before",
+                       [](json& m) { m["drafter"]["kv_layers"] = {1, 1}; });
+  CheckDrafterRefused("graphs.drafter.file", [](json& m) { m["graphs"]["drafter"]["file"] = "other.onnx"; });
+  CheckDrafterRefused("expected weights only, found the graph drafter.onnx",
+                      [](json& m) { m["weight_files"].push_back("drafter.onnx"); });
+}
+
 TEST(TheEmbeddingMustLieInItsFile) {
   CheckRefused("embedding.bytes: expected 128", [](json& m) { m["embedding"]["bytes"] = 127; });
   CheckRefused("range inside model.safetensors", [](json& m) { m["embedding"]["offset"] = 11; });

@@ -55,7 +55,7 @@ def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["generate", "e", "p", "--max-new-tokens", "-1"], "max_new_tokens must be at least 1"),
         (["generate", "e", "p", "--t-min", "warm"], "'warm' is not a number"),
         (["generate", "e", "p", "--guarantee", "lossless"], "available: exact, causal, verified"),
-        (["generate", "e", "p", "--drafter", "model"], "available: none, suffix"),
+        (["generate", "e", "p", "--drafter", "eagle"], "available: none, suffix, model, auto"),
         (["generate", "e", "p", "--drafter", "suffix"], "needs guarantee 'causal'"),
         (["generate", "e", "p", "--pipeline", "always"], "available: auto, off, on"),
         (["generate", "e", "p", "--guarantee", "causal", "--pipeline", "on"], "pipeline 'on' needs guarantee 'exact'"),

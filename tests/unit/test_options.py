@@ -50,6 +50,8 @@ def test_a_speculation_mode_that_is_not_there_names_what_is(name: str) -> None:
         ({"draft": "", "guarantee": "verified"}, "the draft is empty"),
         ({"draft": [1, -1], "guarantee": "verified"}, r"draft\[1\]"),
         ({"drafter": "suffix"}, "needs guarantee 'causal' or 'verified'"),
+        ({"drafter": "model"}, "needs guarantee 'causal' or 'verified'"),
+        ({"draft": "yes", "guarantee": "verified", "drafter": "model"}, "draft needs drafter 'suffix' or 'auto'"),
         ({"guarantee": "verified", "pipeline": "on"}, "does not compute ahead"),
         ({"guarantee": "verified", "temperature": 1.0}, "temperature needs guarantee 'causal'"),
         ({"guarantee": "verified", "logprobs": True}, "logprobs needs guarantee 'exact'"),

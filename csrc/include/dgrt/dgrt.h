@@ -55,8 +55,10 @@ enum { DGRT_FINISH_NONE = 0, DGRT_FINISH_STOP = 1, DGRT_FINISH_LENGTH = 2, DGRT_
  * stop rule holds for, those of EXACT unless a draft was of use: one that is committed as it is has also passed checks
  * that do not see what they judge. VERIFIED is not the distribution of EXACT: csrc/runtime/README.md says how far off. */
 enum { DGRT_GUARANTEE_EXACT = 0, DGRT_GUARANTEE_CAUSAL = 1, DGRT_GUARANTEE_VERIFIED = 2 };
-/* Who proposes tokens: NONE; SUFFIX, what followed the same words before in prompt or output (not with EXACT). */
-enum { DGRT_DRAFTER_NONE = 0, DGRT_DRAFTER_SUFFIX = 1 };
+/* Who proposes tokens: NONE; SUFFIX, what followed the same words before in prompt or output; MODEL, the engine's own
+ * drafter network (DGRT_UNSUPPORTED where the package has none: `dgrt export --drafter`); AUTO, whichever of these has
+ * paid so far in this session, with care not to be slower than NONE. With EXACT: NONE, or AUTO, which is NONE there. */
+enum { DGRT_DRAFTER_NONE = 0, DGRT_DRAFTER_SUFFIX = 1, DGRT_DRAFTER_MODEL = 2, DGRT_DRAFTER_AUTO = 3 };
 /* Whether a denoise step may carry along what follows if it is the last one (EXACT only): AUTO, where weights, not
  * rows, are what a pass costs; OFF, the plain loop; ON, wherever it can be. It changes the passes, never the tokens. */
 enum { DGRT_PIPELINE_AUTO = 0, DGRT_PIPELINE_OFF = 1, DGRT_PIPELINE_ON = 2 };
@@ -127,7 +129,8 @@ typedef struct dgrt_session_options {
   int32_t logprobs;           /* EXACT only, without pipeline: 1: also what dgrt_session_logprobs returns */
   int32_t reserved;           /* 0 */
   double deadline_ms;         /* from dgrt_session_create, _extend or dgrt_scheduler_submit; looked at between passes; 0: none */
-  /* VERIFIED only. The output as the caller expects it, stop id included; copied; implies DGRT_DRAFTER_SUFFIX. */
+  /* VERIFIED only. The output as the caller expects it, stop id included; copied; implies DGRT_DRAFTER_SUFFIX, if not
+   * DGRT_DRAFTER_AUTO. */
   const int32_t* draft;
   uint64_t num_draft;         /* 0: none */
   float verify_trust;         /* a draft is cut before the first token that its drafter believes less in; 0 to 1 */
@@ -214,6 +217,8 @@ typedef struct dgrt_stats {
   int64_t draft_commits;     /* canvases committed as drafted */
   int64_t draft_refines;     /* refined from what the checks left of a draft */
   int64_t draft_discards;    /* refined from noise because the checks left too little */
+  int64_t draft_passes;      /* passes of the engine's drafter network */
+  int64_t draft_rows;        /* token rows of these; not in row_tokens */
 } dgrt_stats;
 
 /* ---- library: any thread ---- */
