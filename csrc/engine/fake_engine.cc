@@ -37,6 +37,51 @@ class FakeExecutor : public Executor {
   void Score(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv, float* hidden) override {
     const int64_t call = Begin(&FakeLog::num_score_calls);
     WriteRows(tokens, kv_len, kv);
+    FillCausal(tokens, kv_len, hidden);
+    MaybeSpoil(call, hidden, tokens.size());
+  }
+
+  void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
+               float* hidden) override {
+    const int64_t call = Begin(&FakeLog::num_denoise_calls);
+    FillHidden(canvas, kv_len, kv, IsZero(soft), hidden);
+    MaybeSpoil(call, hidden, canvas.size());
+  }
+
+  void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
+              std::span<const KvLayerView> next_kv) override {
+    const int64_t call = Begin(&FakeLog::num_packed_calls);
+    FillHidden(rows.canvas, kv_len, kv, IsZero(rows.soft), rows.hidden);
+    WriteRows(rows.candidate, kv_len, kv);
+    Record(kv_len, rows.candidate);
+    FillHidden(rows.next, kv_len + model_.canvas_len, next_kv, IsZero(rows.next_soft), rows.next_hidden);
+    MaybeSpoil(call, script_->spoil_next ? rows.next_hidden : rows.hidden, rows.canvas.size());
+  }
+
+  void Check(const CheckRows& rows, int64_t kv_len, std::span<const KvLayerView> kv) override {
+    const int64_t call = Begin(&FakeLog::num_check_calls);
+    DGRT_CHECK(!rows.canvases.empty() && !rows.draft.empty());
+    const auto length = static_cast<size_t>(model_.canvas_len);
+    for (size_t row = 0; row < rows.canvases.size(); row += length) {
+      float* const hidden = rows.canvas_hidden + static_cast<int64_t>(row) * model_.hidden_size;
+      FillHidden(rows.canvases.subspan(row, length), kv_len, kv, true, hidden);
+    }
+    WriteRows(rows.draft, kv_len, kv);
+    FillCausal(rows.draft, kv_len, rows.draft_hidden);
+    if (script_->spoil_next) {
+      MaybeSpoil(call, rows.draft_hidden, rows.draft.size());
+    } else {
+      MaybeSpoil(call, rows.canvas_hidden, rows.canvases.size());
+    }
+  }
+
+ private:
+  bool IsZero(const float* soft) const {
+    return std::all_of(soft, soft + model_.canvas_len * model_.hidden_size, [](float x) { return x == 0.0f; });
+  }
+
+  // Behind rows that were just written.
+  void FillCausal(std::span<const int32_t> tokens, int64_t kv_len, float* hidden) const {
     const size_t num_floats = tokens.size() * static_cast<size_t>(model_.hidden_size);
     std::fill_n(hidden, num_floats, 0.0f);
     int64_t mixed = 0;
@@ -48,33 +93,13 @@ class FakeExecutor : public Executor {
       const int64_t token = sure ? TargetAt(next - script_->prompt_len) : mixed % model_.vocab_size;
       hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
     }
-    MaybeSpoil(call, hidden, tokens.size());
   }
 
-  void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
-               float* hidden) override {
-    const int64_t call = Begin(&FakeLog::num_denoise_calls);
-    FillHidden(canvas, kv_len, kv, soft, hidden);
-    MaybeSpoil(call, hidden, canvas.size());
-  }
-
-  void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
-              std::span<const KvLayerView> next_kv) override {
-    const int64_t call = Begin(&FakeLog::num_packed_calls);
-    FillHidden(rows.canvas, kv_len, kv, rows.soft, rows.hidden);
-    WriteRows(rows.candidate, kv_len, kv);
-    Record(kv_len, rows.candidate);
-    FillHidden(rows.next, kv_len + model_.canvas_len, next_kv, rows.next_soft, rows.next_hidden);
-    MaybeSpoil(call, script_->spoil_next ? rows.next_hidden : rows.hidden, rows.canvas.size());
-  }
-
- private:
-  void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
+  void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, bool first_step,
                   float* hidden) {
     DGRT_CHECK(static_cast<int64_t>(canvas.size()) == model_.canvas_len);
     Recall(kv_len, kv);
     const size_t num_floats = canvas.size() * static_cast<size_t>(model_.hidden_size);
-    const bool first_step = std::all_of(soft, soft + num_floats, [](float x) { return x == 0.0f; });
     int32_t& step = step_at_[static_cast<size_t>(kv_len)];
     step = first_step ? 1 : step + 1;
     const int64_t mixed = CheckVisible(kv_len, kv);

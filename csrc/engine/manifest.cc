@@ -232,6 +232,7 @@ Manifest LoadManifest(const std::string& dir, bool verify_weights) {
   manifest.denoise_file = ReadGraphFile(graphs, contract::kDenoiseGraph, files);
   manifest.score_file = ReadGraphFile(graphs, contract::kScoreGraph, files);
   manifest.packed_file = ReadGraphFile(graphs, contract::kPackedGraph, files);
+  manifest.check_file = ReadGraphFile(graphs, contract::kCheckGraph, files);
   files.CheckHashes(verify_weights);  // last: the only check that takes time
   return manifest;
 }

@@ -89,7 +89,8 @@ class GraphSet {
         prefill_(Path(manifest, manifest.prefill_file), pool.num_threads(), operators_.get(), CheckPrefillGraph),
         denoise_(Path(manifest, manifest.denoise_file), pool.num_threads(), operators_.get(), CheckDenoiseGraph),
         score_(Path(manifest, manifest.score_file), pool.num_threads(), operators_.get(), CheckScoreGraph),
-        packed_(Path(manifest, manifest.packed_file), pool.num_threads(), operators_.get(), CheckPackedGraph) {}
+        packed_(Path(manifest, manifest.packed_file), pool.num_threads(), operators_.get(), CheckPackedGraph),
+        check_(Path(manifest, manifest.check_file), pool.num_threads(), operators_.get(), CheckCheckGraph) {}
 
   static std::string Path(const Manifest& manifest, const std::string& file) { return manifest.dir + "/" + file; }
 
@@ -101,16 +102,16 @@ class GraphSet {
 
   OrtGraphs View(const ModelFacts& model) {
     const auto opener = [&model](LazySession& session) { return [&] () -> Ort::Session& { return session.Get(model); }; };
-    return {opener(prefill_), opener(denoise_), opener(score_), opener(packed_)};
+    return {opener(prefill_), opener(denoise_), opener(score_), opener(packed_), opener(check_)};
   }
 
   void Abandon() {
-    for (LazySession* session : {&prefill_, &denoise_, &score_, &packed_}) session->Abandon();
+    for (LazySession* session : {&prefill_, &denoise_, &score_, &packed_, &check_}) session->Abandon();
   }
 
  private:
   std::unique_ptr<OrtOperators> operators_;  // before the sessions that use them; null in the portable profile
-  LazySession prefill_, denoise_, score_, packed_;
+  LazySession prefill_, denoise_, score_, packed_, check_;
 };
 
 class OrtEngine : public Engine {

@@ -19,7 +19,7 @@ namespace dgrt {
 
 // The graphs of a package for one number of threads; each is opened by the first call.
 struct OrtGraphs {
-  std::function<Ort::Session&()> prefill, denoise, score, packed;
+  std::function<Ort::Session&()> prefill, denoise, score, packed, check;
 };
 
 // What an executor borrows from its engine.
@@ -46,6 +46,7 @@ class OrtExecutor : public Executor {
                float* hidden) override;
   void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
               std::span<const KvLayerView> next_kv) override;
+  void Check(const CheckRows& rows, int64_t kv_len, std::span<const KvLayerView> kv) override;
 
  private:
   // What the denoise binding points at. Only what changes is bound again: the past once per canvas, the soft embedding
@@ -65,7 +66,7 @@ class OrtExecutor : public Executor {
   };
   // Those of the graphs that were run with one number of threads.
   struct Lane {
-    std::optional<BoundGraph> prefill, denoise, score, packed;
+    std::optional<BoundGraph> prefill, denoise, score, packed, check;
     Bound bound;
   };
 
@@ -85,7 +86,8 @@ class OrtExecutor : public Executor {
   Ort::MemoryInfo memory_;
   Ort::RunOptions run_options_;
   std::vector<int64_t> causal_ids_, causal_positions_;  // [S], as large as the largest causal pass so far
-  std::vector<int64_t> packed_ids_, packed_positions_;  // [3L]
+  std::vector<int64_t> packed_ids_, packed_positions_;    // [3L]
+  std::vector<int64_t> check_ids_, check_positions_;      // [G L], [G L + S], as large as the largest so far
   std::vector<int64_t> canvas_ids_, canvas_positions_;    // [L], bound to the denoise graph
   const LayerNames past_, next_past_, new_;
 };

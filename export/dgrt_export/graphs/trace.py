@@ -10,16 +10,17 @@ from torch.export import Dim, ExportedProgram
 
 from .. import contract
 from ..config import ModelConfig
+from .check import Check
 from .denoise import Denoise
 from .packed import Packed
 from .prefill import Prefill, Score
 
 # Sizes to trace with: any that differ from each other and from 0 and 1, which tracing would treat as constants.
-_TRACE_SIZES = {"S": 7, "P_sliding": 3, "P_full": 5, "Q_sliding": 2, "Q_full": 9}
+_TRACE_SIZES = {"S": 7, "P_sliding": 3, "P_full": 5, "Q_sliding": 2, "Q_full": 9, "G": 4, "R": 11}
 
 _WRAPPERS = {
     contract.PREFILL_GRAPH: Prefill, contract.DENOISE_GRAPH: Denoise, contract.SCORE_GRAPH: Score,
-    contract.PACKED_GRAPH: Packed,
+    contract.PACKED_GRAPH: Packed, contract.CHECK_GRAPH: Check,
 }  # fmt: skip
 
 
@@ -38,7 +39,8 @@ def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig) -> list[c
     plain = [t for t in tensors if "{layer}" not in t.name]
     layered = [t for t in tensors if "{layer}" in t.name]
     rows = config.canvas_len
-    fixed = {"1": "1", "L": str(rows), "3L": str(3 * rows), "D": str(config.hidden_size), "S": "S"}
+    fixed = {"1": "1", "L": str(rows), "3L": str(3 * rows), "D": str(config.hidden_size)}
+    fixed |= {axis: axis for axis in ("S", "G", "R")}
     expanded = [contract.Tensor(t.name, tuple(fixed[a] for a in t.axes), t.dtype) for t in plain]
     for index, layer in enumerate(config.layers):
         axes = {**fixed, "K": str(layer.kv_width), "P": f"P_{layer.type}", "Q": f"Q_{layer.type}"}
@@ -52,7 +54,7 @@ def trace(name: str, target: torch.nn.Module, config: ModelConfig) -> TracedGrap
     """Traces one of the contract's graphs of `target`, a meta-device module tree."""
     wrapper = _WRAPPERS[name](target, config)
     inputs, outputs = (_expand(side, config) for side in contract.GRAPHS[name])
-    symbols = {axis: Dim(axis) if axis == "S" else Dim(axis, min=0) for axis in _TRACE_SIZES}
+    symbols = {axis: Dim(axis) if axis in ("S", "G", "R") else Dim(axis, min=0) for axis in _TRACE_SIZES}
 
     def example(tensor: contract.Tensor) -> torch.Tensor:
         shape = [_TRACE_SIZES.get(axis) or int(axis) for axis in tensor.axes]
