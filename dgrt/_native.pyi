@@ -84,9 +84,10 @@ class Options:
         verify_one_pass: bool = True,
         verify_always: bool = False,
         verify_expected_steps: float = 8.0,
+        verify_packing: int = 0,
     ) -> None:
-        """guarantee: 0 exact, 1 causal, 2 verified. drafter: 0 none, 1 suffix. pipeline: 0 auto, 1 off, 2 on.
-        None: the engine's."""
+        """guarantee: 0 exact, 1 causal, 2 verified. drafter: 0 none, 1 suffix. pipeline, verify_packing: 0 auto,
+        1 off, 2 on. None: the engine's."""
 
 class Session:
     """One sequence. One thread at a time; `cancel` from any thread. The GIL is released in prefill and next_canvas."""

@@ -59,7 +59,7 @@ struct Speculation {
 
 // What the causal pass predicts behind the last committed token and behind the tokens of a canvas; with
 // GenerateOptions::logprobs also what it thinks of the emitted ones. Written by logprobs.cc, in the verified tier rows 1 ..
-// L by verify.cc.
+// L by checks.cc.
 struct Logprobs {
   explicit Logprobs(const ModelFacts& model)
       : hidden(static_cast<size_t>(NumRows(model) * model.hidden_size)), canvas(static_cast<size_t>(model.canvas_len)) {}
@@ -82,9 +82,11 @@ enum class Verdict {
   kCancelled,
 };
 
-// The draft of the canvas in work, what the checks found, and what the sequence has learned. Written by verify.cc.
+// The draft of the canvas in work, what the checks found, and what the sequence has learned. Written by verify.cc and
+// checks.cc.
 struct Verification {
-  explicit Verification(const ModelFacts& model);
+  // `num_packed`: canvases of a packed check, as PackedCanvases() says.
+  Verification(const ModelFacts& model, int64_t num_packed);
 
   std::vector<int32_t> draft;       // [L]
   int64_t num_drafted = 0;          // tokens that are trusted, a stop id at most at their end
@@ -93,7 +95,10 @@ struct Verification {
   std::vector<uint8_t> confirmed;   // [L] by all checks so far
   std::vector<uint8_t> fold;        // [num_drafted] in which leave-out pass the position is noise
   std::vector<float> log_prob, best_log_prob;  // [num_drafted] causal, nats
-  Canvas left_out;                  // of a leave-out pass
+  double missing = 0;               // nats that the draft is below the causal pass's favourites, over all positions
+  Canvas left_out;                  // of a leave-out check
+  std::vector<int32_t> packed_canvases;  // [G, L] of a packed check: the draft, then what each fold sees; empty: none
+  AlignedBuffer<float> packed_hidden;    // [G, L, D]
   Verdict verdict = Verdict::kNone;
   bool is_in_kv = false;            // the reserved KV rows are the draft's, all of them
   double measured_steps = 0;        // of a canvas from noise; 0: there was none yet
@@ -154,6 +159,9 @@ bool Speculates(const GenerateOptions& options, const Engine& engine);
 
 // Whether a session checks drafts of canvases, which takes a second canvas as well.
 bool Verifies(const GenerateOptions& options);
+
+// How many canvases a checking pass holds: the draft, and one for each fold. 0: each check is a pass of its own.
+int64_t PackedCanvases(const GenerateOptions& options, const Engine& engine);
 
 // Bytes of one session beside its KV rows.
 int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine);

@@ -13,7 +13,7 @@ struct Stats {
   int64_t causal_passes = 0;    // causal.cc: passes that emit tokens of the causal distribution
   int64_t packed_passes = 0;    // speculate.cc: a denoise step, a commit and the next canvas's first step in one
   int64_t packed_commits = 0;   // commit.cc: commits whose KV rows a packed pass had written
-  int64_t verify_passes = 0;    // verify.cc: passes that check a draft; the first denoise step of a drafted canvas is one
+  int64_t verify_passes = 0;    // checks.cc: passes that check a draft; the first denoise step of a drafted canvas is (in) one
   int64_t draft_calls = 0;      // drafter calls (0 with drafter "none")
   int64_t draft_commits = 0;    // commit.cc: canvases committed as drafted, after the checks alone
   int64_t draft_refines = 0;    // commit.cc: canvases refined from what the checks left of a draft
