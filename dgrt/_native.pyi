@@ -114,6 +114,9 @@ class Session:
     @property
     def tokens(self) -> NDArray[np.int32]: ...
     @property
+    def origins(self) -> NDArray[np.uint8]:
+        """One per token of the last next_canvas: 0 undrafted, 1 drafted, 2 revised."""
+    @property
     def logprobs(self) -> NDArray[np.float32]:
         """One per emitted token, nats; empty unless asked for."""
     @property
@@ -143,8 +146,8 @@ class Scheduler:
         want_steps: bool = False,
         with_soft: bool = False,
     ) -> Request:
-        """on_event(kind, value) on threads of the scheduler: "step" (as on_step of Session), "commit" (tokens) and last
-        "done" (a dict: finish_reason, tokens, logprobs, stats, error)."""
+        """on_event(kind, value) on threads of the scheduler: "step" (as on_step of Session), "commit" (tokens, origins)
+        and last "done" (a dict: finish_reason, tokens, logprobs, stats, error)."""
     def stats(self) -> dict[str, Any]:
         """The fields of dgrt.ServingStats."""
 

@@ -171,7 +171,7 @@ void CallbackSink::OnStep(const StepView& from) {
   if (callbacks_.on_step(callbacks_.user_data, &to) != 0) throw Cancelled("on_step asked to stop");
 }
 
-void CallbackSink::OnCommit(int32_t canvas_index, std::span<const int32_t> tokens) {
+void CallbackSink::OnCommit(int32_t canvas_index, std::span<const int32_t> tokens, std::span<const TokenOrigin>) {
   if (callbacks_.on_commit == nullptr) return;
   if (callbacks_.on_commit(callbacks_.user_data, canvas_index, tokens.data(), tokens.size()) != 0) {
     throw Cancelled("on_commit asked to stop");

@@ -180,8 +180,8 @@ int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine) {
   const int64_t num_canvases = Speculates(options, engine) || verifies ? 2 : 1;
   const auto float_bytes = static_cast<int64_t>(sizeof(float));
   const int64_t logprobs = Logprobs::NumRows(model) * model.hidden_size + model.canvas_len;
-  // Five token rows, accepted, entropy, uniform, start canvas, confidence of a draft.
-  const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4 + 4;
+  // Five token rows, accepted, entropy, uniform, start canvas, confidence of a draft, origins.
+  const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4 + 4 + 1;
   const int64_t rows = 3 * model.canvas_len * model.hidden_size * float_bytes;
   return num_canvases * (per_position * model.canvas_len + rows) + (options.logprobs || verifies ? logprobs * float_bytes : 0) +
          (verifies ? (4 + 1 + 1 + 4 + 4) * model.canvas_len : 0) +  // the rows of Verification
@@ -232,6 +232,7 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes
       verification(Verifies(wanted) ? std::make_unique<Verification>(model, PackedCanvases(wanted, engine)) : nullptr),
       drafter(MakeDrafter(wanted)),
       draft_confidence(drafter != nullptr ? static_cast<size_t>(model.canvas_len) : 0),
+      origins(static_cast<size_t>(model.canvas_len)),
       start_canvas(static_cast<size_t>(model.canvas_len)) {}
 
 std::chrono::steady_clock::time_point DeadlineOf(const GenerateOptions& options,

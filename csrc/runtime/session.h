@@ -134,6 +134,7 @@ struct SessionState {
   int32_t pending_token = 0;          // causal tier: emitted last (or end of the prompt), its KV row not yet written
   std::unique_ptr<Drafter> drafter;   // null: none
   std::vector<float> draft_confidence;  // [L] of the draft in work: that a token and all before it are right
+  std::vector<TokenOrigin> origins;     // [L] of the tokens that are being committed
   std::vector<int32_t> start_canvas;  // [L] given by SetCanvas; used while has_start_canvas
   bool has_start_canvas = false;
   std::atomic<bool> cancelled{false};
@@ -197,6 +198,9 @@ void KeepPrefix(SessionState& state, std::span<const int32_t> tokens) noexcept;
 // verify.cc: gets a draft for the canvas and lets the checks decide what becomes of it. Changes nothing that outlives the
 // canvas but the counts of passes.
 Verdict VerifyDraft(SessionState& state, const CanvasPlan& plan);
+
+// verify.cc: where the tokens of the finished canvas came from, into state.origins.
+void FindOrigins(SessionState& state) noexcept;
 
 // verify.cc: the canvas was committed, with so many tokens emitted.
 void LearnFromDraft(SessionState& state, int64_t num_tokens) noexcept;

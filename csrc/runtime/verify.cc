@@ -109,6 +109,9 @@ void KeepConfirmed(SessionState& state, const CanvasPlan& plan) {
   }
 }
 
+// Whether the canvas was refined without what was drafted.
+bool IsFromNoise(const Verification& v) { return v.verdict == Verdict::kNone || v.verdict == Verdict::kDiscard; }
+
 Verdict Check(SessionState& state, const CanvasPlan& plan) {
   Verification& v = *state.verification;
   const VerifyOptions& verify = state.options.verify;
@@ -142,11 +145,20 @@ Verdict VerifyDraft(SessionState& state, const CanvasPlan& plan) {
   return v.verdict;
 }
 
+void FindOrigins(SessionState& state) noexcept {
+  std::fill(state.origins.begin(), state.origins.end(), TokenOrigin::kUndrafted);
+  if (state.verification == nullptr || IsFromNoise(*state.verification)) return;
+  const Verification& v = *state.verification;
+  for (size_t i = 0; i < NumJudged(v); ++i) {
+    state.origins[i] = state.canvas.argmax[i] == v.draft[i] ? TokenOrigin::kDrafted : TokenOrigin::kRevised;
+  }
+}
+
 void LearnFromDraft(SessionState& state, int64_t num_tokens) noexcept {
   if (state.verification == nullptr) return;
   Verification& v = *state.verification;
   const auto num_steps = static_cast<double>(state.canvas.num_steps);
-  const bool is_from_noise = v.verdict == Verdict::kNone || v.verdict == Verdict::kDiscard;
+  const bool is_from_noise = IsFromNoise(v);
   if (v.verdict != Verdict::kNone) {
     ++v.tries;
     const double checks = PassesOfFolds(state) + 1;
@@ -154,12 +166,9 @@ void LearnFromDraft(SessionState& state, int64_t num_tokens) noexcept {
   }
   if (is_from_noise) {
     v.measured_steps = v.measured_steps > 0 ? 0.5 * (v.measured_steps + num_steps) : num_steps;
-  } else {
-    const int64_t most = std::min(num_tokens, v.num_drafted);
-    for (size_t i = 0; i < static_cast<size_t>(most); ++i) {
-      state.stats.accepted_drafts += state.canvas.argmax[i] == v.draft[i];
-    }
   }
+  const auto first = state.origins.begin();
+  state.stats.accepted_drafts += std::count(first, first + num_tokens, TokenOrigin::kDrafted);
   state.stats.draft_commits += v.verdict == Verdict::kCommit;
   state.stats.draft_refines += v.verdict == Verdict::kRefine || v.verdict == Verdict::kWarmStart;
   state.stats.draft_discards += v.verdict == Verdict::kDiscard;

@@ -78,15 +78,15 @@ void Vary(uint64_t seed, VerifyFixture& f) {
   std::mt19937 random(static_cast<uint32_t>(seed));
   const auto below = [&random](uint32_t n) { return static_cast<int32_t>(random() % n); };
   f.options.seed = seed;
-  f.script->num_steps = below(4);
+  f.script->num_steps = below(3) == 0 ? 1 + below(4) : 0;
   f.script->causal_doubt = below(3) == 0 ? 5 : 1000;
-  f.script->copies_from_row = below(4) == 0 ? 5 : -1;
+  f.script->copies_from_row = below(6) == 0 ? 5 : -1;
   f.options.verify.folds = below(5);
   f.options.verify.causal_floor = below(4) == 0 ? 0.0f : below(2) == 0 ? 1.0f : 7.0f;
   f.options.verify.min_confirmed = below(2) == 0 ? 0.25f : 0.75f;
   f.options.verify.one_pass = below(5) != 0;
   if (below(3) == 0) f.options.stop_ids = {f.script->target[static_cast<size_t>(13 + below(8))]};
-  const int32_t spoiled = below(4) * 4, length = 1 + below(12);  // 8 and more: no such position, the whole canvas
+  const int32_t spoiled = below(6) * 4, length = 3 + below(12);  // 8 and more: no such position, the whole canvas
   f.Draft([target = f.script->target, spoiled, length](const Tokens& text, std::span<int32_t> draft, std::span<float>) {
     for (size_t i = 0; i < draft.size(); ++i) draft[i] = target[text.size() - 4 + i];
     if (spoiled < std::ssize(draft)) draft[static_cast<size_t>(spoiled)] = 46;
@@ -121,6 +121,35 @@ TEST(ARightDraftIsCommittedByItsChecksAlone) {
   CHECK_EQ(session.stats().tokens_per_pass(), 2.0);
   CHECK_EQ(session.kv_len(), 4 + 32);
   CHECK(sink.steps.empty() && sink.commits == (std::vector<int32_t>{0, 1, 2, 3, 4}));
+}
+
+TEST(ACommitSaysWhereItsTokensCameFrom) {
+  VerifyFixture f;
+  f.script->num_steps = 0;
+  f.options.verify.causal_floor = 0;
+  f.options.verify.folds = 0;
+  f.options.max_new_tokens = 24;
+  int32_t canvas = 0;  // the first as it should be, one token wrong in the second, no draft of the third
+  f.Draft([&](const Tokens& text, std::span<int32_t> draft, std::span<float>) -> int64_t {
+    for (size_t i = 0; i < draft.size(); ++i) draft[i] = f.script->target[text.size() - 4 + i];
+    if (canvas == 1) draft[3] = 46;
+    return canvas++ == 2 ? 0 : 8;
+  });
+  RecordingSink sink;
+  const auto session = f.Run(&sink);
+  std::vector<TokenOrigin> expected(24, TokenOrigin::kUndrafted);
+  std::fill_n(expected.begin(), 16, TokenOrigin::kDrafted);
+  expected[11] = TokenOrigin::kRevised;
+  CHECK(sink.origins == expected);
+  CHECK_EQ(session->stats().accepted_drafts, 15);
+  // Of a draft that is discarded nothing came.
+  VerifyFixture g;
+  g.options.verify.min_confirmed = 1;
+  g.options.max_new_tokens = 8;
+  g.DraftTarget([](std::span<int32_t> draft) { draft[0] = 46; });
+  RecordingSink other;
+  CHECK_EQ(g.Run(&other)->stats().draft_discards, 1);
+  CHECK(other.origins == std::vector<TokenOrigin>(8, TokenOrigin::kUndrafted));
 }
 
 TEST(ADraftWithAStopIdIsWholeWithPaddingBehindIt) {
@@ -376,6 +405,9 @@ TEST(PackedChecksDecideWhatChecksOnTheirOwnDecide) {
     const auto expected = alone.Run(&alone_sink), session = packed.Run(&packed_sink);
     CHECK(ToVector(session->tokens()) == ToVector(expected->tokens()));
     CHECK(packed_sink.steps == alone_sink.steps);
+    CHECK(packed_sink.origins == alone_sink.origins);
+    const std::vector<TokenOrigin>& origins = packed_sink.origins;
+    CHECK_EQ(session->stats().accepted_drafts, std::count(origins.begin(), origins.end(), TokenOrigin::kDrafted));
     CHECK(session->finish_reason() == expected->finish_reason());
     CHECK_EQ(session->kv_len(), expected->kv_len());
     const Stats &stats = session->stats(), &others = expected->stats();
