@@ -28,7 +28,7 @@ from dgrt.errors import (
 if TYPE_CHECKING:
     from dgrt._version import __version__
     from dgrt.chat import Chat
-    from dgrt.info import EngineInfo, LayerInfo, MemoryPlan, PrefixStats
+    from dgrt.info import DrafterInfo, EngineInfo, LayerInfo, MemoryPlan, PrefixStats
     from dgrt.options import GenerateOptions, VerifyOptions
     from dgrt.result import Event, GenerateResult, ServingStats, Stats, StepTrace
     from dgrt.runtime import Runtime
@@ -42,6 +42,7 @@ __all__ = [
     "DeadlineExceeded",
     "DeviceError",
     "DgrtError",
+    "DrafterInfo",
     "EngineInfo",
     "Event",
     "EventStream",
@@ -67,6 +68,7 @@ __all__ = [
 _MODULES = ("_version", "chat", "info", "options", "result", "runtime", "serving", "stream")
 _HOMES = {
     "Chat": "chat",
+    "DrafterInfo": "info",
     "EngineInfo": "info",
     "Event": "result",
     "EventStream": "stream",

@@ -95,6 +95,21 @@ class LayerInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrafterInfo:
+    """The drafter of a package, which proposes the tokens behind a text.
+
+    Attributes:
+        name: Name of its checkpoint.
+        kv_layers: Layers of the model whose KV rows it looks into.
+        block_len: Most tokens that it was trained to propose at once.
+    """
+
+    name: str
+    kv_layers: tuple[int, ...]
+    block_len: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineInfo:
     """What the manifest says about an engine.
 
@@ -116,6 +131,7 @@ class EngineInfo:
         bos_token_id: Token that starts a sequence; None if the model has none.
         pad_token_id: Padding token; None if the model has none.
         layers: The layers in order.
+        drafter: The drafter of the package; None if it has none.
         generation: Sampler defaults and stop ids of `generation_config.json`.
         tools: Versions of the tools that exported the package.
         vision: "none", or "skipped" if the checkpoint has a vision tower that the package leaves out.
@@ -142,6 +158,7 @@ class EngineInfo:
     bos_token_id: int | None
     pad_token_id: int | None
     layers: tuple[LayerInfo, ...]
+    drafter: DrafterInfo | None
     generation: Mapping[str, Any]
     tools: Mapping[str, str]
     vision: str
@@ -222,6 +239,7 @@ def _from_manifest(manifest: Mapping[str, Any]) -> EngineInfo:
             LayerInfo(type=one["type"], head_dim=one["head_dim"], num_kv_heads=one["num_kv_heads"])
             for one in model["layers"]
         ),
+        drafter=_drafter(manifest),
         generation=_object(manifest, "generation"),
         tools=_object(manifest, "tools", optional=True),
         vision=source.get("vision", "none"),
@@ -230,6 +248,13 @@ def _from_manifest(manifest: Mapping[str, Any]) -> EngineInfo:
         weight_files=tuple(manifest["weight_files"]),
         manifest=manifest,
     )
+
+
+def _drafter(manifest: Mapping[str, Any]) -> DrafterInfo | None:
+    if manifest.get("drafter") is None:
+        return None
+    facts = _object(manifest, "drafter")
+    return DrafterInfo(name=facts["name"], kv_layers=tuple(facts["kv_layers"]), block_len=facts["block_len"])
 
 
 def _object(manifest: Mapping[str, Any], key: str, *, optional: bool = False) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 Checkpoints = Callable[[str], Path]
+Drafters = Callable[[str, str], Path]
 Engines = Callable[..., Path]
 
 
@@ -50,8 +51,24 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory, mini_checkpoint: Path)
 
 
 @pytest.fixture(scope="session")
-def engines(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Engines:
-    """Package of a name, exported with the given options. Read only."""
+def drafters(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Drafters:
+    """Folder of a random drafter for the checkpoint of a name, its weights in "fp32" or "bf16". Read only."""
+    root = tmp_path_factory.mktemp("drafters")
+
+    def build(name: str, dtype: str) -> Path:
+        folder = root / f"{name}-{dtype}"
+        spec = models.DrafterSpec(dtype=dtype)
+        return folder if folder.exists() else models.build_drafter(spec, checkpoints(name), folder)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def engines(checkpoints: Checkpoints, drafters: Drafters, tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    """Package of a name, exported with the given options. Read only.
+
+    `drafter` is the dtype of a random drafter: `engines("plain", drafter="fp32")`.
+    """
     import torch
     from dgrt_export import export
 
@@ -61,8 +78,9 @@ def engines(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) 
     def build(name: str, **options: str) -> Path:
         key = (name, *sorted(options.items()))
         if key not in done:
-            done[key] = root / "-".join([name, *options.values()])
-            export(checkpoints(name), done[key], **options)
+            done[key] = root / "-".join([name, *(f"{option}-{value}" for option, value in options.items())])
+            drafter = drafters(name, options.pop("drafter")) if "drafter" in options else None
+            export(checkpoints(name), done[key], drafter=drafter, **options)
         return done[key]
 
     return build

@@ -24,6 +24,10 @@ class GraphRunner:
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
             for name in ("prefill.onnx", "denoise.onnx", "score.onnx", "packed.onnx", "check.onnx")
         )
+        self._drafter = None
+        if "drafter" in self.manifest:
+            path = folder / self.manifest["graphs"]["drafter"]["file"]
+            self._drafter = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def empty(self) -> list[np.ndarray]:
         widths = [layer["head_dim"] * layer["num_kv_heads"] for layer in self.model["layers"]]
@@ -76,6 +80,14 @@ class GraphRunner:
         feeds = {"canvases": canvases, "tokens": draft[None], "positions": positions[None], **self._past(kv, past)}
         hidden, causal, *new = self._check.run(None, feeds)
         return hidden, causal[0], [rows[0] for rows in new]
+
+    def draft(self, anchor: int, evidence: np.ndarray, kv: list[np.ndarray], past: int) -> np.ndarray:
+        """Hidden states [B, D] of the tokens behind `anchor`, which is at position `past`. `evidence` [B, D]."""
+        feeds = {"tokens": np.array([[anchor]]), "positions": np.arange(past + 1, past + 1 + len(evidence))[None],
+                 "evidence": evidence[None]}  # fmt: skip
+        for layer in self.manifest["drafter"]["kv_layers"]:
+            feeds[f"past_k.{layer}"], feeds[f"past_v.{layer}"] = (rows[None, :past] for rows in kv[2 * layer :][:2])
+        return self._drafter.run(None, feeds)[0][0]
 
     def _past(self, kv: list[np.ndarray], past: int, ahead: int = 0) -> dict[str, np.ndarray]:
         """Rows in front of a pass at `past`; with `ahead`, those of them that a canvas so many tokens later sees."""

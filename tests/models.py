@@ -54,6 +54,20 @@ class ModelSpec:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class DrafterSpec:
+    """A random drafter for a checkpoint, a layer for each full layer of the target, last first, and one more.
+
+    The one more looks into the first full layer again.
+    """
+
+    num_heads: int = 4
+    intermediate_size: int = 72
+    block_len: int = 12
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+
+
 RANDOM_SPECS: list[ModelSpec] = [
     ModelSpec("plain", tokenizer=True),
     ModelSpec("per_layer_spelling", spelling="per_layer", num_kv_heads=4, num_global_kv_heads=2, seed=1),
@@ -174,6 +188,46 @@ def random_tensors(s: ModelSpec) -> dict[str, Any]:
             value = normal * (plain if factor == 1 else calm.INIT_STD * factor)
         out[name] = value.contiguous()
     return out
+
+
+def build_drafter(s: DrafterSpec, checkpoint: Path, folder: Path) -> Path:
+    """Writes a drafter for the target in `checkpoint` into `folder` (created) and returns the folder."""
+    import torch
+    from dgrt_export.checkpoint import open_checkpoint
+    from dgrt_export.config import parse_config, read_json
+    from dgrt_export.drafter import DrafterConfig, drafter_tensors
+    from dgrt_export.fingerprint import fingerprint
+    from safetensors.torch import save_file
+
+    from dgrt.reference import calm
+
+    folder.mkdir(parents=True)
+    target = parse_config(read_json(checkpoint / "config.json"))
+    full = [number for number, layer in enumerate(target.layers) if layer.type == "full"]
+    config = {
+        "model_type": "dgrt_block_drafter", "version": 1, "hidden_size": target.hidden_size,
+        "intermediate_size": s.intermediate_size, "num_heads": s.num_heads, "kv_layers": [*full[::-1], full[0]],
+        "rms_norm_eps": 1e-6, "block_len": s.block_len,
+        "target": {
+            "name": checkpoint.name, "fingerprint": fingerprint(open_checkpoint(checkpoint, target)),
+            "vocab_size": target.vocab_size, "hidden_size": target.hidden_size, "canvas_len": target.canvas_len,
+        },
+    }  # fmt: skip
+    facts = DrafterConfig(folder.name, s.num_heads, s.intermediate_size, 1e-6, s.block_len, tuple(config["kv_layers"]))
+    generator = torch.Generator().manual_seed(7_000_003 * (s.seed + 1))
+    tensors = {}
+    for name, shape in drafter_tensors(facts, target):
+        normal = torch.randn(shape, generator=generator)
+        if name == "mask":
+            value = normal
+        elif len(shape) == 1:
+            value = (1 + 0.1 * normal) * calm.factor(name)
+        else:
+            value = normal * shape[-1] ** -0.5
+        tensors[name] = value.to({"fp32": torch.float32, "bf16": torch.bfloat16}[s.dtype])
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    save_file(tensors, folder / "drafter.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def write_tokenizer(folder: Path) -> None:

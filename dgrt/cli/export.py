@@ -32,6 +32,8 @@ examples:
       operators of dgrt's native library in the place of the heavy nodes
   dgrt export ./diffusiongemma-26B-A4B-it -o engines/26b-int4 --profile fused --precision int4
       4.5 bits per weight of the layers: for machines that do not hold the model in bf16
+  dgrt export dgrt/models/mini -o engines/mini --drafter ./mini-drafter
+      the package also has a drafter, which was trained for exactly this checkpoint
   dgrt export ./checkpoint -o engines/x --json | jq .manifest.parity
       the report on standard output, progress on standard error
 
@@ -66,6 +68,10 @@ def add_parser(subparsers: Any) -> None:
         "--moe", choices=("auto", "dense", "unrolled", "loop"), default="auto",
         help="form of the experts in portable graphs (default: by size)",
     )  # fmt: skip
+    parser.add_argument(
+        "--drafter", metavar="FOLDER", help="checkpoint of a drafter for this model, with config.json and "
+        "drafter.safetensors; it becomes part of the package",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an existing package")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -84,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         with _progress() as progress:
             report = dgrt_export.export(
                 args.checkpoint, args.output, precision=args.precision, profile=args.profile, moe=args.moe,
-                force=args.force, progress=progress,
+                drafter=args.drafter, force=args.force, progress=progress,
             )  # fmt: skip
     except dgrt_export.ParityError as error:
         raise CommandError(str(error), _EXIT_FAILED) from error
@@ -130,6 +136,9 @@ def _summarise(report: ExportReport) -> None:
     print(f"  weights   {manifest['precision']}, {human_bytes(report.weight_bytes)} {report.weights}")
     print(f"  profile   {manifest['profile']}")
     print(f"  experts   {manifest['experts']}")
+    if (drafter := manifest.get("drafter")) is not None:
+        error = parity["drafter_max_abs_error"]
+        print(f"  drafter   {drafter['name']}, {report.drafter_weights}, max error {error:.1e}")
     print(f"  parity    max error {parity['max_abs_error']:.1e} in layers {parity['layers']} ({parity['reference']})")
     print(f"  time      {seconds:.1f} s")
 

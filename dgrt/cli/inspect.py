@@ -105,8 +105,16 @@ def _model_rows(info: EngineInfo) -> list[tuple[str, str]]:
         ("sliding window", f"{info.sliding_window} tokens"),
         ("query heads", str(info.num_heads)),
         ("experts", f"{info.num_experts}, {info.top_k_experts} per token"),
+        ("drafter", _drafter(info)),
         ("images", {"none": "no vision tower", "skipped": "left out of this engine"}.get(info.vision, info.vision)),
     ]
+
+
+def _drafter(info: EngineInfo) -> str:
+    if info.drafter is None:
+        return "none"
+    layers = ", ".join(map(str, info.drafter.kv_layers))
+    return f"{info.drafter.name}: up to {info.drafter.block_len} tokens at once, from the KV of layers {layers}"
 
 
 def _memory_rows(info: EngineInfo, plan: MemoryPlan, limit: int | None) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ from . import contract
 from .check_session import CheckSession, take_choices
 from .checkpoint import TensorEntry, text_tensors
 from .config import ModelConfig
-from .errors import ParityError, mismatch
+from .difference import Difference, difference, require_small
 from .graphs.target import build_target, reference_config
 from .graphs.trace import trace
 from .manifest import graph_file
@@ -158,11 +158,7 @@ def check_parity(
     finally:
         for path in written:
             path.unlink()
-    if not worst.relative <= tolerance:
-        raise ParityError(mismatch(
-            f"parity of {worst.place} with transformers {transformers.__version__}",
-            f"a difference of at most {tolerance * worst.scale:.1e}", f"{worst.error:.3e}",
-        ))  # fmt: skip
+    require_small(worst, tolerance, f"transformers {transformers.__version__}")
     return {
         "layers": list(cut.layers),
         "max_abs_error": worst.error,
@@ -170,21 +166,10 @@ def check_parity(
     }
 
 
-@dataclass(frozen=True)
-class _Difference:
-    error: float
-    scale: float  # largest value of the expected tensor, but at least 1
-    place: str
-
-    @property
-    def relative(self) -> float:
-        return self.error / self.scale
-
-
 def _compare(
     cut: Cut, tensors: Mapping[str, TensorEntry], files: Mapping[str, Path], library: Path | None, seed: int,
     advance: Callable[[int], None],
-) -> _Difference:  # fmt: skip
+) -> Difference:  # fmt: skip
     """Worst difference over chunked prefill and score, and over the other graphs with no past and a long one.
 
     `denoise` also has a past that is shorter than the window.
@@ -229,7 +214,7 @@ def _compare(
                  **_past_feeds(config, expected_kv, past)}  # fmt: skip
         hidden = session.run(feeds, choices[past])[0][0]
         advance(1)
-        differences.append(_difference(hidden, expected_hidden[past], f"denoise hidden states with {past} past tokens"))
+        differences.append(difference(hidden, expected_hidden[past], f"denoise hidden states with {past} past tokens"))
     session = CheckSession(files[contract.PACKED_GRAPH], library)
     for past in _packed_pasts(pasts):
         end = past + config.canvas_len  # the candidate is what the prompt holds there
@@ -247,7 +232,7 @@ def _compare(
         wanted = [expected_hidden[past], expected_next[past], *(rows[past:end] for rows in expected_kv)]
         places = ["hidden states", "hidden states of the next canvas", *_kv_places(config)]
         differences += [
-            _difference(actual, expected, f"packed {place} with {past} past tokens")
+            difference(actual, expected, f"packed {place} with {past} past tokens")
             for actual, expected, place in zip(found, wanted, places, strict=True)
         ]
     session = CheckSession(files[contract.CHECK_GRAPH], library)
@@ -265,7 +250,7 @@ def _compare(
         places = ["hidden states of the draft", "hidden states of the draft left out", "causal hidden states",
                   *_kv_places(config)]  # fmt: skip
         differences += [
-            _difference(actual, expected, f"check {place} with {past} past tokens")
+            difference(actual, expected, f"check {place} with {past} past tokens")
             for actual, expected, place in zip([*checked, *(t[0] for t in found)], wanted, places, strict=True)
         ]
     return max(differences, key=lambda w: w.relative)
@@ -316,7 +301,7 @@ def _causal_differences(
     hidden: np.ndarray | None,
     choices: list[np.ndarray],
     advance: Callable[[int], None],
-) -> list[_Difference]:
+) -> list[Difference]:
     """Differences of a causal graph fed in chunks with its own KV rows; of its hidden states too where it has them."""
     done = 0
     expected = [*([] if hidden is None else [hidden]), *kv]
@@ -333,15 +318,6 @@ def _causal_differences(
         done += size
     places = [*([] if hidden is None else ["hidden states"]), *_kv_places(config)]
     return [
-        _difference(np.concatenate(rows), wanted, f"{graph} {place}")
+        difference(np.concatenate(rows), wanted, f"{graph} {place}")
         for rows, wanted, place in zip(collected, expected, places, strict=True)
     ]
-
-
-def _difference(actual: np.ndarray, expected: np.ndarray, place: str) -> _Difference:
-    if actual.shape != expected.shape:
-        raise ParityError(mismatch(f"shape of {place}", expected.shape, actual.shape))
-    if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
-        return _Difference(math.inf, 1.0, place)
-    error = float(np.abs(actual - expected).max(initial=0))
-    return _Difference(error, max(1.0, float(np.abs(expected).max(initial=0))), place)

@@ -8,7 +8,7 @@ Everything that shapes a graph comes from here; torch is not imported.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ def token_ids(value: object, where: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
-class _Reader:
+class Reader:
     """Typed access to one JSON object, with the class defaults behind it."""
 
     def __init__(self, raw: dict[str, Any], defaults: dict[str, Any], where: str):
@@ -134,7 +134,7 @@ class _Reader:
 
     def number(self, key: str) -> float:
         value = self.get(key)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
             raise InvalidCheckpoint(mismatch(f"{self.where} {key}", "a number > 0", repr(value)))
         return float(value)
 
@@ -160,8 +160,8 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         raise Unsupported(mismatch("config.json architecture", ARCHITECTURE, found))
     if not isinstance(raw.get("text_config"), dict):
         raise InvalidCheckpoint(mismatch("config.json text_config", "an object", raw.get("text_config")))
-    text = _Reader(raw["text_config"], _TEXT_DEFAULTS, "config.json text_config")
-    top = _Reader(raw, {"canvas_length": 256}, "config.json")
+    text = Reader(raw["text_config"], _TEXT_DEFAULTS, "config.json text_config")
+    top = Reader(raw, {"canvas_length": 256}, "config.json")
     for reader in (top, text):
         reader.require("tie_word_embeddings", True, None)
         reader.require("quantization_config", None)
@@ -195,7 +195,7 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
     )  # fmt: skip
 
 
-def _layers(text: _Reader) -> tuple[Layer, ...]:
+def _layers(text: Reader) -> tuple[Layer, ...]:
     """The layer table; the last layer is always full, as the reference forces it."""
     num_layers = text.count("num_hidden_layers")
     names = text.get("layer_types")
@@ -222,7 +222,7 @@ def _layers(text: _Reader) -> tuple[Layer, ...]:
         over = overrides.get(index, {})
         if unknown := sorted(set(over) - _PER_LAYER_KEYS):
             raise Unsupported(mismatch(f"config.json per_layer_config {index}", sorted(_PER_LAYER_KEYS), unknown[0]))
-        reader = _Reader(over, {k: text.get(k) for k in _PER_LAYER_KEYS}, f"config.json layer {index}")
+        reader = Reader(over, {k: text.get(k) for k in _PER_LAYER_KEYS}, f"config.json layer {index}")
         layers.append(Layer(kind, reader.count("head_dim", 2), reader.count("num_key_value_heads")))
     for kind in ("sliding", "full"):
         if len(shapes := {layer for layer in layers if layer.type == kind}) > 1:
@@ -247,7 +247,7 @@ def _overrides(given: Any) -> dict[int, dict[str, Any]]:
     return {int(number): over for number, over in given.items()}
 
 
-def _ropes(text: _Reader, layers: tuple[Layer, ...]) -> dict[LayerType, Rope]:
+def _ropes(text: Reader, layers: tuple[Layer, ...]) -> dict[LayerType, Rope]:
     """Rotary parameters of each layer type that occurs."""
     given = text.get("rope_parameters") or _ROPE_DEFAULTS
     if not isinstance(given, dict):
@@ -260,7 +260,7 @@ def _ropes(text: _Reader, layers: tuple[Layer, ...]) -> dict[LayerType, Rope]:
         where = f"config.json rope_parameters {name}"
         if not isinstance(given.get(name), dict):
             raise InvalidCheckpoint(mismatch(where, "an object", given.get(name)))
-        rope = _Reader(given[name], {"rope_type": "default", "partial_rotary_factor": 1.0, "factor": 1.0}, where)
+        rope = Reader(given[name], {"rope_type": "default", "partial_rotary_factor": 1.0, "factor": 1.0}, where)
         rope.require("rope_type", "default", "proportional")
         half = layer.head_dim // 2
         if rope.get("rope_type") == "default":

@@ -16,7 +16,9 @@ from typing import Any, Literal, get_args
 from . import contract
 from .checkpoint import open_checkpoint
 from .config import parse_config, read_json
+from .drafter import open_drafter
 from .errors import InvalidCheckpoint, Unsupported, mismatch
+from .fingerprint import fingerprint
 from .generation import read_generation
 from .operators import find_library
 from .package import check_output, staged, write_manifest
@@ -35,13 +37,15 @@ class ExportReport:
     output: Path
     manifest: dict[str, Any]
     weights: str = ""  # linked, copied or converted
-    weight_bytes: int = 0
+    weight_bytes: int = 0  # of all weight files
+    drafter_weights: str | None = None  # the same of the drafter's; None without one
     seconds: dict[str, float] = field(default_factory=dict)  # per stage
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         return {
             "output": str(self.output), "weights": self.weights, "weight_bytes": self.weight_bytes,
+            "drafter_weights": self.drafter_weights,
             "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()}, "manifest": self.manifest,
         }  # fmt: skip
 
@@ -75,6 +79,7 @@ def export(
     precision: Precision | None = None,
     profile: contract.Profile = contract.PORTABLE,
     moe: MoeChoice = "auto",
+    drafter: str | Path | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
 ) -> ExportReport:
@@ -88,6 +93,7 @@ def export(
         profile: operator profile; `portable` is standard ONNX, in `fused` the heavy nodes are operators that only the
             native library of dgrt has.
         moe: form of the experts in `portable`; `auto` chooses by size.
+        drafter: checkpoint folder of a drafter for this model, which becomes part of the package.
         force: replace a package that is there.
         progress: called with (stage, done, total); see `STAGES`.
 
@@ -96,7 +102,8 @@ def export(
 
     Raises:
         InvalidCheckpoint, Unsupported, OutputError: the input or the output will not do.
-        ParityError: the graphs do not compute what transformers computes; nothing is left behind.
+        ParityError: the graphs do not compute what transformers, or for the drafter plain torch, computes; nothing is
+            left behind.
 
     Example:
         >>> report = export("checkpoints/mini", "engines/mini")  # doctest: +SKIP
@@ -121,7 +128,8 @@ def export(
         raise InvalidCheckpoint(
             mismatch(f"checkpoint {checkpoint}", "a folder", "none" if not source.exists() else "a file")
         )
-    check_output(target, source.resolve(), force)
+    drafter_source = None if drafter is None else Path(drafter).absolute()
+    check_output(target, [path.resolve() for path in (source, drafter_source) if path is not None], force)
 
     steps = _Progress(progress)
     with steps.stage("read config"):
@@ -130,18 +138,26 @@ def export(
         generation = read_generation(source, config)
         tensors = open_checkpoint(source, config)
         plan = plan_weights(tensors, precision)
+        identity = fingerprint(tensors)
+        drafted = None if drafter_source is None else open_drafter(drafter_source, config, identity, plan)
+        plans = [plan] if drafted is None else [plan, drafted.weights]
+        entries = {name: entry for part in plans for name, entry in part.entries.items()}
+        total_bytes = sum(part.total_bytes for part in plans)
 
     with staged(target, force) as folder:
-        with steps.stage("trace", len(contract.GRAPHS)) as advance:
+        with steps.stage("trace", len(contract.GRAPHS) + (drafted is not None)) as advance:
             import onnx
 
             from .graphs.target import build_target, reference_config
-            from .graphs.trace import trace
+            from .graphs.trace import trace, trace_drafter
 
             module = build_target(reference_config(raw))
             traced = []
             for name in contract.GRAPHS:
                 traced.append(trace(name, module, config))
+                advance(1)
+            if drafted is not None:
+                traced.append(trace_drafter(module, config, drafted.config))
                 advance(1)
         with steps.stage("lower", len(traced)) as advance:
             from .manifest import build_manifest, copy_text_files, graph_file, hash_files
@@ -150,20 +166,27 @@ def export(
 
             form = None if profile == contract.FUSED else experts.choose(config) if moe == "auto" else moe
             for graph in traced:
-                onnx.save(lower(graph, plan.entries, profile, form), folder / graph_file(graph.name))
+                onnx.save(lower(graph, entries, profile, form), folder / graph_file(graph.name))
                 advance(1)
-        with steps.stage("weights", plan.total_bytes) as advance:
-            how = plan.write(folder, advance)
+        with steps.stage("weights", total_bytes) as advance:
+            how = [part.write(folder, advance) for part in plans]
             copy_text_files(source, folder)
         from .check import check_parity, num_passes
+        from .check_drafter import check_drafter, num_drafter_passes
 
-        with steps.stage("parity", num_passes(config)) as advance:
+        passes = num_passes(config) + (0 if drafted is None else num_drafter_passes(drafted.config))
+        with steps.stage("parity", passes) as advance:
             parity = check_parity(folder, config, raw, plan.entries, profile, form, advance)
+            if drafted is not None:
+                error = check_drafter(folder, drafted.config, config, raw, entries, profile, advance)
+                parity["drafter_max_abs_error"] = error
         with steps.stage("hash", sum(path.stat().st_size for path in folder.iterdir())) as advance:
             files = hash_files(folder, advance)
-        manifest = build_manifest(config, tensors, plan, generation, files, parity, profile, form, _dgrt_version())
+        manifest = build_manifest(
+            config, tensors, identity, plan, drafted, generation, files, parity, profile, form, _dgrt_version()
+        )
         write_manifest(folder, manifest)
-    return ExportReport(target, manifest, how, plan.total_bytes, steps.seconds)
+    return ExportReport(target, manifest, how[0], total_bytes, how[1] if drafted is not None else None, steps.seconds)
 
 
 def _dgrt_version() -> str:

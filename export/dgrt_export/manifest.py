@@ -11,6 +11,7 @@ from typing import Any
 from . import contract
 from .checkpoint import EMBEDDING, Checkpoint
 from .config import ARCHITECTURE, ModelConfig
+from .drafter import Drafter, DrafterConfig
 from .weights import WeightPlan
 
 COPIED_FILES = (
@@ -60,12 +61,16 @@ def tool_versions() -> dict[str, str]:
 
 
 def build_manifest(
-    config: ModelConfig, checkpoint: Checkpoint, plan: WeightPlan, generation: dict[str, Any],
-    files: dict[str, dict[str, Any]], parity: dict[str, Any],
+    config: ModelConfig, checkpoint: Checkpoint, fingerprint: str, plan: WeightPlan, drafter: Drafter | None,
+    generation: dict[str, Any], files: dict[str, dict[str, Any]], parity: dict[str, Any],
     profile: contract.Profile, moe: str | None, dgrt_version: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Assembles the manifest from the results of the stages. `moe`: the form of the experts; None in `fused`."""
     embedding = plan.entries[EMBEDDING]
+    graphs, weight_files = list(contract.GRAPHS), [source.name for source in plan.sources]
+    if drafter is not None:
+        graphs.append(contract.DRAFTER_GRAPH)
+        weight_files += [source.name for source in drafter.weights.sources]
     layers = [
         {"type": layer.type, "head_dim": layer.head_dim, "num_kv_heads": layer.num_kv_heads} for layer in config.layers
     ]
@@ -78,6 +83,7 @@ def build_manifest(
             "name": checkpoint.folder.name,
             "architecture": ARCHITECTURE,
             "vision": "skipped" if checkpoint.has_vision else "none",
+            "fingerprint": fingerprint,
         },
         "profile": profile,
         **({"operators": contract.OPERATORS_VERSION} if profile == contract.FUSED else {}),
@@ -91,12 +97,17 @@ def build_manifest(
             "bos_token_id": config.bos_token_id, "layers": layers,
         },
         "generation": generation,
-        "graphs": {name: {"file": graph_file(name)} for name in contract.GRAPHS},
+        "graphs": {name: {"file": graph_file(name)} for name in graphs},
+        **({"drafter": _drafter_facts(drafter.config)} if drafter is not None else {}),
         "embedding": {
             "file": embedding.file.name, "offset": embedding.offset, "bytes": embedding.num_bytes,
             "dtype": _EMBEDDING_DTYPES[embedding.dtype],
         },
         "files": files,
-        "weight_files": sorted(source.name for source in plan.sources),
+        "weight_files": sorted(weight_files),
         "parity": parity,
     }  # fmt: skip
+
+
+def _drafter_facts(drafter: DrafterConfig) -> dict[str, Any]:
+    return {"name": drafter.name, "kv_layers": list(drafter.past_layers), "block_len": drafter.block_len}

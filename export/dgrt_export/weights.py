@@ -74,12 +74,24 @@ def plan_weights(checkpoint: Checkpoint, precision: Precision | None) -> WeightP
     if precision in (None, own) and half is None:
         return WeightPlan(checkpoint.tensors, "bf16" if own == "bf16" else "fp32", sources, None)
     assert precision is not None
+    return _plan_conversion(checkpoint.tensors, sources, precision)
+
+
+def plan_in_one_dtype(tensors: Mapping[str, TensorEntry], precision: Literal["fp32", "bf16"]) -> WeightPlan:
+    """Links the files of tensors that are all stored in a precision, else converts all of them."""
+    sources = tuple(sorted({entry.file for entry in tensors.values()}))
+    if all(entry.dtype == _DTYPE_OF.get(precision, "BF16") for entry in tensors.values()):
+        return WeightPlan(tensors, precision, sources, None)
+    return _plan_conversion(tensors, sources, precision)
+
+
+def _plan_conversion(tensors: Mapping[str, TensorEntry], sources: tuple[Path, ...], precision: Precision) -> WeightPlan:
     convert: dict[Path, tuple[TensorEntry, ...]] = {}
     entries: dict[str, TensorEntry] = {}
     for source in sources:
-        tensors = sorted((e for e in checkpoint.tensors.values() if e.file == source), key=lambda e: e.offset)
-        convert[source] = tuple(tensors)
-        entries.update(_layout(tensors, precision)[1])
+        own = sorted((e for e in tensors.values() if e.file == source), key=lambda e: e.offset)
+        convert[source] = tuple(own)
+        entries.update(_layout(own, precision)[1])
     return WeightPlan(entries, precision, sources, convert)
 
 

@@ -298,7 +298,7 @@ def test_force_never_replaces_the_checkpoint_or_its_surroundings(small, place):
     from dgrt_export import OutputError
 
     source, _ = small
-    with pytest.raises(OutputError, match="apart from the checkpoint"):
+    with pytest.raises(OutputError, match="apart from its sources"):
         export(source, source.parent / place, force=True)
     assert (source / "model.safetensors").exists()
 
@@ -348,7 +348,7 @@ def test_what_appears_in_the_output_meanwhile_is_not_replaced_by_force(tmp_path)
     from dgrt_export.package import check_output, staged
 
     output = tmp_path / "out" / "engine"
-    check_output(output, tmp_path / "checkpoint", force=True)
+    check_output(output, [tmp_path / "checkpoint"], force=True)
     with pytest.raises(OutputError, match="no manifest.json"), staged(output, force=True):
         output.mkdir()
         (output / "thesis.txt").write_text("theirs")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dgrt import ContractMismatch, EngineInfo
+from dgrt import ContractMismatch, DrafterInfo, EngineInfo
 
 MODEL = {
     "vocab_size": 301, "hidden_size": 64, "canvas_len": 32, "context_len": 2048, "sliding_window": 24, "num_heads": 4,
@@ -27,6 +27,13 @@ def test_keys_that_may_be_absent_have_their_empty_values() -> None:
         assert (info.tools, info.parity, info.vision, info.bos_token_id, info.pad_token_id) == ({}, {}, "none", None, 0)
 
 
+def test_the_drafter_of_a_package_is_told_and_so_is_its_absence() -> None:
+    drafter = {"name": "small", "kv_layers": [1, 3], "block_len": 96}
+    info = EngineInfo.from_json(json.dumps({**MANIFEST, "drafter": drafter}))
+    assert info.drafter == DrafterInfo(name="small", kv_layers=(1, 3), block_len=96)
+    assert EngineInfo.from_json(json.dumps(MANIFEST)).drafter is None
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -34,6 +41,9 @@ def test_keys_that_may_be_absent_have_their_empty_values() -> None:
         ({"source": None}, "source: expected an object, found null"),
         ({"tools": []}, r"tools: expected an object, found \[\]"),
         ({"parity": 1}, "parity: expected an object, found 1"),
+        ({"drafter": ["x"]}, "drafter: expected an object"),
+        ({"drafter": {"name": "x", "kv_layers": 3, "block_len": 1}}, "expected what 'dgrt export' writes"),
+        ({"drafter": {"name": "x", "kv_layers": [3]}}, "no key 'block_len'"),
         ({"files": []}, "files: expected an object"),
         ({"files": {"w": 1}}, "expected what 'dgrt export' writes"),
         ({"weight_files": 3}, "expected what 'dgrt export' writes"),

@@ -17,15 +17,15 @@ class Denoise(Wrapper):
         x, tables = self.condition(self.embed(canvas), soft), self.rotary_tables(positions)
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]
-            normed = self.norm(x, layer.input_layernorm)
+            normed = self.rms_norm(x, layer.input_layernorm)
             k, v = self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
             q = self.queries(layer.self_attn, facts, normed, tables[facts.type])
             attended = ops.canvas_attention(q, k, v, past[2 * i], past[2 * i + 1], config.num_heads, facts.num_kv_heads)
             x = self.after_attention(layer, x, attended) * layer.layer_scalar
-        return self.norm(x, decoder.norm).unsqueeze(0)
+        return self.rms_norm(x, decoder.norm).unsqueeze(0)
 
     def condition(self, x: Tensor, soft: Tensor) -> Tensor:
         """Adds the self-conditioning signal; the post-norm runs even when `soft` is all zeros."""
         module = self.model.decoder.self_conditioning
-        signal = self.norm(soft.squeeze(0), module.pre_norm)
-        return self.norm(x + self.gated_mlp(module, signal), module.post_norm)
+        signal = self.rms_norm(soft.squeeze(0), module.pre_norm)
+        return self.rms_norm(x + self.gated_mlp(module, signal), module.post_norm)

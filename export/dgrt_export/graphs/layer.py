@@ -39,7 +39,7 @@ class Wrapper(nn.Module):
             for kind, rope in self.config.ropes.items()
         }
 
-    def norm(self, x: Tensor, module: Any) -> Tensor:
+    def rms_norm(self, x: Tensor, module: Any) -> Tensor:
         return ops.rms_norm(x, module.weight if module.with_scale else None, self.eps)
 
     def gated_mlp(self, module: Any, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Wrapper(nn.Module):
     def queries(self, attention: Any, facts: Layer, x: Tensor, table: Table) -> Tensor:
         """[1, S, H * head_dim], normed and rotated."""
         heads = attention.q_proj(x).view(1, -1, self.config.num_heads, facts.head_dim)
-        flat = self.norm(heads, attention.q_norm).view(1, -1, self.config.num_heads * facts.head_dim)
+        flat = self.rms_norm(heads, attention.q_norm).view(1, -1, self.config.num_heads * facts.head_dim)
         return ops.rotate(flat, *table, self.config.num_heads)
 
     def keys_values(self, attention: Any, facts: Layer, x: Tensor, table: Table) -> tuple[Tensor, Tensor]:
@@ -57,8 +57,8 @@ class Wrapper(nn.Module):
         shape = (1, -1, facts.num_kv_heads, facts.head_dim)
         raw_k = attention.k_proj(x).view(shape)
         raw_v = raw_k if attention.v_proj is None else attention.v_proj(x).view(shape)
-        k = self.norm(raw_k, attention.k_norm).view(1, -1, facts.kv_width)
-        v = self.norm(raw_v, attention.v_norm).view(1, -1, facts.kv_width)
+        k = self.rms_norm(raw_k, attention.k_norm).view(1, -1, facts.kv_width)
+        v = self.rms_norm(raw_v, attention.v_norm).view(1, -1, facts.kv_width)
         return ops.rotate(k, *table, facts.num_kv_heads), v
 
     def after_attention(self, layer: Any, residual: Tensor, attended: Tensor) -> Tensor:
@@ -67,15 +67,15 @@ class Wrapper(nn.Module):
         What is left of the layer is its scalar, which differs between the two sides.
         """
         flat = attended.view(-1, attended.shape[2])
-        x = residual + self.norm(layer.self_attn.o_proj(flat), layer.post_attention_layernorm)
-        dense = self.gated_mlp(layer.mlp, self.norm(x, layer.pre_feedforward_layernorm))
-        dense = self.norm(dense, layer.post_feedforward_layernorm_1)
+        x = residual + self.rms_norm(layer.self_attn.o_proj(flat), layer.post_attention_layernorm)
+        dense = self.gated_mlp(layer.mlp, self.rms_norm(x, layer.pre_feedforward_layernorm))
+        dense = self.rms_norm(dense, layer.post_feedforward_layernorm_1)
         router, experts = layer.router, layer.experts
         index, weight = ops.route(
             x, router.scale, router.proj.weight, router.per_expert_scale, self.eps, self.config.top_k_experts
         )
         routed = ops.experts(
-            self.norm(x, layer.pre_feedforward_layernorm_2), index, weight, experts.gate_up_proj, experts.down_proj
+            self.rms_norm(x, layer.pre_feedforward_layernorm_2), index, weight, experts.gate_up_proj, experts.down_proj
         )
-        both = dense + self.norm(routed, layer.post_feedforward_layernorm_2)
-        return x + self.norm(both, layer.post_feedforward_layernorm)
+        both = dense + self.rms_norm(routed, layer.post_feedforward_layernorm_2)
+        return x + self.rms_norm(both, layer.post_feedforward_layernorm)

@@ -31,7 +31,7 @@ class Packed(Denoise):
         tables, new = self.rotary_tables(positions), []
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]
-            normed = self.norm(x, layer.input_layernorm)
+            normed = self.rms_norm(x, layer.input_layernorm)
             k, v = self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
             q = self.queries(layer.self_attn, facts, normed, tables[facts.type])
             (q0, q1, q2), (k0, k1, k2), (v0, v1, v2) = (t.split(3 * [rows], 1) for t in (q, k, v))
@@ -54,5 +54,5 @@ class Packed(Denoise):
             x = self.after_attention(layer, x, torch.cat(attended, 1))
             canvases, candidate = x.split([2 * rows, rows])
             x = torch.cat((canvases * layer.layer_scalar, candidate * encoder_layers[i].layer_scalar))
-        hidden, next_hidden = self.norm(x, decoder.norm).unsqueeze(0).split([rows, rows], 1)
+        hidden, next_hidden = self.rms_norm(x, decoder.norm).unsqueeze(0).split([rows, rows], 1)
         return hidden, next_hidden, *new

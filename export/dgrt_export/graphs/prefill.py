@@ -25,7 +25,7 @@ class Prefill(Wrapper):
         x, tables, new = self.embed(tokens), self.rotary_tables(positions), []
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]
-            normed = self.norm(x, layer.input_layernorm)
+            normed = self.rms_norm(x, layer.input_layernorm)
             k, v = self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
             new += [k, v]
             if i + 1 == len(config.layers) and not to_the_end:
@@ -45,4 +45,4 @@ class Score(Prefill):
     def forward(self, tokens: Tensor, positions: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
         """Returns the hidden states [1, S, D], then what `Prefill` returns."""
         new, x = self.causal(tokens, positions, past, to_the_end=True)
-        return (self.norm(x, self.model.decoder.norm).unsqueeze(0), *new)
+        return (self.rms_norm(x, self.model.decoder.norm).unsqueeze(0), *new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,17 @@ from torch.export import Dim, ExportedProgram
 
 from .. import contract
 from ..config import ModelConfig
+from ..drafter import DrafterConfig
 from .check import Check
 from .denoise import Denoise
+from .drafter import BlockDrafter
 from .packed import Packed
 from .prefill import Prefill, Score
 
 # Sizes to trace with: any that differ from each other and from 0 and 1, which tracing would treat as constants.
-_TRACE_SIZES = {"S": 7, "P_sliding": 3, "P_full": 5, "Q_sliding": 2, "Q_full": 9, "G": 4, "R": 11}
+_TRACE_SIZES = {"S": 7, "B": 11, "P_sliding": 3, "P_full": 5, "Q_sliding": 2, "Q_full": 9, "G": 4, "R": 13}
+# Axes with at least one row.
+_NEVER_NONE = ("S", "B", "G", "R")
 
 _WRAPPERS = {
     contract.PREFILL_GRAPH: Prefill, contract.DENOISE_GRAPH: Denoise, contract.SCORE_GRAPH: Score,
@@ -34,15 +39,16 @@ class TracedGraph:
     outputs: list[contract.Tensor]
 
 
-def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig) -> list[contract.Tensor]:
+def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig, layers: Iterable[int]) -> list[contract.Tensor]:
     """Contract tensors with axes resolved: numbers where the model fixes them, else one of `_TRACE_SIZES`."""
     plain = [t for t in tensors if "{layer}" not in t.name]
     layered = [t for t in tensors if "{layer}" in t.name]
     rows = config.canvas_len
     fixed = {"1": "1", "L": str(rows), "3L": str(3 * rows), "D": str(config.hidden_size)}
-    fixed |= {axis: axis for axis in ("S", "G", "R")}
+    fixed |= {axis: axis for axis in _NEVER_NONE}
     expanded = [contract.Tensor(t.name, tuple(fixed[a] for a in t.axes), t.dtype) for t in plain]
-    for index, layer in enumerate(config.layers):
+    for index in layers:
+        layer = config.layers[index]
         axes = {**fixed, "K": str(layer.kv_width), "P": f"P_{layer.type}", "Q": f"Q_{layer.type}"}
         for t in layered:
             name = contract.layer_tensor(t, index)
@@ -52,9 +58,22 @@ def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig) -> list[c
 
 def trace(name: str, target: torch.nn.Module, config: ModelConfig) -> TracedGraph:
     """Traces one of the contract's graphs of `target`, a meta-device module tree."""
-    wrapper = _WRAPPERS[name](target, config)
-    inputs, outputs = (_expand(side, config) for side in contract.GRAPHS[name])
-    symbols = {axis: Dim(axis) if axis in ("S", "G", "R") else Dim(axis, min=0) for axis in _TRACE_SIZES}
+    layers = range(len(config.layers))
+    inputs, outputs = (_expand(side, config, layers) for side in contract.GRAPHS[name])
+    return _trace(name, _WRAPPERS[name](target, config), inputs, outputs)
+
+
+def trace_drafter(target: torch.nn.Module, config: ModelConfig, drafter: DrafterConfig) -> TracedGraph:
+    """Traces the graph of a drafter for `target`."""
+    name = contract.DRAFTER_GRAPH
+    inputs, outputs = (_expand(side, config, drafter.past_layers) for side in contract.OPTIONAL_GRAPHS[name])
+    return _trace(name, BlockDrafter(target, config, drafter), inputs, outputs)
+
+
+def _trace(
+    name: str, wrapper: torch.nn.Module, inputs: list[contract.Tensor], outputs: list[contract.Tensor]
+) -> TracedGraph:
+    symbols = {axis: Dim(axis) if axis in _NEVER_NONE else Dim(axis, min=0) for axis in _TRACE_SIZES}
 
     def example(tensor: contract.Tensor) -> torch.Tensor:
         shape = [_TRACE_SIZES.get(axis) or int(axis) for axis in tensor.axes]
@@ -63,7 +82,7 @@ def trace(name: str, target: torch.nn.Module, config: ModelConfig) -> TracedGrap
     def dynamic(tensor: contract.Tensor) -> dict[int, Any]:
         return {i: symbols[axis] for i, axis in enumerate(tensor.axes) if axis in symbols}
 
-    num_plain = sum("{layer}" not in tensor.name for tensor in contract.GRAPHS[name][0])
+    num_plain = sum("." not in tensor.name for tensor in inputs)  # the others have a layer number
     plain, past = inputs[:num_plain], inputs[num_plain:]
     with torch.no_grad():
         program = torch.export.export(

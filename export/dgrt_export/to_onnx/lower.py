@@ -113,12 +113,17 @@ def _linear(low: Lowering, node: Node) -> str:
     return low.build.node("Gemm", [low.value(x), low.value(weight)], node.name, transB=1)
 
 
-@_lowers(aten.mul.Tensor, aten.add.Tensor)
+_ELEMENTWISE = {aten.mul.Tensor: "Mul", aten.add.Tensor: "Add", aten.sub.Tensor: "Sub"}
+
+
+@_lowers(*_ELEMENTWISE)
 def _elementwise(low: Lowering, node: Node) -> str:
     left, right = node.args
-    other = low.value(right) if isinstance(right, FxNode) else low.build.constant(float(right))
-    op = "Mul" if node.target == aten.mul.Tensor else "Add"
-    return low.build.node(op, [low.value(left), other], node.name)
+    if isinstance(right, FxNode):
+        other = low.value(right)
+    else:
+        other = low.build.constant(float(right) if node.meta["val"].is_floating_point() else int(right))
+    return low.build.node(_ELEMENTWISE[node.target], [low.value(left), other], node.name)
 
 
 @_lowers(aten.view.default)
@@ -166,6 +171,13 @@ def _size(low: Lowering, node: Node) -> str:
 def _product_of_sizes(low: Lowering, node: Node) -> str:
     left, right = (low.value(arg) if isinstance(arg, FxNode) else low.build.constant([arg]) for arg in node.args)
     return low.build.node("Mul", [left, right], node.name)
+
+
+@_lowers(aten.slice.Tensor)
+def _slice(low: Lowering, node: Node) -> str:
+    x, axis, first, last = node.args  # an open end is the largest int64, in ONNX too
+    bounds = [low.build.constant([bound]) for bound in (first, last, axis)]
+    return low.build.node("Slice", [low.value(x), *bounds], node.name)
 
 
 @_lowers(operator.getitem)
