@@ -26,11 +26,11 @@ class Check(Denoise):
         encoder_layers = self.model.encoder.language_model.layers
         rows = [canvases.shape[0] * length, tokens.shape[1]]
         denoised, scored = self.embed(torch.cat((canvases.view(1, -1), tokens), 1)).split(rows)
-        x = torch.cat((self.norm(denoised, decoder.self_conditioning.post_norm), scored))
+        x = torch.cat((self.rms_norm(denoised, decoder.self_conditioning.post_norm), scored))
         tables, new = self.rotary_tables(positions), []
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]
-            normed = self.norm(x, layer.input_layernorm)
+            normed = self.rms_norm(x, layer.input_layernorm)
             k, v = self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
             q = self.queries(layer.self_attn, facts, normed, tables[facts.type])
             (q0, q1), (k0, k1), (v0, v1) = (t.split(rows, 1) for t in (q, k, v))
@@ -45,5 +45,5 @@ class Check(Denoise):
             )
             denoised, scored = self.after_attention(layer, x, torch.cat(attended, 1)).split(rows)
             x = torch.cat((denoised * layer.layer_scalar, scored * encoder_layers[i].layer_scalar))
-        denoised, scored = self.norm(x, decoder.norm).split(rows)
+        denoised, scored = self.rms_norm(x, decoder.norm).split(rows)
         return denoised.view(-1, length, config.hidden_size), scored.unsqueeze(0), *new
