@@ -11,10 +11,13 @@ namespace dgrt {
 
 class BlockPolicy {
  public:
-  // `row`: what the target pays to look at a drafted token. `network`: what the drafter pays for the anchor and, times
-  // `row`, for each token that it is asked for. All below 1.
-  BlockPolicy(float row, float network)
-      : row_(row), network_(network), rows_per_right_(-std::log(network * row / (1 - row))) {}
+  // `row`: what the target pays to look at a drafted token. `network`: what the drafter pays for a pass and, times
+  // `network_row`, for each token that it is asked for. All below 1.
+  BlockPolicy(float row, float network, float network_row)
+      : row_(row),
+        network_(network),
+        network_row_(network_row),
+        rows_per_right_(-std::log(network * network_row / (1 - row))) {}
 
   // Tokens to ask for, at most `most`: those that are right often enough for their row. Runs of right tokens are taken for
   // geometric with the mean of the last ones.
@@ -23,7 +26,7 @@ class BlockPolicy {
     return std::min(std::max(wanted, kFewestRows), most);
   }
 
-  float Cost(int64_t num_rows) const { return network_ * (1 + row_ * static_cast<float>(num_rows)); }
+  float Cost(int64_t num_rows) const { return network_ * (1 + network_row_ * static_cast<float>(num_rows)); }
 
   // Passes that asking now is expected to save, its cost taken off. 0 when it is time to look again whether it would save
   // any; negative when it is not.
@@ -53,7 +56,7 @@ class BlockPolicy {
   // those tokens, and all of them far below.
   static constexpr int64_t kFirstWait = 32, kLongestWait = int64_t{1} << 20;
 
-  const float row_, network_, rows_per_right_;
+  const float row_, network_, network_row_, rows_per_right_;
   // Of the last drafts, the older the less; before the first a belief that one draft outweighs.
   float mean_right_ = 4, mean_gain_ = 2;
   bool pays_ = true;

@@ -13,7 +13,7 @@ namespace dgrt {
 
 ModelDrafter::ModelDrafter(SessionState& state)
     : state_(state),
-      policy_(state.draft_costs.row, state.draft_costs.network),
+      policy_(state.draft_costs.row, state.draft_costs.network, state.draft_costs.network_row),
       tokens_(static_cast<size_t>(state.model.drafter.value().block_len)),
       probability_(tokens_.size()) {}
 

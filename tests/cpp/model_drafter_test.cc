@@ -44,10 +44,11 @@ struct DraftedFixture : SessionFixture {
 double Spent(const Stats& stats, const ModelFacts& model) {
   const DraftCosts costs = DraftCostsOf(model, true);
   const auto row = static_cast<double>(costs.row), network = static_cast<double>(costs.network);
+  const auto network_row = static_cast<double>(costs.network_row);
   const auto tried = static_cast<double>(stats.row_tokens - (stats.prompt_tokens - 1) - stats.causal_passes);
   return static_cast<double>(stats.causal_passes) + row * tried +
          network * (static_cast<double>(stats.draft_passes) +
-                    row * static_cast<double>(stats.draft_rows - stats.draft_passes));
+                    network_row * static_cast<double>(stats.draft_rows - stats.draft_passes));
 }
 
 }  // namespace
