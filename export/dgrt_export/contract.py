@@ -24,7 +24,7 @@ Profile = Literal["portable", "fused"]
 PORTABLE: Profile = "portable"
 FUSED: Profile = "fused"
 OPERATOR_DOMAIN = "dgrt"
-OPERATORS_VERSION = 2
+OPERATORS_VERSION = 3
 
 
 @dataclass(frozen=True)
