@@ -1,28 +1,41 @@
 // Time of each layer kernel beside what the machine can do: product rate of the inner loop out of the first-level cache, and
 // read bandwidth, measured here.
 //
-//   cmake --build --preset cpu-release --target dgrt_micro && build/cpu-release/benchmarks/micro/dgrt_micro [threads]
+//   cmake --build --preset cpu-release --target dgrt_micro && build/cpu-release/benchmarks/micro/dgrt_micro [threads] [part]
 //
-// Prints one JSON object per line; medians of at least nine runs. Shapes: the mid scenario and the released model.
+// Prints one JSON object per line; medians of at least nine runs, the formats of a shape in turns. Shapes: the mid scenario and
+// the released model; with `part` those whose kernel and shape contain it.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <functional>
+#include <memory>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "common/aligned_buffer.h"
 #include "common/thread_pool.h"
-#include "kernels/cpu/row_products.h"
+#include "kernels/cpu/int8_products.h"
 #include "kernels/kernels.h"
 
 namespace dgrt {
 namespace {
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Of all threads. Those of the pool that wait sleep.
+double ProcessorTime() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
+double Median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<long>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
 
 double MedianSeconds(const std::function<void()>& run) {
   std::vector<double> times;
@@ -33,8 +46,7 @@ double MedianSeconds(const std::function<void()>& run) {
     run();
     times.push_back(Now() - begin);
   }
-  std::nth_element(times.begin(), times.begin() + static_cast<long>(times.size() / 2), times.end());
-  return times[times.size() / 2];
+  return Median(times);
 }
 
 struct Machine {
@@ -42,7 +54,7 @@ struct Machine {
 };
 
 const char* Name(WeightFormat format) {
-  constexpr const char* kNames[] = {"fp32", "bf16", "int8", "int4"};
+  constexpr const char* kNames[] = {"fp32", "bf16", "int8_weights", "int4", "int8"};
   return kNames[static_cast<int>(format)];
 }
 
@@ -75,16 +87,18 @@ struct Weights {
   AlignedBuffer<unsigned char> values, scales;
 };
 
-double PeakFlops(DType dtype, ThreadPool& pool) {
+// `rows` says what the weights are.
+double PeakFlops(decltype(RowProducts::multiply) multiply, WeightRows rows, ThreadPool& pool) {
   constexpr int64_t kRowCount = 24, kDepth = 128, kTimes = 2000;
-  const RowProducts& products = RowProductsOf(SelectedCpuIsa());
   const double seconds = MedianSeconds([&] {
     pool.ParallelFor(pool.num_threads(), [&](int64_t) {
       alignas(64) static thread_local float panels[kMaxPanels * kDepth * kTokenLanes], out[kMaxPanels * kRowCount * kTokenLanes];
       static thread_local float weights[kRowCount * kDepth];
-      for (int64_t i = 0; i < kTimes; ++i) {
-        products.multiply({weights, dtype, kRowCount, kDepth, 1}, kDepth, panels, PanelBytes(kDepth, dtype), kMaxPanels, out);
-      }
+      WeightRows own = rows;
+      own.data = own.scales = weights;
+      own.num_rows = kRowCount;
+      own.row_step = kDepth;
+      for (int64_t i = 0; i < kTimes; ++i) multiply(own, kDepth, panels, PanelBytes(kDepth, rows.dtype), kMaxPanels, out);
     });
   });
   return 2.0 * kRowCount * kDepth * kMaxPanels * kTokenLanes * kTimes * pool.num_threads() / seconds;
@@ -108,108 +122,170 @@ double ReadBandwidth(ThreadPool& pool) {
   return static_cast<double>(part * pool.num_threads() * 8) / seconds;
 }
 
-void Report(const char* kernel, const char* shape, WeightFormat format, double flops, double bytes, double seconds,
-            const Machine& machine) {
-  std::printf("{\"kernel\": \"%s\", \"shape\": \"%s\", \"dtype\": \"%s\", \"ms\": %.3f, \"gflops\": %.1f, "
-              "\"share_of_peak\": %.2f, \"weight_gb_s\": %.1f, \"share_of_bandwidth\": %.2f}\n",
-              kernel, shape, Name(format), 1e3 * seconds, 1e-9 * flops / seconds, flops / seconds / machine.flops,
-              1e-9 * bytes / seconds, bytes / seconds / machine.bytes_per_second);
+// One kernel with weights of one format, ready to run.
+struct Job {
+  WeightFormat format;
+  double flops = 0, bytes = 0;  // of weights
+  std::function<void()> run;
+};
+
+// The formats of one shape in turns, so that whatever else the machine does meets all of them. "of_bf16" is the median of the
+// turns' own ratios to the first job, of processor time: other programs take none of that.
+void Report(const char* kernel, const char* shape, const std::vector<Job>& jobs, const std::vector<Machine>& machines) {
+  std::vector<std::vector<double>> seconds(jobs.size()), times(jobs.size()), ratios(jobs.size());
+  for (const Job& job : jobs) job.run();
+  const double start = Now();
+  while (seconds[0].size() < 9 || (Now() - start < 2 && seconds[0].size() < 1000)) {
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      const double begin = Now(), begin_time = ProcessorTime();
+      jobs[i].run();
+      seconds[i].push_back(Now() - begin);
+      times[i].push_back(ProcessorTime() - begin_time);
+      ratios[i].push_back(times[i].back() / times[0].back());
+    }
+  }
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    const double time = Median(seconds[i]);
+    const Machine& machine = machines[static_cast<size_t>(jobs[i].format)];
+    std::printf("{\"kernel\": \"%s\", \"shape\": \"%s\", \"dtype\": \"%s\", \"ms\": %.3f, \"of_%s\": %.2f, \"gflops\": %.1f, "
+                "\"share_of_peak\": %.2f, \"weight_gb_s\": %.1f, \"share_of_bandwidth\": %.2f}\n",
+                kernel, shape, Name(jobs[i].format), 1e3 * time, Name(jobs[0].format), Median(ratios[i]),
+                1e-9 * jobs[i].flops / time, jobs[i].flops / time / machine.flops, 1e-9 * jobs[i].bytes / time,
+                jobs[i].bytes / time / machine.bytes_per_second);
+  }
   std::fflush(stdout);
 }
 
-void BenchLinear(const char* shape, int64_t tokens, int64_t in, int64_t out, WeightFormat format, const Machine& machine,
-                 ThreadPool& pool) {
-  const auto x = Filled(tokens * in, DType::kFloat32);
-  const Weights weight(out, in, format);
-  AlignedBuffer<float> y(static_cast<size_t>(tokens * out));
-  LinearParams p{reinterpret_cast<const float*>(x.data()), weight.matrix(), format, tokens, in, out, y.data(), nullptr};
-  AlignedBuffer<unsigned char> workspace(LinearWorkspaceBytes(p, pool.num_threads()));
-  p.workspace = workspace.data();
-  const double seconds = MedianSeconds([&] { LaunchLinear(p, pool); });
-  Report("linear", shape, format, 2.0 * static_cast<double>(tokens * in * out), weight.bytes(), seconds, machine);
+// A kernel with everything that its parameters point to.
+template <typename Params>
+struct Bench {
+  Params params;
+  std::vector<AlignedBuffer<unsigned char>> memory;
+  std::vector<Weights> weights;
+  std::vector<int64_t> index;
+  AlignedBuffer<unsigned char> workspace;
+
+  const float* Floats(int64_t count) {
+    memory.push_back(Filled(count, DType::kFloat32));
+    return reinterpret_cast<const float*>(memory.back().data());
+  }
+  float* Room(int64_t count) {
+    memory.emplace_back(static_cast<size_t>(4 * count));
+    return reinterpret_cast<float*>(memory.back().data());
+  }
+  WeightMatrix Matrix(int64_t rows, int64_t width, WeightFormat format) {
+    return weights.emplace_back(rows, width, format).matrix();
+  }
+  double weight_bytes() const {
+    double bytes = 0;
+    for (const Weights& matrix : weights) bytes += matrix.bytes();
+    return bytes;
+  }
+};
+
+template <typename Params>
+std::function<void()> Ready(std::shared_ptr<Bench<Params>> bench, size_t (*workspace_bytes)(const Params&, int),
+                            void (*launch)(const Params&, ThreadPool&), ThreadPool& pool) {
+  bench->workspace = AlignedBuffer<unsigned char>(workspace_bytes(bench->params, pool.num_threads()));
+  bench->params.workspace = bench->workspace.data();
+  return [bench, launch, &pool] { launch(bench->params, pool); };
 }
 
-void BenchExperts(const char* shape, int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden, int64_t inner,
-                  WeightFormat format, const Machine& machine, ThreadPool& pool) {
-  const auto x = Filled(tokens * hidden, DType::kFloat32), shares = Filled(tokens * top_k, DType::kFloat32);
-  const Weights gate_up(experts * 2 * inner, hidden, format), down(experts * hidden, inner, format);
-  std::vector<int64_t> index;
+Job Linear(int64_t tokens, int64_t in, int64_t out, WeightFormat format, ThreadPool& pool) {
+  const auto bench = std::make_shared<Bench<LinearParams>>();
+  bench->params = {bench->Floats(tokens * in), bench->Matrix(out, in, format), format, tokens, in, out,
+                   bench->Room(tokens * out), nullptr};
+  return {format, 2.0 * static_cast<double>(tokens * in * out), bench->weight_bytes(),
+          Ready(bench, LinearWorkspaceBytes, LaunchLinear, pool)};
+}
+
+Job GatedMlp(int64_t tokens, int64_t hidden, int64_t inner, WeightFormat format, ThreadPool& pool) {
+  const auto bench = std::make_shared<Bench<GatedMlpParams>>();
+  const float* const x = bench->Floats(tokens * hidden);
+  const WeightMatrix gate = bench->Matrix(inner, hidden, format), up = bench->Matrix(inner, hidden, format);
+  bench->params = {x, gate, up, bench->Matrix(hidden, inner, format), format, tokens, hidden, inner,
+                   bench->Room(tokens * hidden), nullptr};
+  return {format, 6.0 * static_cast<double>(tokens * hidden * inner), bench->weight_bytes(),
+          Ready(bench, GatedMlpWorkspaceBytes, LaunchGatedMlp, pool)};
+}
+
+Job Experts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden, int64_t inner, WeightFormat format,
+            ThreadPool& pool) {
+  const auto bench = std::make_shared<Bench<ExpertsParams>>();
   std::minstd_rand random(5);
   for (int64_t s = 0; s < tokens; ++s) {
     std::vector<int64_t> all(static_cast<size_t>(experts));
     for (size_t e = 0; e < all.size(); ++e) all[e] = static_cast<int64_t>(e);
     std::shuffle(all.begin(), all.end(), random);
-    index.insert(index.end(), all.begin(), all.begin() + top_k);
+    bench->index.insert(bench->index.end(), all.begin(), all.begin() + top_k);
   }
-  AlignedBuffer<float> y(static_cast<size_t>(tokens * hidden));
-  ExpertsParams p{reinterpret_cast<const float*>(x.data()), index.data(), reinterpret_cast<const float*>(shares.data()),
-                  gate_up.matrix(), down.matrix(), format, tokens, experts, top_k, hidden, inner, y.data(), nullptr};
-  AlignedBuffer<unsigned char> workspace(ExpertsWorkspaceBytes(p, pool.num_threads()));
-  p.workspace = workspace.data();
-  const double seconds = MedianSeconds([&] { LaunchExperts(p, pool); });
-  Report("experts", shape, format, 6.0 * static_cast<double>(tokens * top_k * hidden * inner),
-         (gate_up.bytes() + down.bytes()) * std::min(1.0, static_cast<double>(tokens * top_k) / static_cast<double>(experts)),
-         seconds, machine);
+  const float* const x = bench->Floats(tokens * hidden);
+  const float* const shares = bench->Floats(tokens * top_k);
+  const WeightMatrix gate_up = bench->Matrix(experts * 2 * inner, hidden, format);
+  const WeightMatrix down = bench->Matrix(experts * hidden, inner, format);
+  bench->params = {x, bench->index.data(), shares, gate_up, down, format, tokens, experts, top_k, hidden, inner,
+                   bench->Room(tokens * hidden), nullptr};
+  const double touched = std::min(1.0, static_cast<double>(tokens * top_k) / static_cast<double>(experts));
+  return {format, 6.0 * static_cast<double>(tokens * top_k * hidden * inner), bench->weight_bytes() * touched,
+          Ready(bench, ExpertsWorkspaceBytes, LaunchExperts, pool)};
 }
 
-void BenchGatedMlp(const char* shape, int64_t tokens, int64_t hidden, int64_t inner, WeightFormat format, const Machine& machine,
-                   ThreadPool& pool) {
-  const auto x = Filled(tokens * hidden, DType::kFloat32);
-  const Weights gate(inner, hidden, format), up(inner, hidden, format), down(hidden, inner, format);
-  AlignedBuffer<float> y(static_cast<size_t>(tokens * hidden));
-  GatedMlpParams p{reinterpret_cast<const float*>(x.data()), gate.matrix(), up.matrix(), down.matrix(), format, tokens, hidden,
-                   inner, y.data(), nullptr};
-  AlignedBuffer<unsigned char> workspace(GatedMlpWorkspaceBytes(p, pool.num_threads()));
-  p.workspace = workspace.data();
-  const double seconds = MedianSeconds([&] { LaunchGatedMlp(p, pool); });
-  Report("gated_mlp", shape, format, 6.0 * static_cast<double>(tokens * hidden * inner), 3 * down.bytes(), seconds, machine);
-}
-
-void BenchAttention(const char* shape, int64_t tokens, int64_t past, int64_t heads, int64_t kv_heads, int64_t head_dim,
-                    const Machine& machine, ThreadPool& pool) {
-  const auto q = Filled(tokens * heads * head_dim, DType::kFloat32);
-  const auto k = Filled((past + tokens) * kv_heads * head_dim, DType::kFloat32), v = Filled((past + tokens) * kv_heads * head_dim, DType::kFloat32);
-  AlignedBuffer<float> y(static_cast<size_t>(tokens * heads * head_dim));
-  AttentionParams p;
-  p.q = reinterpret_cast<const float*>(q.data());
-  p.past_k = reinterpret_cast<const float*>(k.data());
-  p.past_v = reinterpret_cast<const float*>(v.data());
-  p.k = p.past_k + past * kv_heads * head_dim;
-  p.v = p.past_v + past * kv_heads * head_dim;
+Job Attention(int64_t tokens, int64_t past, int64_t heads, int64_t kv_heads, int64_t head_dim, ThreadPool& pool) {
+  const auto bench = std::make_shared<Bench<AttentionParams>>();
+  const int64_t width = kv_heads * head_dim;
+  AttentionParams& p = bench->params;
+  p.q = bench->Floats(tokens * heads * head_dim);
+  p.past_k = bench->Floats((past + tokens) * width);
+  p.past_v = bench->Floats((past + tokens) * width);
+  p.k = p.past_k + past * width;
+  p.v = p.past_v + past * width;
   p.num_tokens = tokens;
   p.past_len = past;
   p.num_heads = heads;
   p.num_kv_heads = kv_heads;
   p.head_dim = head_dim;
-  p.y = y.data();
-  AlignedBuffer<unsigned char> workspace(AttentionWorkspaceBytes(p, pool.num_threads()));
-  p.workspace = workspace.data();
-  const double seconds = MedianSeconds([&] { LaunchAttention(p, pool); });
-  Report("canvas_attention", shape, WeightFormat::kFloat32, 4.0 * static_cast<double>(tokens * (past + tokens) * heads * head_dim),
-         static_cast<double>(k.bytes() + v.bytes()), seconds, machine);
+  p.y = bench->Room(tokens * heads * head_dim);
+  return {WeightFormat::kFloat32, 4.0 * static_cast<double>(tokens * (past + tokens) * heads * head_dim),
+          static_cast<double>(8 * (past + tokens) * width), Ready(bench, AttentionWorkspaceBytes, LaunchAttention, pool)};
 }
 
-void Main(int threads) {
+void Main(int threads, const std::string& wanted) {
   ThreadPool pool(threads);
-  const RowProducts& products = RowProductsOf(SelectedCpuIsa());
   const double bandwidth = ReadBandwidth(pool);
-  Machine machine[2] = {{PeakFlops(DType::kFloat32, pool), bandwidth}, {PeakFlops(DType::kBFloat16, pool), bandwidth}};
-  std::printf("{\"isa\": \"%s\", \"threads\": %d, \"fp32_gflops\": %.0f, \"bf16_gflops\": %.0f, \"read_gb_s\": %.1f}\n",
-              CpuIsaName(SelectedCpuIsa()), threads, 1e-9 * machine[0].flops, 1e-9 * machine[1].flops, 1e-9 * bandwidth);
-  const auto for_each_format = [&](auto bench) {  // one shape after the other: ratios of formats are of the same minute
-    for (const WeightFormat f : {WeightFormat::kBFloat16, WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kFloat32}) {
-      bench(f, machine[static_cast<int>(f == WeightFormat::kFloat32 ? DType::kFloat32 : products.operands)]);
+  const RowProducts& products = RowProductsOf(SelectedCpuIsa());
+  const Machine fp32{PeakFlops(products.multiply, {.dtype = DType::kFloat32}, pool), bandwidth};
+  const Machine bf16{PeakFlops(products.multiply, {.dtype = DType::kBFloat16}, pool), bandwidth};
+  const Machine int8{PeakFlops(Int8ProductsOf(SelectedCpuIsa()).multiply, {}, pool), bandwidth};
+  const Machine& unpacked = products.operands == DType::kFloat32 ? fp32 : bf16;
+  const std::vector<Machine> machines = {fp32, unpacked, unpacked, unpacked, int8};  // by format
+  std::printf("{\"isa\": \"%s\", \"threads\": %d, \"fp32_gflops\": %.0f, \"bf16_gflops\": %.0f, \"int8_gops\": %.0f, "
+              "\"read_gb_s\": %.1f}\n",
+              CpuIsaName(SelectedCpuIsa()), threads, 1e-9 * fp32.flops, 1e-9 * bf16.flops, 1e-9 * int8.flops, 1e-9 * bandwidth);
+  const auto is_wanted = [&](const char* kernel, const char* shape) {
+    return (std::string(kernel) + " " + shape).find(wanted) != std::string::npos;
+  };
+  const auto in_each_format = [&](const char* kernel, const char* shape, auto job) {
+    if (!is_wanted(kernel, shape)) return;
+    std::vector<Job> jobs;
+    for (const WeightFormat format : {WeightFormat::kBFloat16, WeightFormat::kInt8Both, WeightFormat::kInt4,
+                                      WeightFormat::kInt8, WeightFormat::kFloat32}) {
+      jobs.push_back(job(format));
     }
+    Report(kernel, shape, jobs, machines);
   };
   const auto linear = [&](const char* shape, int64_t tokens, int64_t in, int64_t out) {
-    for_each_format([&](WeightFormat f, const Machine& m) { BenchLinear(shape, tokens, in, out, f, m, pool); });
+    in_each_format("linear", shape, [&](WeightFormat format) { return Linear(tokens, in, out, format, pool); });
   };
   const auto gated_mlp = [&](const char* shape, int64_t tokens, int64_t hidden, int64_t inner) {
-    for_each_format([&](WeightFormat f, const Machine& m) { BenchGatedMlp(shape, tokens, hidden, inner, f, m, pool); });
+    in_each_format("gated_mlp", shape, [&](WeightFormat format) { return GatedMlp(tokens, hidden, inner, format, pool); });
   };
   const auto experts = [&](const char* shape, int64_t tokens, int64_t all, int64_t top_k, int64_t hidden, int64_t inner) {
-    for_each_format(
-        [&](WeightFormat f, const Machine& m) { BenchExperts(shape, tokens, all, top_k, hidden, inner, f, m, pool); });
+    in_each_format("experts", shape,
+                   [&](WeightFormat format) { return Experts(tokens, all, top_k, hidden, inner, format, pool); });
+  };
+  const auto attention = [&](const char* shape, int64_t past, int64_t heads, int64_t kv_heads, int64_t head_dim) {
+    if (!is_wanted("canvas_attention", shape)) return;
+    Report("canvas_attention", shape, {Attention(256, past, heads, kv_heads, head_dim, pool)}, machines);
   };
   linear("mid 256 x 512 -> 512", 256, 512, 512);
   linear("released 256 x 2816 -> 4096", 256, 2816, 4096);
@@ -219,9 +295,9 @@ void Main(int threads) {
   experts("mid 256 x 512, 32 top 4, 256", 256, 32, 4, 512, 256);
   experts("released 256 x 2816, 128 top 8, 704", 256, 128, 8, 2816, 704);
   experts("released 1 x 2816, 128 top 8, 704", 1, 128, 8, 2816, 704);
-  BenchAttention("mid sliding 256 + 511, 8/4 x 64", 256, 511, 8, 4, 64, machine[0], pool);
-  BenchAttention("mid full 256 + 1024, 8/2 x 128", 256, 1024, 8, 2, 128, machine[0], pool);
-  BenchAttention("released full 256 + 4096, 16/2 x 512", 256, 4096, 16, 2, 512, machine[0], pool);
+  attention("mid sliding 256 + 511, 8/4 x 64", 511, 8, 4, 64);
+  attention("mid full 256 + 1024, 8/2 x 128", 1024, 8, 2, 128);
+  attention("released full 256 + 4096, 16/2 x 512", 4096, 16, 2, 512);
 }
 
 }  // namespace
@@ -229,9 +305,9 @@ void Main(int threads) {
 
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
-  if (threads < 1) {
-    std::fprintf(stderr, "usage: dgrt_micro [threads]\n");
+  if (threads < 1 || argc > 3) {
+    std::fprintf(stderr, "usage: dgrt_micro [threads] [a part of kernel and shape, as in \"experts mid\"]\n");
     return 2;
   }
-  dgrt::Main(threads);
+  dgrt::Main(threads, argc > 2 ? argv[2] : "");
 }

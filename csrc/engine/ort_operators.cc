@@ -41,6 +41,9 @@ class Call {
       return {Data<void>(values), nullptr};
     }
     if (!Has(scales)) throw InvalidArgument(Message(op_, ", input ", scales, ": expected scales, found none"));
+    if (format == WeightFormat::kInt8Both && width > kMaxInt8Width) {
+      throw InvalidArgument(Message(op_, ", input ", values, ": expected rows of at most ", kMaxInt8Width, ", found ", width));
+    }
     shape.back() = ScalesPerRow(format, width);
     Require(scales, shape);
     return {Data<void>(values), Data<void>(scales)};
@@ -129,7 +132,8 @@ constexpr ONNXTensorElementDataType TypeOf(WeightFormat format) {
   switch (format) {
     case WeightFormat::kFloat32: return kFloat;
     case WeightFormat::kBFloat16: return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
-    case WeightFormat::kInt8: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+    case WeightFormat::kInt8:
+    case WeightFormat::kInt8Both: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
     case WeightFormat::kInt4: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
   }
   return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
@@ -140,13 +144,18 @@ constexpr int64_t Stored(WeightFormat format, int64_t width) {
   return format == WeightFormat::kInt4 ? WeightRowBytes(format, width) : width;
 }
 
+// Of an operator's two names, that of its form whose products are of int8.
+constexpr const char* NameOf(WeightFormat format, const char* name, const char* int8_name) {
+  return format == WeightFormat::kInt8Both ? int8_name : name;
+}
+
 struct WithoutAttributes {
   explicit WithoutAttributes(const OrtKernelInfo*) {}
 };
 
 template <WeightFormat kFormat>
 struct Linear : WithoutAttributes {
-  static constexpr char kName[] = "Linear";
+  static constexpr const char* kName = NameOf(kFormat, "Linear", "Int8Linear");
   static constexpr std::array kInputs = {kFloat, TypeOf(kFormat), kScale};
   static constexpr size_t kNumOptional = 1;
   using WithoutAttributes::WithoutAttributes;
@@ -167,7 +176,7 @@ struct Linear : WithoutAttributes {
 
 template <WeightFormat kFormat>
 struct GatedMlp : WithoutAttributes {
-  static constexpr char kName[] = "GatedMlp";
+  static constexpr const char* kName = NameOf(kFormat, "GatedMlp", "Int8GatedMlp");
   static constexpr auto kWeight = TypeOf(kFormat);
   static constexpr std::array kInputs = {kFloat, kWeight, kWeight, kWeight, kScale, kScale, kScale};
   static constexpr size_t kNumOptional = 3;
@@ -193,7 +202,7 @@ struct GatedMlp : WithoutAttributes {
 
 template <WeightFormat kFormat>
 struct Experts : WithoutAttributes {
-  static constexpr char kName[] = "Experts";
+  static constexpr const char* kName = NameOf(kFormat, "Experts", "Int8Experts");
   static constexpr auto kWeight = TypeOf(kFormat);
   static constexpr std::array kInputs = {kFloat, kInt64, kFloat, kWeight, kWeight, kScale, kScale};
   static constexpr size_t kNumOptional = 2;
@@ -296,7 +305,7 @@ struct OrtOperators::Impl {
 
   template <template <WeightFormat> typename Kernel>
   using Formats = OperatorsOf<Kernel<WeightFormat::kFloat32>, Kernel<WeightFormat::kBFloat16>, Kernel<WeightFormat::kInt8>,
-                              Kernel<WeightFormat::kInt4>>;
+                              Kernel<WeightFormat::kInt4>, Kernel<WeightFormat::kInt8Both>>;
   Formats<Linear> linear;
   Formats<GatedMlp> gated_mlp;
   Formats<Experts> experts;

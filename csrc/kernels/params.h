@@ -49,8 +49,14 @@ struct VocabularyHeadParams {
 
 inline constexpr int64_t kVocabTile = 512;
 
-// Weight matrices of the layers lie as weights.h says. Unless they are fp32, the tokens are rounded to bf16 before each
-// product; sums are fp32 always. No result depends on the number of threads or on which other tokens are in the pass.
+// Weight matrices of the layers lie as weights.h says. No result depends on the number of threads or on which other tokens
+// are in the pass. Before each product the tokens are rounded, unless the weights are fp32:
+// - of kBFloat16, kInt8 and kInt4 to bf16; sums are fp32;
+// - of kInt8Both a row x [K] to int8, and sums are exact:
+//     scale = max_i |x[i]| / 127;  q[i] = x[i] / scale to the nearest integer, ties to even, within -127 to 127
+//     product with row n of the weight = (float(sum_i q[i] weight_q[n, i]) * scale) * weight_scale[n]
+//   every operation rounded to fp32, K <= kMaxInt8Width. Where scale is 0 so is q; of a row with a NaN or an infinity
+//   everything is NaN. Every instruction set has the same bits.
 
 // y[s, n] = sum_i x[s, i] weight[n, i]
 struct LinearParams {

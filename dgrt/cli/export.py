@@ -57,7 +57,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16", "int8", "int4"),
         help="how weights are stored (default: as in the checkpoint); int8 and int4, for the profile fused, quantise "
-        "linear layers, MLPs and experts",
+        "linear layers, MLPs and experts, and int8 their inputs too",
     )  # fmt: skip
     parser.add_argument(
         "--profile", choices=("portable", "fused"), default="portable",

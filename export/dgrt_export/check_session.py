@@ -11,13 +11,14 @@ import torch
 
 from .contract import FUSED
 from .errors import Unsupported, mismatch
+from .to_onnx.fused import EXPERTS, INT8
 
 _CHOICE = "choice."  # and the layer: input of a graph that is given its experts
 
 
 def take_choices(model: onnx.ModelProto) -> onnx.ModelProto:
     """Makes the experts of each row an input per layer, in the place of what the layer's router chooses."""
-    chosen = [node.input[1] for node in model.graph.node if node.op_type == "Experts"]
+    chosen = [node.input[1] for node in model.graph.node if node.op_type in (EXPERTS, INT8 + EXPERTS)]
     inputs = {value: f"{_CHOICE}{layer}" for layer, value in enumerate(chosen)}
     for node in model.graph.node:
         node.input[:] = [inputs.get(value, value) for value in node.input]

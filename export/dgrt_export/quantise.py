@@ -1,8 +1,8 @@
 """Quantised weights: which tensors, how they are stored, what their values are. README.md specifies the format.
 
-Only weights are quantised, and only the heavy matrices of the layers: q, k, v and o projections, dense MLP, experts. A
-tensor NAME becomes two, the integers NAME and their bf16 scales NAME.scale. What the model has is bf16(integer *
-scale).
+Only the heavy matrices of the layers are: q, k, v and o projections, dense MLP, experts. A tensor NAME becomes two, the
+integers NAME and their bf16 scales NAME.scale. What the model has is integer * scale, in I4 rounded to bf16. Rows that
+meet weights of I8 become int8 too, when the model runs.
 """
 
 from __future__ import annotations
@@ -70,15 +70,21 @@ def quantise(rows: torch.Tensor, dtype: Format) -> tuple[torch.Tensor, torch.Ten
 
 
 def dequantise(stored: torch.Tensor, scale: torch.Tensor, dtype: Format, shape: tuple[int, ...]) -> torch.Tensor:
-    """The weights [*shape] in fp32, each a bf16 value, from tensors as they are stored."""
+    """The weights [*shape] in fp32, exactly those that the model has, from tensors as they are stored."""
     import torch
 
     if dtype == "I8":
-        return _as_bf16(stored.float() * scale.float())
+        return stored.float() * scale.float()
     nibbles = torch.stack((stored & 15, stored >> 4), -1).flatten(-2)[..., : shape[-1]]
     integers = (nibbles.to(torch.int8) ^ 8) - 8  # the sign bit of four
     scales = scale.float().repeat_interleave(GROUP, -1)[..., : shape[-1]]
     return _as_bf16(integers.float() * scales)
+
+
+def rounded_rows(x: torch.Tensor) -> torch.Tensor:
+    """Activations [..., K] as an operator with weights of I8 rounds them: to 127 steps of a row's largest value."""
+    scale = x.abs().amax(-1, keepdim=True) / 127
+    return _integers(x, scale, -127, 127) * scale
 
 
 def _integers(values: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:

@@ -10,9 +10,20 @@ import torch
 
 from .checkpoint import DECODER, ENCODER, TensorEntry
 from .graphs.target import reference_config
-from .quantise import SCALE, dequantise, stored_shape
+from .quantise import SCALE, dequantise, rounded_rows, stored_shape
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8, "I4": torch.uint8}
+
+
+class _Int8Matrix(torch.Tensor):
+    """Weights of int8: whichever module multiplies with them or a part of them, its input is rounded to int8 first."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.linear:
+            x, weight, *bias = args
+            return func(rounded_rows(x), weight.as_subclass(torch.Tensor), *bias)
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def _stored_tensor(entry: TensorEntry) -> torch.Tensor:
@@ -23,11 +34,12 @@ def _stored_tensor(entry: TensorEntry) -> torch.Tensor:
 
 
 def read_tensors(entries: Mapping[str, TensorEntry]) -> dict[str, torch.Tensor]:
-    """Tensors as fp32: a quantised one and its scales as the weights that they mean."""
+    """Tensors as fp32, quantised ones and their scales as the weights that they mean."""
     tensors = {}
     for name, entry in entries.items():
         if (scale := entries.get(name + SCALE)) is not None:
-            tensors[name] = dequantise(_stored_tensor(entry), _stored_tensor(scale), entry.dtype, entry.shape)
+            weight = dequantise(_stored_tensor(entry), _stored_tensor(scale), entry.dtype, entry.shape)
+            tensors[name] = weight.as_subclass(_Int8Matrix) if entry.dtype == "I8" else weight
         elif not name.endswith(SCALE) or name.removesuffix(SCALE) not in entries:  # router.scale is a weight
             tensors[name] = _stored_tensor(entry).float()
     return tensors

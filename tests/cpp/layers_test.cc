@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -22,7 +23,8 @@ namespace dgrt {
 namespace {
 
 // Relative to the sum of the absolute products, which bounds what rounding can do: fp32 adds up hundreds of them; with bf16
-// weights the reference rounds its inputs too, but what lies between two products may round the other way.
+// weights the reference rounds its inputs too, but what lies between two products may round the other way. With int8 tokens
+// that is a whole step (Product::slack), while products of the same tokens are the same numbers bit for bit.
 constexpr double kSumTolerance = 2e-6;
 constexpr double kBf16MlpTolerance = 4e-3;
 constexpr double kMlpTolerance = 4e-6;
@@ -37,11 +39,36 @@ float ToBf16(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   return std::bit_cast<float>((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
 }
-double Rounded(double x, WeightFormat format) {
-  return format == WeightFormat::kFloat32 ? x : static_cast<double>(ToBf16(static_cast<float>(x)));
+
+// A row of tokens as int8: by the formula of params.h, an operation at a time.
+struct Int8Row {
+  float scale = 0;
+  std::vector<int64_t> q;
+};
+Int8Row Quantised(const float* x, int64_t count) {
+  Int8Row row{0, std::vector<int64_t>(Size(count))};
+  for (int64_t i = 0; i < count; ++i) row.scale = std::max(row.scale, std::fabs(x[i]));
+  row.scale /= 127;
+  for (int64_t i = 0; i < count && row.scale > 0; ++i) {
+    row.q[Size(i)] = static_cast<int64_t>(std::clamp(std::nearbyint(x[i] / row.scale), -127.0f, 127.0f));
+  }
+  return row;
 }
 
-constexpr WeightFormat kFormats[] = {WeightFormat::kFloat32, WeightFormat::kBFloat16, WeightFormat::kInt8, WeightFormat::kInt4};
+// What meets weights of a format in the place of a row of tokens.
+std::vector<double> Rounded(const float* x, int64_t count, WeightFormat format) {
+  std::vector<double> out(x, x + count);
+  if (format == WeightFormat::kInt8Both) {
+    const Int8Row row = Quantised(x, count);
+    for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<double>(row.q[i]) * static_cast<double>(row.scale);
+  } else if (format != WeightFormat::kFloat32) {
+    for (double& value : out) value = static_cast<double>(ToBf16(static_cast<float>(value)));
+  }
+  return out;
+}
+
+constexpr WeightFormat kFormats[] = {WeightFormat::kFloat32, WeightFormat::kBFloat16, WeightFormat::kInt8, WeightFormat::kInt4,
+                                     WeightFormat::kInt8Both};
 
 struct Random {
   std::mt19937 engine{17};
@@ -76,6 +103,12 @@ class Weight {
   }
   WeightMatrix matrix() const { return {bytes_.data() + kOff, scale_bytes_.data() + kOff}; }
   double operator[](int64_t i) const { return static_cast<double>(values_[Size(i)]); }
+  int8_t Byte(int64_t i) const { return static_cast<int8_t>(bytes_[Size(kOff + i)]); }
+  float Scale(int64_t i) const {
+    uint16_t half;
+    std::memcpy(&half, scale_bytes_.data() + kOff + 2 * i, 2);
+    return std::bit_cast<float>(static_cast<uint32_t>(half) << 16);
+  }
   WeightFormat format() const { return format_; }
 
  private:
@@ -87,8 +120,8 @@ class Weight {
   }
 
   void Quantise(float* x, int64_t width, unsigned char* to, unsigned char* scales) const {
-    const int64_t group = format_ == WeightFormat::kInt8 ? width : kScaleGroup;
-    const float most = format_ == WeightFormat::kInt8 ? 127 : 7;
+    const int64_t group = format_ == WeightFormat::kInt4 ? kScaleGroup : width;
+    const float most = format_ == WeightFormat::kInt4 ? 7 : 127;
     for (int64_t first = 0; first < width; first += group, scales += 2) {
       const int64_t end = std::min(width, first + group);
       const auto larger = [](float a, float b) { return std::fabs(a) < std::fabs(b); };
@@ -96,8 +129,9 @@ class Weight {
       PutBf16(scale, scales);
       for (int64_t i = first; i < end; ++i) {
         const auto q = static_cast<int>(std::clamp(std::nearbyint(x[i] / scale), -most - 1, most));
-        x[i] = ToBf16(static_cast<float>(q) * scale);
-        if (format_ == WeightFormat::kInt8) {
+        x[i] = static_cast<float>(q) * scale;
+        if (format_ != WeightFormat::kInt8Both) x[i] = ToBf16(x[i]);
+        if (format_ != WeightFormat::kInt4) {
           to[i] = static_cast<unsigned char>(q);
         } else {  // the unused half of the last byte keeps its rubbish
           const int shift = i % 2 * 4;
@@ -139,11 +173,12 @@ bool SameBits(const Floats& a, const Floats& b) {
 
 struct Product {
   double value = 0, magnitude = 0;
+  double slack = 0;  // that tokens which round the other way may make
 };
-Product Dot(const Floats& x, int64_t x_at, const Weight& w, int64_t w_at, int64_t count) {
+Product Dot(const std::vector<double>& rounded, const Weight& w, int64_t w_at) {
   Product sum;
-  for (int64_t i = 0; i < count; ++i) {
-    const double term = Rounded(static_cast<double>(x[Size(x_at + i)]), w.format()) * w[w_at + i];
+  for (size_t i = 0; i < rounded.size(); ++i) {
+    const double term = rounded[i] * w[w_at + static_cast<int64_t>(i)];
     sum.value += term;
     sum.magnitude += std::fabs(term);
   }
@@ -171,8 +206,9 @@ void CheckLinear(int64_t tokens, int64_t inputs, int64_t outputs, WeightFormat f
     };
     const Floats y = run(x.data(), tokens, 1);
     for (int64_t s = 0; s < tokens; ++s) {
+      const auto row = Rounded(x.data() + s * inputs, inputs, format);
       for (int64_t n = 0; n < outputs; ++n) {
-        const Product expected = Dot(x, s * inputs, weight, n * inputs, inputs);
+        const Product expected = Dot(row, weight, n * inputs);
         CHECK_NEAR(y[Size(s * outputs + n)], expected.value, kSumTolerance * expected.magnitude + 1e-30);
       }
     }
@@ -193,6 +229,16 @@ TEST(LinearLayersAgreeWithDoubleSums) {
   }
 }
 
+Floats RunLinear(const Floats& x, const WeightMatrix& weight, WeightFormat format, int64_t inputs, int64_t outputs) {
+  const int64_t tokens = static_cast<int64_t>(x.size()) / inputs;
+  LinearParams p{x.data(), weight, format, tokens, inputs, outputs, nullptr, nullptr};
+  return RunOn(1, LinearWorkspaceBytes(p, 1), tokens * outputs, [&](void* workspace, ThreadPool& pool, float* y) {
+    p.workspace = workspace;
+    p.y = y;
+    LaunchLinear(p, pool);
+  });
+}
+
 // The weights, not what comes near them: with one token of ones at a time an output is a weight, and every instruction set
 // has the same.
 TEST(QuantisedWeightsAreTheirRoundedProducts) {
@@ -203,12 +249,7 @@ TEST(QuantisedWeightsAreTheirRoundedProducts) {
   for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
     const Weight weight(random.Vector(kRows * kWidth), kWidth, format);
     ForEachIsa([&] {
-      LinearParams p{x.data(), weight.matrix(), format, kWidth, kWidth, kRows, nullptr, nullptr};
-      const Floats y = RunOn(1, LinearWorkspaceBytes(p, 1), kWidth * kRows, [&](void* workspace, ThreadPool& pool, float* out) {
-        p.workspace = workspace;
-        p.y = out;
-        LaunchLinear(p, pool);
-      });
+      const Floats y = RunLinear(x, weight.matrix(), format, kWidth, kRows);
       for (int64_t i = 0; i < kWidth; ++i) {
         for (int64_t n = 0; n < kRows; ++n) CHECK_EQ(static_cast<double>(y[Size(i * kRows + n)]), weight[n * kWidth + i]);
       }
@@ -216,20 +257,68 @@ TEST(QuantisedWeightsAreTheirRoundedProducts) {
   }
 }
 
-TEST(ANaNInATokenStaysInItsRow) {
-  Random random;
-  Floats x = random.Vector(20 * 40);
-  x[3 * 40 + 5] = std::bit_cast<float>(0x7fffffffu);  // rounding to bf16 must not carry it into something else
-  const Weight weight(random.Vector(30 * 40), 40, WeightFormat::kBFloat16);
+// Not near what the formula says: its bits, on every instruction set.
+void CheckInt8Products(const Floats& x, const Weight& weight, int64_t inputs, int64_t outputs) {
   ForEachIsa([&] {
-    LinearParams p{x.data(), weight.matrix(), WeightFormat::kBFloat16, 20, 40, 30, nullptr, nullptr};
-    const Floats y = RunOn(1, LinearWorkspaceBytes(p, 1), 20 * 30, [&](void* workspace, ThreadPool& pool, float* out) {
-      p.workspace = workspace;
-      p.y = out;
-      LaunchLinear(p, pool);
-    });
-    for (size_t i = 0; i < y.size(); ++i) CHECK_EQ(std::isnan(y[i]), i / 30 == 3);
+    const Floats y = RunLinear(x, weight.matrix(), WeightFormat::kInt8Both, inputs, outputs);
+    for (size_t s = 0; s < x.size() / Size(inputs); ++s) {
+      const Int8Row row = Quantised(x.data() + s * Size(inputs), inputs);
+      for (int64_t n = 0; n < outputs; ++n) {
+        int64_t sum = 0;
+        for (int64_t i = 0; i < inputs; ++i) sum += row.q[Size(i)] * weight.Byte(n * inputs + i);
+        CHECK_EQ(y[s * Size(outputs) + Size(n)], static_cast<float>(sum) * row.scale * weight.Scale(n));
+      }
+    }
   });
+}
+
+TEST(Int8ProductsAreTheSameBitsOnEveryInstructionSet) {
+  constexpr float kDenormal = 1e-45f, kLargest = std::numeric_limits<float>::max();
+  for (const auto& [inputs, outputs] : {std::pair<int64_t, int64_t>{1, 1}, {2, 3}, {15, 7}, {33, 70}, {1000, 5}, {13'001, 8}}) {
+    Random random;
+    const Weight weight(random.Vector(outputs * inputs), inputs, WeightFormat::kInt8Both);
+    Floats x;
+    // The last three: zeros; halves of a step; values that a scale of few bits makes more than 127.
+    for (const float scale : {1.0f, 1e-20f, 1e-38f, 1e-43f, kLargest / 8, 0.0f, 0.0f, 0.0f}) {
+      const Floats row = random.Vector(inputs, scale);
+      x.insert(x.end(), row.begin(), row.end());
+    }
+    for (int64_t i = 0; i < inputs; ++i) {
+      x[Size(6 * inputs + i)] = i % 5 == 0 ? -127.0f : 0.5f + static_cast<float>(i % 126);
+      x[Size(7 * inputs + i)] = static_cast<float>(190 - i % 190) * kDenormal;
+    }
+    CheckInt8Products(x, weight, inputs, outputs);
+  }
+}
+
+TEST(TheLongestInt8RowDoesNotOverflow) {
+  constexpr int64_t kWidth = kMaxInt8Width;
+  const std::vector<unsigned char> bytes(kWidth, 0x80);  // -128, which no exporter writes
+  const uint16_t one = 0x3f80;
+  Floats x(2 * kWidth, 127);
+  std::fill(x.begin() + kWidth, x.end(), -127.0f);
+  ForEachIsa([&] {
+    const Floats y = RunLinear(x, {bytes.data(), &one}, WeightFormat::kInt8Both, kWidth, 1);
+    CHECK_EQ(y[0], static_cast<float>(-128 * 127 * kWidth));
+    CHECK_EQ(y[1], static_cast<float>(128 * 127 * kWidth));
+  });
+}
+
+TEST(WhatIsNoNumberInATokenStaysInItsRow) {
+  for (const WeightFormat format : {WeightFormat::kBFloat16, WeightFormat::kInt8Both}) {
+    Random random;
+    Floats x = random.Vector(20 * 40);
+    x[3 * 40 + 5] = std::bit_cast<float>(0x7fffffffu);  // rounding to bf16 must not carry it into something else
+    x[17 * 40] = -std::numeric_limits<float>::infinity();
+    const Weight weight(random.Vector(30 * 40), 40, format);
+    ForEachIsa([&] {
+      const Floats y = RunLinear(x, weight.matrix(), format, 40, 30);
+      for (size_t i = 0; i < y.size(); ++i) {
+        CHECK_EQ(std::isfinite(y[i]), i / 30 != 3 && i / 30 != 17);
+        CHECK_EQ(std::isnan(y[i]), i / 30 == 3 || (i / 30 == 17 && format == WeightFormat::kInt8Both));
+      }
+    });
+  }
 }
 
 // ---- gated MLPs ----
@@ -243,24 +332,38 @@ struct Mlp {
 
 // One token through one MLP; magnitude as in Dot.
 std::vector<Product> MlpOf(const Floats& x, int64_t x_at, const Mlp& mlp, int64_t hidden, int64_t inner) {
-  std::vector<double> h(Size(inner));
+  const WeightFormat format = mlp.gate.format();
+  const auto row = Rounded(x.data() + x_at, hidden, format);
+  Floats h(Size(inner));
   for (int64_t i = 0; i < inner; ++i) {
-    const double gate = Dot(x, x_at, mlp.gate, mlp.gate_at + i * hidden, hidden).value;
-    const double up = Dot(x, x_at, mlp.up, mlp.up_at + i * hidden, hidden).value;
-    h[Size(i)] = Rounded(Gelu(gate) * up, mlp.gate.format());
+    const double gate = Dot(row, mlp.gate, mlp.gate_at + i * hidden).value;
+    const double up = Dot(row, mlp.up, mlp.up_at + i * hidden).value;
+    h[Size(i)] = static_cast<float>(Gelu(gate) * up);
   }
+  const auto rounded = Rounded(h.data(), inner, format);
   std::vector<Product> y(Size(hidden));
   for (int64_t d = 0; d < hidden; ++d) {
-    for (int64_t i = 0; i < inner; ++i) {
-      const double term = h[Size(i)] * mlp.down[mlp.down_at + d * inner + i];
-      y[Size(d)].value += term;
-      y[Size(d)].magnitude += std::fabs(term);
-    }
+    Product& sum = y[Size(d)] = Dot(rounded, mlp.down, mlp.down_at + d * inner);
+    if (format != WeightFormat::kInt8Both) continue;
+    double largest = 0;
+    for (int64_t i = 0; i < inner; ++i) largest = std::max(largest, std::fabs(mlp.down[mlp.down_at + d * inner + i]));
+    sum.slack = 2 * static_cast<double>(Quantised(h.data(), inner).scale) * largest;  // more than two at once are rare
   }
   return y;
 }
 
-double MlpTolerance(WeightFormat format) { return format == WeightFormat::kFloat32 ? kMlpTolerance : kBf16MlpTolerance; }
+double MlpTolerance(WeightFormat format) {
+  return format == WeightFormat::kFloat32 || format == WeightFormat::kInt8Both ? kMlpTolerance : kBf16MlpTolerance;
+}
+
+// For the results of one instruction set after the other.
+struct SameOnAll {
+  void Check(const Floats& y) {
+    if (first) CHECK(SameBits(*first, y));
+    first = y;
+  }
+  std::optional<Floats> first;
+};
 
 void CheckGatedMlp(int64_t tokens, int64_t hidden, int64_t inner, WeightFormat format) {
   Random random;
@@ -268,6 +371,7 @@ void CheckGatedMlp(int64_t tokens, int64_t hidden, int64_t inner, WeightFormat f
   const float scale = 1 / std::sqrt(static_cast<float>(hidden));
   const Weight gate(random.Vector(inner * hidden, scale), hidden, format), up(random.Vector(inner * hidden, scale), hidden, format);
   const Weight down(random.Vector(hidden * inner, scale), inner, format);
+  SameOnAll int8;
   ForEachIsa([&] {
     GatedMlpParams p{x.data(), gate.matrix(), up.matrix(), down.matrix(), format, tokens, hidden, inner, nullptr, nullptr};
     const auto run = [&](int threads) {
@@ -282,10 +386,11 @@ void CheckGatedMlp(int64_t tokens, int64_t hidden, int64_t inner, WeightFormat f
       const auto expected = MlpOf(x, s * hidden, {gate, up, down, 0, 0, 0}, hidden, inner);
       for (int64_t d = 0; d < hidden; ++d) {
         const Product& e = expected[Size(d)];
-        CHECK_NEAR(y[Size(s * hidden + d)], e.value, MlpTolerance(format) * e.magnitude + 1e-6);
+        CHECK_NEAR(y[Size(s * hidden + d)], e.value, MlpTolerance(format) * e.magnitude + e.slack + 1e-6);
       }
     }
     CHECK(SameBits(y, run(3)));
+    if (format == WeightFormat::kInt8Both) int8.Check(y);
   });
 }
 
@@ -316,6 +421,7 @@ void CheckExperts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden
       index[Size(s * top_k + j)] = routing == Routing::kOneExpertOnly ? experts - 1 : all[Size(j)];
     }
   }
+  SameOnAll int8;
   ForEachIsa([&] {
     ExpertsParams p{x.data(), index.data(), weight.data(), gate_up.matrix(), down.matrix(), format,
                     tokens,   experts,      top_k,         hidden,         inner,       nullptr, nullptr};
@@ -341,15 +447,17 @@ void CheckExperts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden
         for (size_t d = 0; d < part.size(); ++d) {
           expected[d].value += share * part[d].value;
           expected[d].magnitude += std::fabs(share) * part[d].magnitude;
+          expected[d].slack += std::fabs(share) * part[d].slack;
         }
       }
       for (int64_t d = 0; d < hidden; ++d) {
         const Product& e = expected[Size(d)];
-        CHECK_NEAR(y[Size(s * hidden + d)], e.value, MlpTolerance(format) * e.magnitude + 1e-6);
+        CHECK_NEAR(y[Size(s * hidden + d)], e.value, MlpTolerance(format) * e.magnitude + e.slack + 1e-6);
       }
     }
     CHECK(SameBits(y, run(0, tokens, 3)));
     CHECK(SameBits(run(tokens - 1, 1, 1), Floats(y.end() - hidden, y.end())));
+    if (format == WeightFormat::kInt8Both) int8.Check(y);
   });
 }
 

@@ -235,9 +235,14 @@ def wrong_weights(monkeypatch):
     """Gate and up of every dense MLP change places."""
     from dgrt_export.to_onnx import fused
 
-    stored = fused._stored
-    swap = lambda low, gate, up, down: stored(low, up, gate, down)  # noqa: E731
-    monkeypatch.setattr(fused, "_stored", lambda low, *nodes: (swap if len(nodes) == 3 else stored)(low, *nodes))
+    right = fused._operator
+
+    def operator(low, op, node, inputs, weights):
+        if op == "GatedMlp":
+            weights = [weights[1], weights[0], weights[2]]
+        return right(low, op, node, inputs, weights)
+
+    monkeypatch.setattr(fused, "_operator", operator)
 
 
 def wrong_window(monkeypatch):
@@ -255,7 +260,7 @@ def wrong_window(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("precision", "damage"), [(p, damage) for p in ("fp32", "bf16") for damage in (wrong_window, wrong_weights)]
+    ("precision", "damage"), [(p, damage) for p in ("fp32", "bf16", "int8") for damage in (wrong_window, wrong_weights)]
 )
 def test_the_gate_stops_a_wrong_export(checkpoints, tmp_path, monkeypatch, precision, damage):
     from dgrt_export import ParityError

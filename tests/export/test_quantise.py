@@ -57,7 +57,7 @@ def test_a_weight_moves_by_half_a_step_at_most(dtype, width):
     assert tuple(stored.shape) == stored_shape(dtype, tuple(rows.shape))
     assert tuple(scale.shape) == scale_shape(dtype, tuple(rows.shape)) and scale.dtype == torch.bfloat16
     found = dequantise(stored, scale, dtype, tuple(rows.shape))
-    assert torch.equal(found, found.bfloat16().float())
+    assert torch.equal(found, found.bfloat16().float() if dtype == "I4" else stored * scale.float())
     step = scale.float().repeat_interleave(GROUP if dtype == "I4" else width, 1)[:, :width].abs()
     integers = found / torch.where(step == 0, 1, step)
     cut_off = integers.abs() > 6.5 if dtype == "I4" else torch.zeros_like(found, dtype=torch.bool)
@@ -98,6 +98,12 @@ def test_heavy_matrices_become_integers_and_pass_the_gate(checkpoints, odd, tmp_
     manifest = json.loads((tmp_path / "e" / "manifest.json").read_text())
     assert (manifest["precision"], manifest["operators"], report.weights) == (precision, 3, "converted")
     assert 1e-4 < manifest["parity"]["max_abs_error"] < 5 * check.ROUNDED_TOLERANCE
+    graph = onnx.load(tmp_path / "e" / "denoise.onnx", load_external_data=False).graph
+    scaled = {node.op_type for node in graph.node if any(value.endswith("_proj.weight.scale") for value in node.input)}
+    assert scaled == ({"Int8Linear", "Int8GatedMlp"} if dtype == "I8" else {"Linear", "GatedMlp"})
+    assert {node.op_type for node in graph.node} & {"Experts", "Int8Experts"} == {
+        "Int8Experts" if dtype == "I8" else "Experts"
+    }
     allowed = 0
     for path in (tmp_path / "e").glob("*.safetensors"):
         found, original = load_file(path), load_file(source / path.name)
@@ -206,15 +212,18 @@ def bfloat16(name, values):
     return helper.make_tensor(name, TensorProto.BFLOAT16, halves.shape, halves.tobytes(), raw=True)
 
 
-def run_linear(weight, scale, width=5):
-    """x [3, width] of ones through a `Linear`."""
+ONES = np.ones((3, 5), np.float32)
+
+
+def run_linear(weight, scale, x=ONES, op="Linear"):
+    """x [S, K] through a `Linear` or an `Int8Linear`."""
     from dgrt_export import contract
     from dgrt_export.operators import find_library
     from onnxruntime import InferenceSession, SessionOptions
 
     inputs = ["x", "weight", *(["scale"] if scale is not None else [])]
     graph = helper.make_graph(
-        [helper.make_node("Linear", inputs, ["y"], domain=contract.OPERATOR_DOMAIN)], "g",
+        [helper.make_node(op, inputs, ["y"], domain=contract.OPERATOR_DOMAIN)], "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["S", "K"])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         initializer=[weight, *([scale] if scale is not None else [])],
@@ -225,7 +234,7 @@ def run_linear(weight, scale, width=5):
     options.register_custom_ops_library(str(find_library()))
     options.log_severity_level = 4
     session = InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": np.ones((3, width), np.float32)})[0]
+    return session.run(None, {"x": x})[0]
 
 
 def int8(shape):
@@ -240,6 +249,36 @@ def test_an_operator_reads_what_the_specification_says():
     assert np.array_equal(run_linear(int8((2, 5)), bfloat16("scale", [[0.5], [2]])), [[-12.5, 0]] * 3)
     # five values: -1 -8 -1 -8 -1, and a half byte that nobody reads
     assert np.array_equal(run_linear(int4((2, 3)), bfloat16("scale", [[0.5], [-2]])), [[-9.5, 38]] * 3)
+
+
+def test_int8_products_are_the_formula_bit_for_bit_and_the_oracle_has_the_same_rows():
+    import torch
+    from dgrt_export.quantise import rounded_rows
+
+    random = np.random.default_rng(3)
+    x = (random.standard_normal((40, 45)) * np.logspace(-30, 30, 40)[:, None]).astype(np.float32)
+    x[7] = 0
+    x[8] = np.arange(45) % 127 + 0.5  # ties, of a scale of 1
+    x[8, 0] = 127
+    weight = random.integers(-127, 128, (9, 45), dtype=np.int8)
+    scale = torch.from_numpy(random.random((9, 1), dtype=np.float32) / 99).bfloat16().float().numpy()
+    found = run_linear(onnx.numpy_helper.from_array(weight, "weight"), bfloat16("scale", scale), x, "Int8Linear")
+    steps = np.abs(x).max(1, keepdims=True) / np.float32(127)
+    integers = np.rint(x / np.where(steps == 0, np.float32(1), steps)).astype(np.int64)
+    assert np.abs(integers).max() == 127
+    assert np.array_equal(found, (integers @ weight.T.astype(np.int64)).astype(np.float32) * steps * scale.T)
+    assert np.array_equal(rounded_rows(torch.from_numpy(x)).numpy(), integers.astype(np.float32) * steps)
+
+
+def test_an_int8_row_that_could_overflow_is_refused():
+    width = (2**31 - 1) // (127 * 128)
+    x = np.full((1, width), -1, np.float32)
+    weight = onnx.numpy_helper.from_array(np.full((1, width), -128, np.int8), "weight")
+    one = bfloat16("scale", [[1]])
+    assert run_linear(weight, one, x, "Int8Linear") == np.float32(width * 127 * 128) * (np.float32(1) / np.float32(127))
+    x, weight = np.ones((1, width + 1), np.float32), np.ones((1, width + 1), np.int8)
+    with pytest.raises(Exception, match=f"Int8Linear, input 1: expected rows of at most {width}, found {width + 1}"):
+        run_linear(onnx.numpy_helper.from_array(weight, "weight"), one, x, "Int8Linear")
 
 
 @pytest.mark.parametrize(

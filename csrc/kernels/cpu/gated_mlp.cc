@@ -2,9 +2,10 @@
 // dense one is a single expert that every token chose.
 //
 // Four stages, each over all threads: pack the tokens of each expert; gate and up rows, whose products become the packed
-// input of the next stage while they are in the first-level cache; down rows; the weighted sum per token. A piece of work is
-// a block of one expert's weight rows over all of its tokens, so weights are read once, one expert that has all the tokens
-// occupies every thread, and no sum is split.
+// input of the next stage while they are in the first-level cache; down rows; the weighted sum per token. Where tokens become
+// int8 there is one more before the down rows, which need the largest value of a token. A piece of work is a block of one
+// expert's weight rows over all of its tokens, so weights are read once, one expert that has all the tokens occupies every
+// thread, and no sum is split.
 #include <algorithm>
 
 #include "common/check.h"
@@ -71,14 +72,20 @@ void RunGroups(const Sizes& sizes, const Group* groups, int64_t num_groups, cons
       const int64_t together = std::min(kMaxPanels, group.num_panels - panel);
       const int64_t at = group.first_panel + panel;
       const unsigned char* x = panels.x + at * sizes.x_bytes();
-      products.inner.multiply(gate, sizes.hidden, x, sizes.x_bytes(), together, gate_tile);
-      products.inner.multiply(up, sizes.hidden, x, sizes.x_bytes(), together, up_tile);
+      products.Multiply(gate, sizes.hidden, x, together, gate_tile);
+      products.Multiply(up, sizes.hidden, x, together, up_tile);
       for (int64_t i = 0; i < together; ++i) {
         const int64_t tile = i * count * kTokenLanes;
         products.Gate(gate_tile + tile, up_tile + tile, count, panels.inner + (at + i) * sizes.inner_bytes(), first);
       }
     }
   });
+  if (products.int8 != nullptr) {
+    const int64_t num_panels = num_groups == 0 ? 0 : groups[num_groups - 1].first_panel + groups[num_groups - 1].num_panels;
+    pool.ParallelFor(num_panels, [&](int64_t panel) {
+      products.FinishPanel(sizes.inner, panels.inner + panel * sizes.inner_bytes());
+    });
+  }
   const int64_t out_blocks = CeilDiv(sizes.hidden, sizes.out_rows);
   for_each_piece(num_groups * out_blocks, [&](int64_t piece, unsigned char* unpacked) {
     const Group& group = groups[piece / out_blocks];

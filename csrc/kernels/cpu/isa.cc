@@ -11,7 +11,7 @@
 namespace dgrt {
 namespace {
 
-constexpr CpuIsa kAll[] = {CpuIsa::kAvx512Bf16, CpuIsa::kAvx512, CpuIsa::kAvx2, CpuIsa::kPlain};
+constexpr CpuIsa kAll[] = {CpuIsa::kAvx512Bf16, CpuIsa::kAvx512Vnni, CpuIsa::kAvx512, CpuIsa::kAvx2, CpuIsa::kPlain};
 
 #if DGRT_X86_VARIANTS
 bool Runs(CpuIsa isa) {
@@ -21,7 +21,8 @@ bool Runs(CpuIsa isa) {
     case CpuIsa::kAvx512:
       return Runs(CpuIsa::kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    case CpuIsa::kAvx512Bf16: return Runs(CpuIsa::kAvx512) && __builtin_cpu_supports("avx512bf16");
+    case CpuIsa::kAvx512Vnni: return Runs(CpuIsa::kAvx512) && __builtin_cpu_supports("avx512vnni");
+    case CpuIsa::kAvx512Bf16: return Runs(CpuIsa::kAvx512Vnni) && __builtin_cpu_supports("avx512bf16");
   }
   return false;
 }
@@ -41,6 +42,7 @@ const char* CpuIsaName(CpuIsa isa) {
     case CpuIsa::kPlain: return "plain";
     case CpuIsa::kAvx2: return "avx2";
     case CpuIsa::kAvx512: return "avx512";
+    case CpuIsa::kAvx512Vnni: return "avx512_vnni";
     case CpuIsa::kAvx512Bf16: return "avx512_bf16";
   }
   return "?";

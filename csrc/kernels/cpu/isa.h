@@ -11,7 +11,8 @@ enum class CpuIsa : int32_t {
   kPlain = 0,
   kAvx2 = 1,        // with FMA
   kAvx512 = 2,      // F, DQ, BW, VL
-  kAvx512Bf16 = 3,  // and products of bf16 pairs
+  kAvx512Vnni = 3,  // and sums of int16 products
+  kAvx512Bf16 = 4,  // and products of bf16 pairs
 };
 
 const char* CpuIsaName(CpuIsa isa);

@@ -103,7 +103,7 @@ DGRT_AVX512_LOADS
 const RowProducts& RowProductsOf(CpuIsa isa) {
 #if DGRT_X86_VARIANTS
   if (isa == CpuIsa::kAvx512Bf16) return avx512_bf16::kProducts;
-  if (isa == CpuIsa::kAvx512) return avx512::kProducts;
+  if (isa >= CpuIsa::kAvx512) return avx512::kProducts;
   if (isa == CpuIsa::kAvx2) return avx2::kProducts;
 #endif
   static_cast<void>(isa);

@@ -5,7 +5,9 @@
 #include <atomic>
 #include <cstdint>
 
+#include "common/check.h"
 #include "common/thread_pool.h"
+#include "kernels/cpu/int8_products.h"
 #include "kernels/cpu/row_products.h"
 #include "kernels/cpu/scratch.h"
 
@@ -31,45 +33,66 @@ void PanelRows(T* matrix, int64_t width, int64_t num_tokens, int64_t panel, T** 
 struct LayerProducts {
   explicit LayerProducts(WeightFormat weights)
       : inner(RowProductsOf(SelectedCpuIsa())),
+        int8(weights == WeightFormat::kInt8Both ? &Int8ProductsOf(SelectedCpuIsa()) : nullptr),
         format(weights),
         dtype(weights == WeightFormat::kFloat32 ? DType::kFloat32 : inner.operands),
         in_place(weights == WeightFormat::kFloat32 || (weights == WeightFormat::kBFloat16 && dtype == DType::kBFloat16)) {}
 
   const RowProducts& inner;
+  const Int8Products* int8;  // where tokens become int8, or null
   WeightFormat format;
-  DType dtype;    // of panels and of the rows that meet them
+  DType dtype;    // of panels and of the rows that meet them, unless they are int8
   bool in_place;  // weight rows are multiplied where they lie
 
-  int64_t BytesOfPanel(int64_t depth) const { return PanelBytes(depth, dtype); }
+  int64_t BytesOfPanel(int64_t depth) const { return int8 != nullptr ? Int8PanelBytes(depth) : PanelBytes(depth, dtype); }
+  int64_t BytesOfRow(int64_t depth) const { return int8 != nullptr ? WidenedRowBytes(depth) : depth * BytesOf(dtype); }
 
   // Weight rows of a piece of work, even and at most `most`, of which `at_once` blocks are unpacked together.
   int64_t RowsOfPiece(int64_t depth, int64_t most, int64_t at_once = 1) const {
     constexpr int64_t kRegisterRows = 6;
-    const int64_t fitting = kUnpackedBytes / at_once / std::max<int64_t>(1, depth * BytesOf(dtype)) / kRegisterRows * kRegisterRows;
+    const int64_t fitting = kUnpackedBytes / at_once / std::max<int64_t>(1, BytesOfRow(depth)) / kRegisterRows * kRegisterRows;
     return in_place ? most : std::clamp(fitting, kRegisterRows, most);
   }
-  int64_t UnpackedBytes(int64_t rows, int64_t depth) const { return in_place ? 0 : rows * depth * BytesOf(dtype); }
+  int64_t UnpackedBytes(int64_t rows, int64_t depth) const { return in_place ? 0 : rows * BytesOfRow(depth); }
 
   // Rows first .. of a matrix, in `scratch` unless they are multiplied in place.
   WeightRows Rows(const WeightMatrix& matrix, int64_t depth, int64_t first, int64_t count, unsigned char* scratch) const {
     const WeightMatrix rows = RowsFrom(matrix, format, depth, first);
-    if (in_place) return {rows.values, dtype, count, depth, 1};
+    if (in_place) return {rows.values, dtype, count, depth};
+    if (int8 != nullptr) {
+      DGRT_CHECK(depth <= kMaxInt8Width);
+      int8->widen(rows.values, count, depth, scratch);
+      return {.data = scratch, .num_rows = count, .scales = rows.scales};
+    }
     inner.unpack_weights(rows, format, count, depth, scratch);
-    return {scratch, dtype, count, depth, 1};
+    return {scratch, dtype, count, depth};
   }
 
+  // Sixteen token rows into a panel that can be multiplied; a null row gives zeros.
   void Pack(const float* const* rows, int64_t depth, unsigned char* panel) const {
-    inner.pack(rows, depth, dtype, panel);
+    inner.pack(rows, depth, int8 != nullptr ? DType::kFloat32 : dtype, panel);
     if (RoundsFloats()) inner.round(reinterpret_cast<float*>(panel), depth * kTokenLanes);
+    FinishPanel(depth, panel);
   }
 
+  // The input of the second product of an MLP, some rows of it. When all are there, `FinishPanel` makes it one that can be
+  // multiplied: only then the largest value of a token is known.
   void Gate(const float* gate, const float* up, int64_t num_rows, unsigned char* panel, int64_t first_depth) const {
+    if (int8 != nullptr) return int8->gate(gate, up, num_rows, panel, first_depth);
     inner.gate(gate, up, num_rows, dtype, panel, first_depth);
     if (RoundsFloats()) inner.round(reinterpret_cast<float*>(panel) + first_depth * kTokenLanes, num_rows * kTokenLanes);
   }
+  void FinishPanel(int64_t depth, unsigned char* panel) const {
+    if (int8 != nullptr) int8->quantise(panel, depth);
+  }
+
+  // As RowProducts::multiply, of panels one after the other.
+  void Multiply(const WeightRows& weight, int64_t depth, const unsigned char* panels, int64_t num_panels, float* out) const {
+    (int8 != nullptr ? int8->multiply : inner.multiply)(weight, depth, panels, BytesOfPanel(depth), num_panels, out);
+  }
 
  private:
-  bool RoundsFloats() const { return format != WeightFormat::kFloat32 && dtype == DType::kFloat32; }
+  bool RoundsFloats() const { return format != WeightFormat::kFloat32 && int8 == nullptr && dtype == DType::kFloat32; }
 };
 
 // Packs the tokens x [num_tokens, width] into panels, one after the other.
@@ -101,7 +124,7 @@ void MultiplyBlock(const LayerProducts& products, const WeightMatrix& matrix, in
   alignas(64) float tile[kMaxPanels * kBlockRows * kTokenLanes];
   for (int64_t panel = 0; panel < num_panels; panel += kMaxPanels) {
     const int64_t together = std::min(kMaxPanels, num_panels - panel);
-    products.inner.multiply(weight, depth, panels + panel * panel_bytes, panel_bytes, together, tile);
+    products.Multiply(weight, depth, panels + panel * panel_bytes, together, tile);
     for (int64_t i = 0; i < together; ++i) {
       float* rows[kTokenLanes];
       out_rows(panel + i, rows);

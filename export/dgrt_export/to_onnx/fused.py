@@ -21,16 +21,20 @@ if TYPE_CHECKING:
 Node = Any  # torch.fx.Node, as in lower.py
 HANDLERS: dict[Any, Callable[[Lowering, Node], str]] = {}
 aten, dgrt = torch.ops.aten, torch.ops.dgrt
+EXPERTS = "Experts"
+INT8 = "Int8"  # and the name of an operator: its form for int8 weights
 
 
-def _stored(low: Lowering, *nodes: Node) -> list[str]:
-    """The weights of one operator as they are stored, which must be in one dtype, then any scales of theirs."""
-    names = [low.weight_name(node) for node in nodes]
+def _operator(low: Lowering, op: str, node: Node, inputs: list[str], weights: list[Node]) -> str:
+    """An operator with weights as they are stored, which must be in one dtype, behind its inputs, then any scales."""
+    names = [low.weight_name(weight) for weight in weights]
     values, dtypes = zip(*map(low.build.stored, names), strict=True)
     if len(set(dtypes)) > 1:
         found = " and ".join(TensorProto.DataType.Name(dtype) for dtype in dtypes)
         raise Unsupported(mismatch(f"dtypes of {' and '.join(names)}", "one (--precision makes them one)", found))
-    return [*values, *low.build.scales(names)]
+    if dtypes[0] == TensorProto.INT8:  # the operators whose activations are int8 too
+        op = INT8 + op
+    return low.build.operator(op, [*inputs, *values, *low.build.scales(names)], node.name)
 
 
 def _rows(low: Lowering, node: Node) -> str:
@@ -42,18 +46,18 @@ def _rows(low: Lowering, node: Node) -> str:
 
 def _linear(low: Lowering, node: Node) -> str:
     x, weight = node.args
-    return low.build.operator("Linear", [_rows(low, x), *_stored(low, weight)], node.name)
+    return _operator(low, "Linear", node, [_rows(low, x)], [weight])
 
 
 def _gated_mlp(low: Lowering, node: Node) -> str:
     x, *weights = node.args
-    return low.build.operator("GatedMlp", [_rows(low, x), *_stored(low, *weights)], node.name)
+    return _operator(low, "GatedMlp", node, [_rows(low, x)], weights)
 
 
 def _experts(low: Lowering, node: Node) -> str:
     x, index, weight, gate_up, down = node.args
-    inputs = [_rows(low, x), low.value(index), low.value(weight), *_stored(low, gate_up, down)]
-    return low.build.operator("Experts", inputs, node.name)
+    inputs = [_rows(low, x), low.value(index), low.value(weight)]
+    return _operator(low, EXPERTS, node, inputs, [gate_up, down])
 
 
 def _causal_attention(low: Lowering, node: Node) -> str:

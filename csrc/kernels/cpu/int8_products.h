@@ -1,0 +1,41 @@
+// The inner loops of the layers where weights and tokens are int8 (kInt8Both; formula: params.h): what row_products.h is for
+// floats, and called the same way. Knows nothing of threads, models or ONNX Runtime.
+//
+// Integers are multiplied as pairs of int16, which every x86 since SSE2 multiplies and adds up in one instruction, twice as
+// many a cycle as fp32: weights are widened a few rows at a time into the second-level cache, tokens lie as pairs of
+// neighbouring depths. Sums of 32 bits are exact, and what is left of floating point is compiled without fused operations,
+// so the variants (isa.h) agree in every bit.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/row_products.h"
+
+namespace dgrt {
+
+// A panel of sixteen quantised tokens: first fp32 [depth][16], as RowProducts packs it; `quantise` makes of it words
+// [ceil(depth / 2)][16] of two neighbouring depths, the lower one in the lower half (of an odd depth the last upper halves
+// are zero), and behind them the tokens' scales, fp32 [16]. 64-byte aligned.
+constexpr int64_t Int8PanelBytes(int64_t depth) { return (depth < 2 ? 2 : depth) * kTokenLanes * 4; }
+
+// Bytes of a row of widened weights: of an odd depth the last one is followed by a zero.
+constexpr int64_t WidenedRowBytes(int64_t depth) { return (depth + 1) / 2 * 4; }
+
+struct Int8Products {
+  void (*quantise)(void* panel, int64_t depth);
+
+  // num_rows rows of int8 [depth], at any address -> int16 rows of WidenedRowBytes, one after the other.
+  void (*widen)(const void* rows, int64_t num_rows, int64_t depth, void* out);
+
+  // As RowProducts::multiply: of rows that `widen` wrote, with their scales, and quantised panels.
+  void (*multiply)(const WeightRows& weight, int64_t depth, const void* panels, int64_t panel_bytes, int64_t num_panels,
+                   float* out);
+
+  // gelu_tanh(gate) * up, both [num_rows][16], into an fp32 panel at `first_depth`.
+  void (*gate)(const float* gate, const float* up, int64_t num_rows, void* panel, int64_t first_depth);
+};
+
+// The variant of an instruction set.
+const Int8Products& Int8ProductsOf(CpuIsa isa);
+
+}  // namespace dgrt
