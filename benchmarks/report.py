@@ -128,8 +128,9 @@ def verified_table() -> str:
     report = json.loads((RESULTS / "verified.json").read_text())
     lines = [
         "| task | mode | exact answers | target passes/case | rows/case | tokens/s | to plain | committed / refined / "
-        "discarded | wrong character: by checks alone, in the output |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "discarded | wrong character: by checks alone, in the output | draft retention | "
+        "right: plain only, mode only |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
         cases = row["cases"]
@@ -138,9 +139,39 @@ def verified_table() -> str:
         lines.append(
             f"| {row['task']} | {row['mode']} | {100 * row['correct'] / cases:.1f} % | {row['passes'] / cases:.1f} | "
             f"{row['row_tokens'] / cases:.0f} | {row['tokens_per_s']:.0f} | {row['speedup']:.2f}x | "
-            f"{drafts if row['mode'].startswith('verified') else ''} | {wrong if 'wrong' in row['mode'] else ''} |"
+            f"{drafts if row['mode'].startswith('verified') else ''} | {wrong if 'wrong' in row['mode'] else ''} | "
+            f"{_retention(row)} | {_discordant(row)} |"
         )
     return "\n".join([*lines, "", source_line(report)])
+
+
+def _retention(row: dict) -> str:
+    """P(output = draft) - P(plain loop = draft) where the draft is wrong, in points, and over how many tokens."""
+    count = row.get("wrong_positions", 0)  # results of before it was counted have none
+    return f"{100 * (row['retained'] - row['plain_retained']) / count:+.2f} of {count:,}" if count else ""
+
+
+def _discordant(row: dict) -> str:
+    """McNemar's counts."""
+    return f"{row['only_plain_right']}, {row['only_mode_right']}" if "only_plain_right" in row else ""
+
+
+def outputs_table() -> str:
+    """What outputs are like with and without drafts; empty for results of before it was counted."""
+    report = json.loads((RESULTS / "verified.json").read_text())
+    lines = [
+        "| task | mode | tokens/case | ended by a stop id | 8-grams that occurred before |",
+        "|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        if "grams" not in row:
+            continue
+        repeated = 100 * row["repeated_grams"] / max(row["grams"], 1)
+        lines.append(
+            f"| {row['task']} | {row['mode']} | {row['tokens'] / row['cases']:.1f} | "
+            f"{100 * row['stopped'] / row['cases']:.1f} % | {repeated:.2f} % |"
+        )
+    return "\n".join(lines)
 
 
 def serving_table() -> str:
@@ -246,6 +277,7 @@ TABLES = {
     "speed": speed_table, "accuracy": accuracy_table, "precision": precision_table, "export": export_table,
     "speculation": speculation_table,
     "verified": verified_table,
+    "outputs": outputs_table,
     "serving": serving_table,
     "soak": soak_line,
     "context": context_table,

@@ -9,9 +9,15 @@ emits other tokens than the plain loop.
 
 Drafters: the suffix drafter, the engine's own network ("model"; left out where the engine has none), or whichever pays
 ("auto"). Passes and rows of the network are counted apart. The modes of the verified tier also draft from an expected
-output: the right answer, or the right answer with one letter or digit replaced by another. For the latter it also
-counts how often the wrong character was committed by the checks alone (false commits), and how much oftener it is in
-the output than in that of the plain loop (retention). "no folds" is without the leave-out check.
+output: the right answer, the right answer with one letter or digit replaced by another, or the answer to another
+prompt. "no folds" is without the leave-out check. "packed" holds all checks in one pass; the run stops if that emits
+other tokens than checks on their own.
+
+What drafts do to the output, beside exact answers: how often a wrong character was committed by the checks alone (false
+commits); over all token positions where a draft differs from the right answer, how often the output has the drafted
+token, and that of the plain loop (the difference is the draft-retention coefficient); cases that only the plain loop or
+only the mode gets right (McNemar); tokens per case, cases that end with a stop id, and 8-grams of tokens that occurred
+before in the same output.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ import json
 import random
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from accuracy import TASKS
@@ -46,7 +53,15 @@ MODES = {
     "verified, right draft, no folds": {"guarantee": "verified", "verify": dgrt.VerifyOptions(folds=0)},
     "verified, wrong draft": {"guarantee": "verified"},
     "verified, wrong draft, no folds": {"guarantee": "verified", "verify": dgrt.VerifyOptions(folds=0)},
+    "verified, foreign draft": {"guarantee": "verified"},
+    "verified, right draft, packed": {"guarantee": "verified", "verify": dgrt.VerifyOptions(packing="on")},
+    "verified, wrong draft, packed": {"guarantee": "verified", "verify": dgrt.VerifyOptions(packing="on")},
 }
+PACKED = ", packed"
+NGRAM = 8
+SUMS = ("correct", "passes", "seconds", "false_commits", "kept_wrong", "plain_wrong", "only_plain_right",
+        "only_mode_right", "stopped", "repeated_grams", "grams", "wrong_positions", "retained",
+        "plain_retained")  # fmt: skip
 COUNTS = ("tokens", "row_tokens", "accepted_drafts", "draft_calls", "draft_passes", "draft_rows", "draft_commits",
           "draft_refines", "draft_discards", "verify_passes", "draft_ms")  # fmt: skip
 
@@ -60,31 +75,62 @@ def spoil(answer: str, index: int) -> tuple[str, int]:
     return answer[:place] + other + answer[place + 1 :], place
 
 
+def repeats(tokens: list[int]) -> tuple[int, int]:
+    """How many of the 8-grams occurred before in these tokens, and how many there are."""
+    grams = [tuple(tokens[i : i + NGRAM]) for i in range(len(tokens) - NGRAM + 1)]
+    return len(grams) - len(set(grams)), len(grams)
+
+
+def count_output(row: dict, result: dgrt.GenerateResult, right: bool, plain_right: bool) -> None:
+    """What the output is like, whatever was drafted."""
+    row["correct"] += right
+    row["only_plain_right"] += plain_right and not right
+    row["only_mode_right"] += right and not plain_right
+    row["stopped"] += result.finish_reason == "stop"
+    repeated, grams = repeats(result.tokens.tolist())
+    row["repeated_grams"] += repeated
+    row["grams"] += grams
+
+
+def count_retained(row: dict, draft: list[int], answer: list[int], tokens: list[int], plain: list[int]) -> None:
+    """Token positions where the draft is wrong, and how often it is in the outputs there."""
+    wrong = [i for i, token in enumerate(draft) if answer[i : i + 1] != [token]]
+    row["wrong_positions"] += len(wrong)
+    row["retained"] += sum(tokens[i : i + 1] == [draft[i]] for i in wrong)
+    row["plain_retained"] += sum(plain[i : i + 1] == [draft[i]] for i in wrong)
+
+
 def measure(runtime: dgrt.Runtime, task: str, cases: int, modes: dict[str, dict]) -> list[dict]:
     """Runs one task in the plain loop and these modes and returns a row per mode."""
     generate, check = TASKS[task]
-    rows = {
-        mode: {"task": task, "mode": mode, "cases": cases, "correct": 0, "passes": 0,
-               "seconds": 0.0, "false_commits": 0, "kept_wrong": 0, "plain_wrong": 0, **dict.fromkeys(COUNTS, 0)}
-        for mode in modes
-    }  # fmt: skip
+    assert runtime.tokenizer is not None
+    encode = runtime.tokenizer.encode
+    rows = {mode: {"task": task, "mode": mode, "cases": cases, **dict.fromkeys(SUMS + COUNTS, 0)} for mode in modes}
     for index in range(cases):
         case = generate(HELD_OUT_SEED, index)
         prompt = runtime.encode(case.prompt)
         wrong, place = spoil(case.answer, index)
+        drafts = {"right": case.answer, "wrong": wrong, "foreign": generate(HELD_OUT_SEED, index + cases).answer}
+        outputs: dict[str, list[int]] = {}
         for mode, options in modes.items():
-            if "draft" in mode:
-                options = {**options, "draft": wrong if "wrong" in mode else case.answer}
+            draft = next((text for kind, text in drafts.items() if f"{kind} draft" in mode), None)
+            if draft is not None:
+                options = {**options, "draft": draft}
             start = time.perf_counter()
             result = runtime.generate(prompt, seed=index, max_new_tokens=384, **options)
             row, stats = rows[mode], result.stats
             row["seconds"] += time.perf_counter() - start
+            tokens = outputs[mode] = result.tokens.tolist()
+            same_as = PLAIN if mode.startswith("exact") else mode.removesuffix(PACKED)
+            if tokens != outputs[same_as]:
+                sys.exit(f"{task} {index}: {mode} emitted other tokens than {same_as}")
+            right = check(case, result.text or "")
             if mode == PLAIN:
-                expected, plain_text = result.tokens.tolist(), result.text or ""
-            elif mode.startswith("exact") and result.tokens.tolist() != expected:
-                sys.exit(f"{task} {index}: {mode} emitted other tokens than {PLAIN}")
-            row["correct"] += check(case, result.text or "")
-            if "wrong" in mode:
+                plain_text, plain_right = result.text or "", right
+            count_output(row, result, right, plain_right)
+            if draft is not None:
+                count_retained(row, encode(draft), encode(case.answer), tokens, outputs[PLAIN])
+            if draft == wrong:
                 kept = (result.text or "")[place : place + 1] == wrong[place]
                 row["kept_wrong"] += kept
                 row["plain_wrong"] += plain_text[place : place + 1] == wrong[place]
@@ -115,13 +161,17 @@ def main() -> None:
     modes = {m: o for m, o in MODES.items() if m == PLAIN or args.tiers is None or m.split(",")[0] in args.tiers}
     if "drafter" not in runtime.info.manifest:
         modes = {mode: options for mode, options in modes.items() if options.get("drafter") != "model"}
-    for options in modes.values():  # loading of graphs and first touch of weights; several canvases, so all graphs
+    for mode, options in modes.items():  # loading of graphs and first touch of weights; several canvases, so all graphs
         tokens = 3 * runtime.info.canvas_len
+        if "draft" in mode:
+            verify = replace(options.get("verify", dgrt.VerifyOptions()), always=True)
+            options = {**options, "verify": verify, "draft": range(5, 5 + runtime.info.canvas_len)}
         runtime.generate("json\nname=Ana Silva", max_new_tokens=tokens, stop_ids=(), **options)
     rows = []
     for task in args.tasks:
         for row in measure(runtime, task, args.cases, modes):
             rows.append(row)
+            wrong = row["wrong_positions"]
             print(
                 f"{task:11} {row['mode']:32} {100 * row['correct'] / row['cases']:6.1f} %  "
                 f"{row['passes'] / row['cases']:6.1f} passes  {row['row_tokens'] / row['cases']:7.0f} rows  "
@@ -131,7 +181,9 @@ def main() -> None:
                 + (f"  {row['draft_commits']}/{row['draft_refines']}/{row['draft_discards']} committed/refined/"
                    f"discarded" if row["mode"].startswith("verified") else "")
                 + (f"  {row['false_commits']} false commits, kept {row['kept_wrong']} (plain {row['plain_wrong']})"
-                   if "wrong" in row["mode"] else ""),
+                   if "wrong" in row["mode"] else "")
+                + (f"  retention {(row['retained'] - row['plain_retained']) / wrong:+.4f} of {wrong}" if wrong else "")
+                + f"  only right: plain {row['only_plain_right']}, mode {row['only_mode_right']}",
                 flush=True,
             )
     if args.out:

@@ -84,9 +84,10 @@ class Options:
         verify_one_pass: bool = True,
         verify_always: bool = False,
         verify_expected_steps: float = 8.0,
+        verify_packing: int = 0,
     ) -> None:
-        """guarantee: 0 exact, 1 causal, 2 verified. drafter: 0 none, 1 suffix, 2 model, 3 auto. pipeline: 0 auto,
-        1 off, 2 on. None: the engine's."""
+        """guarantee: 0 exact, 1 causal, 2 verified. drafter: 0 none, 1 suffix, 2 model, 3 auto. pipeline and
+        verify_packing: 0 auto, 1 off, 2 on. None: the engine's."""
 
 class Session:
     """One sequence. One thread at a time; `cancel` from any thread. The GIL is released in prefill and next_canvas."""
@@ -115,6 +116,9 @@ class Session:
         """"" while running, then "stop", "length" or "cancelled"."""
     @property
     def tokens(self) -> NDArray[np.int32]: ...
+    @property
+    def origins(self) -> NDArray[np.uint8]:
+        """One per token of the last next_canvas: 0 undrafted, 1 drafted, 2 revised."""
     @property
     def logprobs(self) -> NDArray[np.float32]:
         """One per emitted token, nats; empty unless asked for."""
@@ -145,8 +149,8 @@ class Scheduler:
         want_steps: bool = False,
         with_soft: bool = False,
     ) -> Request:
-        """on_event(kind, value) on threads of the scheduler: "step" (as on_step of Session), "commit" (tokens) and last
-        "done" (a dict: finish_reason, tokens, logprobs, stats, error)."""
+        """on_event(kind, value) on threads of the scheduler: "step" (as on_step of Session), "commit" (tokens, origins)
+        and last "done" (a dict: finish_reason, tokens, logprobs, stats, error)."""
     def stats(self) -> dict[str, Any]:
         """The fields of dgrt.ServingStats."""
 

@@ -24,6 +24,7 @@ MAX_FOLDS = 16
 GUARANTEES = ("exact", "causal", "verified")
 DRAFTERS = ("none", "suffix", "model", "auto")
 PIPELINES = ("auto", "off", "on")
+PACKINGS = ("auto", "off", "on")
 SAMPLER_FIELDS = (
     "max_denoising_steps",
     "entropy_bound",
@@ -53,6 +54,9 @@ class VerifyOptions:
             checks off that is what transformers does with `generate(decoder_input_ids=draft)`.
         always: Also try drafts that do not look worth the passes.
         expected_steps: Denoise steps of a canvas without a draft, until the request has had one.
+        packing: Whether the checks are one pass; it changes the number of passes, never the tokens. "auto": where
+            weights, not rows, are what a pass costs; so not on a CPU. "off": each is a pass of its own, and none runs
+            that can change nothing any more. "on": one.
 
     Example:
         >>> VerifyOptions(folds=4).folds
@@ -67,6 +71,7 @@ class VerifyOptions:
     one_pass: bool = True
     always: bool = False
     expected_steps: float = 8.0
+    packing: str = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folds", checked_integer("verify.folds", self.folds, 0, MAX_FOLDS))
@@ -75,6 +80,7 @@ class VerifyOptions:
         for name in ("trust", "min_confirmed"):
             if getattr(self, name) > 1:
                 raise InvalidArgument(f"verify.{name} must be at most 1, got {getattr(self, name)}")
+        _one_of("verify.packing", self.packing, PACKINGS)
         if self.expected_steps < 1:
             raise InvalidArgument(f"verify.expected_steps must be at least 1, got {self.expected_steps}")
         for name in ("one_pass", "always"):

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from dgrt.options import GenerateOptions
 
 FinishReason = Literal["stop", "length", "cancelled"]
+# Where a token came from, in the order of the numbers in `origins`: no draft had a say; it was committed as drafted; a
+# draft that was of use had another token there.
+ORIGINS = ("undrafted", "drafted", "revised")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +206,8 @@ class GenerateResult:
         trace: One `StepTrace` per denoise step if it was asked for, else None.
         logprobs: Log-probability that the causal pass gives each of `tokens`, given prompt and all tokens before it,
             [n] float32, nats, if it was asked for, else None.
+        origins: Where each of `tokens` came from, [n] uint8: 0, no draft had a say; 1, committed as drafted; 2, a draft
+            that was of use had another token there.
     """
 
     text: str | None
@@ -211,6 +216,7 @@ class GenerateResult:
     finish_reason: FinishReason
     stats: Stats
     options: GenerateOptions
+    origins: NDArray[np.uint8]
     trace: list[StepTrace] | None = None
     logprobs: NDArray[np.float32] | None = None
 
@@ -228,6 +234,7 @@ class Event:
             None if the engine has no tokenizer.
         settled: draft: positions whose token was accepted in this step, [L] bool.
         mean_entropy: draft: mean entropy of the canvas, nats.
+        origins: commit: where each of `tokens` came from, as in `GenerateResult.origins`, [k] uint8.
         result: done: what `Runtime.generate` would have returned.
     """
 
@@ -238,4 +245,5 @@ class Event:
     text: str | None = None
     settled: NDArray[np.bool_] | None = None
     mean_entropy: float | None = None
+    origins: NDArray[np.uint8] | None = None
     result: GenerateResult | None = None

@@ -29,6 +29,7 @@ from dgrt.options import (
     GUARANTEES,
     MAX_INT32,
     MAX_INT64,
+    PACKINGS,
     PIPELINES,
     GenerateKeywords,
     GenerateOptions,
@@ -451,6 +452,7 @@ class Runtime:
         )
 
     def _native_options(self, options: GenerateOptions) -> _native.Options:
+        verify = asdict(options.verify) | {"packing": PACKINGS.index(options.verify.packing)}
         made: _native.Options = native_module().Options(
             self._handle(),
             max_new_tokens=-1 if options.max_new_tokens is None else options.max_new_tokens,
@@ -469,7 +471,7 @@ class Runtime:
             logprobs=options.logprobs,
             causal_temperature=1.0 if options.temperature is None else options.temperature,
             draft=self._encoder.encode_draft(options.draft, options.stop_ids or ()),
-            **{f"verify_{name}": value for name, value in asdict(options.verify).items()},
+            **{f"verify_{name}": value for name, value in verify.items()},
             deadline_ms=0.0 if options.deadline_s is None else 1000.0 * options.deadline_s,
         )
         return made

@@ -84,7 +84,7 @@ def _generate(generation: Generation, put: Put) -> None:
         while not session.finish_reason:
             tokens = session.next_canvas(on_step, with_soft=options.trace)
             if tokens.size:  # none: cancelled, and the canvas was never committed
-                put("commit", tokens)
+                put("commit", (tokens, session.origins))
         put("done", session.finish_reason)
     except Cancelled:
         put("done", "cancelled")

@@ -49,7 +49,9 @@ class Translator:
         >>> prepared = Prepared(
         ...     prompt=rt.encode("Hi"), options=rt.defaults, tokenizer=tokenizer, want_drafts=False
         ... )
-        >>> [event.text for event in Translator(prepared).events("commit", rt.encode("Hi", raw=True))]
+        >>> tokens = rt.encode("Hi", raw=True)
+        >>> report = tokens, np.zeros(tokens.size, np.uint8)
+        >>> [event.text for event in Translator(prepared).events("commit", report)]
         ['Hi']
     """
 
@@ -60,17 +62,20 @@ class Translator:
         self._detokenizer = Detokenizer(tokenizer, self._stop_ids) if tokenizer is not None else None
         self._trace: list[StepTrace] | None = [] if prepared.options.trace else None
         self._canvas_index = 0
+        self._origins: list[NDArray[np.uint8]] = []
 
     def events(self, kind: str, value: Any) -> Iterator[Event]:
-        """Yields what a report of kind "step" (the fields of `StepTrace`) or "commit" (tokens) means."""
+        """Yields what a report of kind "step" (the fields of `StepTrace`) or "commit" (tokens, origins) means."""
         if kind == "step":
             if self._trace is not None:
                 self._trace.append(StepTrace(**value))
             if self._prepared.want_drafts:
                 yield self._draft(value)
         else:
-            text = self._detokenizer.push(value) if self._detokenizer is not None else None
-            yield Event(kind="commit", canvas_index=self._canvas_index, tokens=value, text=text)
+            tokens, origins = value
+            text = self._detokenizer.push(tokens) if self._detokenizer is not None else None
+            self._origins.append(origins)
+            yield Event(kind="commit", canvas_index=self._canvas_index, tokens=tokens, text=text, origins=origins)
             self._canvas_index += 1
 
     def end(self, outcome: Outcome) -> Iterator[Event]:
@@ -78,7 +83,8 @@ class Translator:
         rest = self._detokenizer.finish() if self._detokenizer is not None else ""
         if rest:
             last = max(self._canvas_index - 1, 0)
-            yield Event(kind="commit", canvas_index=last, tokens=np.empty(0, np.int32), text=rest)
+            nothing = np.empty(0, np.int32)
+            yield Event(kind="commit", canvas_index=last, tokens=nothing, text=rest, origins=nothing.astype(np.uint8))
         yield Event(
             kind="done",
             result=GenerateResult(
@@ -90,6 +96,7 @@ class Translator:
                 options=self._prepared.options,
                 trace=self._trace,
                 logprobs=outcome.logprobs,
+                origins=np.concatenate([np.empty(0, np.uint8), *self._origins]),
             ),
         )
 

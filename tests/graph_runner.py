@@ -20,9 +20,9 @@ class GraphRunner:
         options.intra_op_num_threads = 1
         if self.manifest["profile"] == "fused":
             options.register_custom_ops_library(str(find_library()))
-        self._prefill, self._denoise, self._score, self._packed = (
+        self._prefill, self._denoise, self._score, self._packed, self._check = (
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-            for name in ("prefill.onnx", "denoise.onnx", "score.onnx", "packed.onnx")
+            for name in ("prefill.onnx", "denoise.onnx", "score.onnx", "packed.onnx", "check.onnx")
         )
         self._drafter = None
         if "drafter" in self.manifest:
@@ -70,6 +70,16 @@ class GraphRunner:
                  **self._past(kv, past), **self._past(kv, past, ahead=length)}  # fmt: skip
         hidden, next_hidden, *new = self._packed.run(None, feeds)
         return hidden[0], next_hidden[0], [rows[0] for rows in new]
+
+    def check(
+        self, canvases: np.ndarray, draft: np.ndarray, kv: list[np.ndarray], past: int
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Hidden states of `canvases` [G, L] and of the causal pass over `draft` [S], and the KV rows of that."""
+        own = np.arange(past, past + canvases.shape[1])
+        positions = np.concatenate((*[own] * len(canvases), np.arange(past, past + len(draft))))
+        feeds = {"canvases": canvases, "tokens": draft[None], "positions": positions[None], **self._past(kv, past)}
+        hidden, causal, *new = self._check.run(None, feeds)
+        return hidden, causal[0], [rows[0] for rows in new]
 
     def draft(self, anchor: int, evidence: np.ndarray, kv: list[np.ndarray], past: int) -> np.ndarray:
         """Hidden states [B, D] of the tokens behind `anchor`, which is at position `past`. `evidence` [B, D]."""

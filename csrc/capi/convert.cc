@@ -14,6 +14,9 @@ static_assert(DGRT_GUARANTEE_VERIFIED == static_cast<int>(Guarantee::kVerified))
 static_assert(DGRT_PIPELINE_AUTO == static_cast<int>(Pipeline::kAuto));
 static_assert(DGRT_PIPELINE_OFF == static_cast<int>(Pipeline::kOff));
 static_assert(DGRT_PIPELINE_ON == static_cast<int>(Pipeline::kOn));
+static_assert(DGRT_PACKING_AUTO == static_cast<int>(Packing::kAuto));
+static_assert(DGRT_PACKING_OFF == static_cast<int>(Packing::kOff));
+static_assert(DGRT_PACKING_ON == static_cast<int>(Packing::kOn));
 static_assert(DGRT_DRAFTER_NONE == static_cast<int>(DrafterKind::kNone));
 static_assert(DGRT_DRAFTER_SUFFIX == static_cast<int>(DrafterKind::kSuffix));
 static_assert(DGRT_DRAFTER_MODEL == static_cast<int>(DrafterKind::kModel));
@@ -53,6 +56,7 @@ dgrt_session_options DefaultSessionOptions(const Runtime& runtime) {
   to.causal_temperature = from.causal_temperature;
   to.pipeline = static_cast<int32_t>(from.pipeline);
   to.logprobs = from.logprobs;
+  to.verify_packing = static_cast<int32_t>(from.verify.packing);
   to.deadline_ms = from.deadline_ms;
   to.draft = from.draft.data();
   to.num_draft = from.draft.size();
@@ -85,7 +89,7 @@ GenerateOptions ToGenerateOptions(const dgrt_session_options& from) {
   to.causal_temperature = from.causal_temperature;
   to.pipeline = static_cast<Pipeline>(from.pipeline);
   to.logprobs = ReadFlag(from.logprobs, "dgrt_session_options.logprobs");
-  RequireZero(from.reserved, "dgrt_session_options.reserved");
+  to.verify.packing = static_cast<Packing>(from.verify_packing);
   to.deadline_ms = from.deadline_ms;
   const auto draft = TokenSpan(from.draft, from.num_draft, "dgrt_session_options.draft");
   to.draft.assign(draft.begin(), draft.end());
@@ -171,7 +175,7 @@ void CallbackSink::OnStep(const StepView& from) {
   if (callbacks_.on_step(callbacks_.user_data, &to) != 0) throw Cancelled("on_step asked to stop");
 }
 
-void CallbackSink::OnCommit(int32_t canvas_index, std::span<const int32_t> tokens) {
+void CallbackSink::OnCommit(int32_t canvas_index, std::span<const int32_t> tokens, std::span<const TokenOrigin>) {
   if (callbacks_.on_commit == nullptr) return;
   if (callbacks_.on_commit(callbacks_.user_data, canvas_index, tokens.data(), tokens.size()) != 0) {
     throw Cancelled("on_commit asked to stop");

@@ -47,7 +47,7 @@ class CallbackSink : public GenerateSink {
   CallbackSink(const dgrt_callbacks& callbacks, const ModelFacts& model) : callbacks_(callbacks), model_(model) {}
   bool WantsSteps() const override { return callbacks_.on_step != nullptr; }
   void OnStep(const StepView& step) override;
-  void OnCommit(int32_t canvas_index, std::span<const int32_t> tokens) override;
+  void OnCommit(int32_t canvas_index, std::span<const int32_t> tokens, std::span<const TokenOrigin> origins) override;
 
  private:
   dgrt_callbacks callbacks_;

@@ -42,7 +42,10 @@ class RequestCallbacks : public dgrt::RequestSink {
       : callbacks_(callbacks), sink_(callbacks, model) {}
   bool WantsSteps() const override { return sink_.WantsSteps(); }
   void OnStep(const dgrt::StepView& step) override { sink_.OnStep(step); }
-  void OnCommit(int32_t canvas_index, std::span<const int32_t> tokens) override { sink_.OnCommit(canvas_index, tokens); }
+  void OnCommit(int32_t canvas_index, std::span<const int32_t> tokens,
+                std::span<const dgrt::TokenOrigin> origins) override {
+    sink_.OnCommit(canvas_index, tokens, origins);
+  }
   void OnDone(const dgrt::RequestResult& result) noexcept override {
     if (callbacks_.on_done == nullptr) return;
     const dgrt_status status = StatusOf(result);

@@ -5,7 +5,7 @@
 namespace dgrt::contract {
 
 inline constexpr int kContractVersion = 4;
-inline constexpr int kOperatorsVersion = 2;
+inline constexpr int kOperatorsVersion = 3;
 inline constexpr char kFormat[] = "dgrt-engine";
 inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kPortableProfile[] = "portable";
@@ -15,6 +15,7 @@ inline constexpr char kPrefillGraph[] = "prefill";
 inline constexpr char kDenoiseGraph[] = "denoise";
 inline constexpr char kScoreGraph[] = "score";
 inline constexpr char kPackedGraph[] = "packed";
+inline constexpr char kCheckGraph[] = "check";
 inline constexpr char kDrafterGraph[] = "drafter";
 
 inline constexpr char kTokens[] = "tokens";  // int64 [1, S]
@@ -30,6 +31,8 @@ inline constexpr char kNextSoft[] = "next_soft";  // float32 [1, L, D]
 inline constexpr char kNextPastK[] = "next_past_k.";  // float32 [1, Q, K]
 inline constexpr char kNextPastV[] = "next_past_v.";  // float32 [1, Q, K]
 inline constexpr char kNextHidden[] = "next_hidden";  // float32 [1, L, D]
+inline constexpr char kCanvases[] = "canvases";  // int64 [G, L]
+inline constexpr char kCanvasHidden[] = "canvas_hidden";  // float32 [G, L, D]
 inline constexpr char kEvidence[] = "evidence";  // float32 [1, B, D]
 
 }  // namespace dgrt::contract

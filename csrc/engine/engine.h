@@ -59,6 +59,14 @@ struct PackedRows {
   float* next_hidden = nullptr;        // [L, D]
 };
 
+// The rows of a checking pass: canvases that all stand at kv_len and do not see each other, then a draft there.
+struct CheckRows {
+  std::span<const int32_t> canvases;   // [G * L] each as in a Denoise with soft all zero ...
+  float* canvas_hidden = nullptr;      // [G, L, D]
+  std::span<const int32_t> draft;      // [S] Score at kv_len: writes KV rows [kv_len, kv_len + S) ...
+  float* draft_hidden = nullptr;       // [S, D]
+};
+
 // How many threads a pass has: all of the engine's, or only the caller's own, so that others can run passes beside it.
 enum class PassThreads : int32_t { kAll = 0, kOne = 1 };
 
@@ -90,6 +98,9 @@ class Executor {
   virtual void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
                       std::span<const KvLayerView> next_kv) = 0;
 
+  // G + 1 passes in one, with bit-identical results. Only where Engine::can_pack().
+  virtual void Check(const CheckRows& rows, int64_t kv_len, std::span<const KvLayerView> kv) = 0;
+
   // One pass of the drafter: the text's last token `anchor`, at `position`, and num_rows unknown tokens behind it -> hidden
   // [num_rows, D] after the drafter's final norm, a row for each unknown token. Reads KV rows [0, position) of the
   // drafter's layers, never the anchor's. evidence [num_rows, D]: hidden states of a denoise pass over these positions;
@@ -105,7 +116,7 @@ class Engine {
   virtual const ModelFacts& model() const = 0;
   virtual EmbeddingTable embedding() const = 0;      // valid as long as the engine
   virtual std::unique_ptr<Executor> CreateExecutor() = 0;  // must not outlive the engine
-  // Whether a packed pass has the bits of its three passes.
+  // Whether a packed or checking pass has the bits of the passes that it stands for.
   virtual bool can_pack() const = 0;
   // Whether the cost of a pass is its rows (a CPU) rather than the weights it reads (a large GPU with few rows).
   virtual bool is_row_bound() const = 0;

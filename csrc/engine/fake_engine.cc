@@ -37,35 +37,42 @@ class FakeExecutor : public Executor {
   void Score(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv, float* hidden) override {
     const int64_t call = Begin(&FakeLog::num_score_calls);
     WriteRows(tokens, kv_len, kv);
-    const size_t num_floats = tokens.size() * static_cast<size_t>(model_.hidden_size);
-    std::fill_n(hidden, num_floats, 0.0f);
-    int64_t mixed = 0;
-    for (int64_t position = 0; position < kv_len; ++position) mixed += history_[static_cast<size_t>(position)] * (position + 1);
-    for (size_t row = 0; row < tokens.size(); ++row) {
-      const int64_t next = kv_len + static_cast<int64_t>(row) + 1;
-      mixed += tokens[row] * next;
-      const bool sure = next % script_->causal_doubt != 0;
-      const int64_t token = sure ? TargetAt(next - script_->prompt_len) : mixed % model_.vocab_size;
-      hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
-    }
+    FillCausal(tokens, kv_len, hidden);
     MaybeSpoil(call, hidden, tokens.size());
   }
 
   void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
                float* hidden) override {
     const int64_t call = Begin(&FakeLog::num_denoise_calls);
-    FillHidden(canvas, kv_len, kv, soft, hidden);
+    FillHidden(canvas, kv_len, kv, IsZero(soft), hidden);
     MaybeSpoil(call, hidden, canvas.size());
   }
 
   void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
               std::span<const KvLayerView> next_kv) override {
     const int64_t call = Begin(&FakeLog::num_packed_calls);
-    FillHidden(rows.canvas, kv_len, kv, rows.soft, rows.hidden);
+    FillHidden(rows.canvas, kv_len, kv, IsZero(rows.soft), rows.hidden);
     WriteRows(rows.candidate, kv_len, kv);
     Record(kv_len, rows.candidate);
-    FillHidden(rows.next, kv_len + model_.canvas_len, next_kv, rows.next_soft, rows.next_hidden);
+    FillHidden(rows.next, kv_len + model_.canvas_len, next_kv, IsZero(rows.next_soft), rows.next_hidden);
     MaybeSpoil(call, script_->spoil_next ? rows.next_hidden : rows.hidden, rows.canvas.size());
+  }
+
+  void Check(const CheckRows& rows, int64_t kv_len, std::span<const KvLayerView> kv) override {
+    const int64_t call = Begin(&FakeLog::num_check_calls);
+    DGRT_CHECK(!rows.canvases.empty() && !rows.draft.empty());
+    const auto length = static_cast<size_t>(model_.canvas_len);
+    for (size_t row = 0; row < rows.canvases.size(); row += length) {
+      float* const hidden = rows.canvas_hidden + static_cast<int64_t>(row) * model_.hidden_size;
+      FillHidden(rows.canvases.subspan(row, length), kv_len, kv, true, hidden);
+    }
+    WriteRows(rows.draft, kv_len, kv);
+    FillCausal(rows.draft, kv_len, rows.draft_hidden);
+    if (script_->spoil_next) {
+      MaybeSpoil(call, rows.draft_hidden, rows.draft.size());
+    } else {
+      MaybeSpoil(call, rows.canvas_hidden, rows.canvases.size());
+    }
   }
 
   void Draft(int32_t anchor, int64_t position, std::span<const KvLayerView> kv, const float* evidence, int64_t num_rows,
@@ -75,7 +82,7 @@ class FakeExecutor : public Executor {
     DGRT_CHECK(anchor >= 0 && anchor < model_.vocab_size && evidence == nullptr);
     Recall(position, kv);
     for (const int32_t layer : model_.drafter->kv_layers) {
-      CheckRows(static_cast<size_t>(layer), 0, position, kv[static_cast<size_t>(layer)]);
+      CheckWritten(static_cast<size_t>(layer), 0, position, kv[static_cast<size_t>(layer)]);
     }
     std::fill_n(hidden, num_rows * model_.hidden_size, 0.0f);
     for (int64_t row = 0; row < num_rows; ++row) {
@@ -90,12 +97,30 @@ class FakeExecutor : public Executor {
   }
 
  private:
-  void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
+  bool IsZero(const float* soft) const {
+    return std::all_of(soft, soft + model_.canvas_len * model_.hidden_size, [](float x) { return x == 0.0f; });
+  }
+
+  // Behind rows that were just written.
+  void FillCausal(std::span<const int32_t> tokens, int64_t kv_len, float* hidden) const {
+    const size_t num_floats = tokens.size() * static_cast<size_t>(model_.hidden_size);
+    std::fill_n(hidden, num_floats, 0.0f);
+    int64_t mixed = 0;
+    for (int64_t position = 0; position < kv_len; ++position) mixed += history_[static_cast<size_t>(position)] * (position + 1);
+    for (size_t row = 0; row < tokens.size(); ++row) {
+      const int64_t next = kv_len + static_cast<int64_t>(row) + 1;
+      mixed += tokens[row] * next;
+      const bool sure = next % script_->causal_doubt != 0;
+      const int64_t token = sure ? TargetAt(next - script_->prompt_len) : mixed % model_.vocab_size;
+      hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
+    }
+  }
+
+  void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, bool first_step,
                   float* hidden) {
     DGRT_CHECK(static_cast<int64_t>(canvas.size()) == model_.canvas_len);
     Recall(kv_len, kv);
     const size_t num_floats = canvas.size() * static_cast<size_t>(model_.hidden_size);
-    const bool first_step = std::all_of(soft, soft + num_floats, [](float x) { return x == 0.0f; });
     int32_t& step = step_at_[static_cast<size_t>(kv_len)];
     step = first_step ? 1 : step + 1;
     const int64_t mixed = CheckVisible(kv_len, kv);
@@ -174,7 +199,7 @@ class FakeExecutor : public Executor {
   }
 
   // Rows [first, end) of a layer must be what was written for them. Returns a number mixed from their tokens.
-  int64_t CheckRows(size_t layer, int64_t first, int64_t end, const KvLayerView& rows) const {
+  int64_t CheckWritten(size_t layer, int64_t first, int64_t end, const KvLayerView& rows) const {
     int64_t mixed = 0;
     for (int64_t position = first; position < end; ++position) {
       const int32_t token = history_[static_cast<size_t>(position)];
@@ -196,7 +221,7 @@ class FakeExecutor : public Executor {
       const bool sliding = model_.layers[layer].type == LayerType::kSliding;
       DGRT_CHECK(kv[layer].first == (sliding ? std::max<int64_t>(0, kv_len - model_.sliding_window + 1) : 0));
       DGRT_CHECK(kv[layer].width == model_.layers[layer].kv_width());
-      mixed += CheckRows(layer, kv[layer].first, kv_len, kv[layer]);
+      mixed += CheckWritten(layer, kv[layer].first, kv_len, kv[layer]);
     }
     return mixed;
   }

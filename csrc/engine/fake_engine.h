@@ -37,7 +37,7 @@ struct FakeScript {
   int64_t fail_at_call = 0;      // this call of any kind throws DeviceError (1: the first; 0: none)
   int64_t nan_at_call = 0;       // this call, if it returns hidden states, leaves one NaN in the hidden states
   bool spoil_last_row = false;   // nan_at_call hits the last row instead of the first
-  bool spoil_next = false;       // nan_at_call hits the next canvas of a packed pass
+  bool spoil_next = false;       // nan_at_call hits the next canvas of a packed pass, the draft of a checking pass
   bool can_pack = true;
   bool is_row_bound = true;
   bool record_prefills = true;   // off where a test counts allocations
@@ -55,6 +55,7 @@ struct FakeLog {
   int64_t num_denoise_calls = 0;
   int64_t num_score_calls = 0;
   int64_t num_packed_calls = 0;
+  int64_t num_check_calls = 0;
   struct DraftCall {
     int32_t anchor = 0;
     int64_t position = 0, num_rows = 0;

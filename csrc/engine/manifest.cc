@@ -249,6 +249,7 @@ Manifest LoadManifest(const std::string& dir, bool verify_weights) {
   manifest.denoise_file = ReadGraphFile(graphs, contract::kDenoiseGraph, files);
   manifest.score_file = ReadGraphFile(graphs, contract::kScoreGraph, files);
   manifest.packed_file = ReadGraphFile(graphs, contract::kPackedGraph, files);
+  manifest.check_file = ReadGraphFile(graphs, contract::kCheckGraph, files);
   if (root.Has("drafter") || graphs.Has(contract::kDrafterGraph)) {  // both or neither
     manifest.model.drafter = ReadDrafter(root.Object("drafter"), manifest.model);
     manifest.drafter_file = ReadGraphFile(graphs, contract::kDrafterGraph, files);

@@ -30,7 +30,7 @@ struct Manifest {
   ModelFacts model;
   GenerationDefaults generation;
   EmbeddingLocation embedding;
-  std::string prefill_file, denoise_file, score_file, packed_file;  // names inside dir
+  std::string prefill_file, denoise_file, score_file, packed_file, check_file;  // names inside dir
   std::string drafter_file;                // empty: the package has no drafter
   std::string profile, precision, experts;
   int operators = 0;                       // version of our own operators that the graphs use; 0: none

@@ -138,6 +138,21 @@ void CheckPackedGraph(const Ort::Session& session, const ModelFacts& model, cons
   Compare(outputs, FoundOutputs(session), file, "output");
 }
 
+void CheckCheckGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file) {
+  const int64_t width = model.hidden_size;
+  Tensors inputs = {{contract::kCanvases, {kInt64, {kDynamic, model.canvas_len}}},
+                    {contract::kTokens, {kInt64, {1, kDynamic}}},
+                    {contract::kPositions, {kInt64, {1, kDynamic}}}};
+  AddLayers(inputs, contract::kPastK, model);
+  AddLayers(inputs, contract::kPastV, model);
+  Tensors outputs = {{contract::kCanvasHidden, {kFloat, {kDynamic, model.canvas_len, width}}},
+                     {contract::kHidden, {kFloat, {1, kDynamic, width}}}};
+  AddLayers(outputs, contract::kNewK, model);
+  AddLayers(outputs, contract::kNewV, model);
+  Compare(inputs, FoundInputs(session), file, "input");
+  Compare(outputs, FoundOutputs(session), file, "output");
+}
+
 void CheckDrafterGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file) {
   const TensorType states = {kFloat, {1, kDynamic, model.hidden_size}};
   Tensors inputs = {{contract::kTokens, {kInt64, {1, 1}}},

@@ -15,6 +15,7 @@ void CheckPrefillGraph(const Ort::Session& session, const ModelFacts& model, con
 void CheckScoreGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
 void CheckDenoiseGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
 void CheckPackedGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
+void CheckCheckGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
 void CheckDrafterGraph(const Ort::Session& session, const ModelFacts& model, const std::string& file);
 
 }  // namespace dgrt

@@ -91,7 +91,8 @@ class GraphSet {
         prefill_(Path(manifest, manifest.prefill_file), pool.num_threads(), operators_.get(), CheckPrefillGraph),
         denoise_(Path(manifest, manifest.denoise_file), pool.num_threads(), operators_.get(), CheckDenoiseGraph),
         score_(Path(manifest, manifest.score_file), pool.num_threads(), operators_.get(), CheckScoreGraph),
-        packed_(Path(manifest, manifest.packed_file), pool.num_threads(), operators_.get(), CheckPackedGraph) {
+        packed_(Path(manifest, manifest.packed_file), pool.num_threads(), operators_.get(), CheckPackedGraph),
+        check_(Path(manifest, manifest.check_file), pool.num_threads(), operators_.get(), CheckCheckGraph) {
     if (manifest.drafter_file.empty()) return;
     drafter_.emplace(Path(manifest, manifest.drafter_file), pool.num_threads(), operators_.get(), CheckDrafterGraph);
   }
@@ -106,19 +107,19 @@ class GraphSet {
 
   OrtGraphs View(const ModelFacts& model) {
     const auto opener = [&model](LazySession& session) { return [&] () -> Ort::Session& { return session.Get(model); }; };
-    OrtGraphs graphs{opener(prefill_), opener(denoise_), opener(score_), opener(packed_), {}};
+    OrtGraphs graphs{opener(prefill_), opener(denoise_), opener(score_), opener(packed_), opener(check_), {}};
     if (drafter_) graphs.drafter = opener(*drafter_);
     return graphs;
   }
 
   void Abandon() {
-    for (LazySession* session : {&prefill_, &denoise_, &score_, &packed_}) session->Abandon();
+    for (LazySession* session : {&prefill_, &denoise_, &score_, &packed_, &check_}) session->Abandon();
     if (drafter_) drafter_->Abandon();
   }
 
  private:
   std::unique_ptr<OrtOperators> operators_;  // before the sessions that use them; null in the portable profile
-  LazySession prefill_, denoise_, score_, packed_;
+  LazySession prefill_, denoise_, score_, packed_, check_;
   std::optional<LazySession> drafter_;
 };
 

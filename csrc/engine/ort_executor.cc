@@ -206,6 +206,42 @@ void OrtExecutor::Packed(const PackedRows& rows, int64_t kv_len, std::span<const
   });
 }
 
+void OrtExecutor::Check(const CheckRows& rows, int64_t kv_len, std::span<const KvLayerView> kv) {
+  RequireHome(engine_.home);
+  CheckViews(kv_len, kv);
+  const int64_t len = engine_.model->canvas_len, width = engine_.model->hidden_size;
+  const auto num_canvas_rows = static_cast<int64_t>(rows.canvases.size());
+  const auto num_drafted = static_cast<int64_t>(rows.draft.size());
+  DGRT_CHECK(num_canvas_rows > 0 && num_canvas_rows % len == 0 && num_drafted > 0);
+  check_ids_.assign(rows.canvases.begin(), rows.canvases.end());
+  causal_ids_.assign(rows.draft.begin(), rows.draft.end());
+  check_positions_.resize(rows.canvases.size() + rows.draft.size());
+  for (int64_t row = 0; row < num_canvas_rows + num_drafted; ++row) {
+    const int64_t place = row < num_canvas_rows ? row % len : row - num_canvas_rows;
+    check_positions_[static_cast<size_t>(row)] = kv_len + place;
+  }
+  TranslateOrtErrors<DeviceError>("checking pass", [&] {
+    if (!lane().check) lane().check.emplace(graphs().check());
+    Ort::IoBinding& binding = lane().check->binding;
+    const int64_t num_canvases = num_canvas_rows / len;
+    const auto bind_ids = [&](const char* name, const std::vector<int64_t>& ids, int64_t first_axis) {
+      const std::array<int64_t, 2> shape = {first_axis, static_cast<int64_t>(ids.size()) / first_axis};
+      binding.BindInput(name, TensorView<int64_t>(memory_, ids.data(), shape));
+    };
+    const auto bind_hidden = [&](const char* name, float* hidden, const std::array<int64_t, 3>& shape) {
+      binding.BindOutput(name, TensorView<float>(memory_, hidden, shape));
+    };
+    bind_ids(contract::kCanvases, check_ids_, num_canvases);
+    bind_ids(contract::kTokens, causal_ids_, 1);
+    bind_ids(contract::kPositions, check_positions_, 1);
+    BindPast(binding, past_, kv_len, kv);
+    bind_hidden(contract::kCanvasHidden, rows.canvas_hidden, {num_canvases, len, width});
+    bind_hidden(contract::kHidden, rows.draft_hidden, {1, num_drafted, width});
+    BindNew(binding, num_drafted, kv_len, kv);
+    lane().check->session->Run(run_options_, binding);
+  });
+}
+
 void OrtExecutor::Draft(int32_t anchor, int64_t position, std::span<const KvLayerView> kv, const float* evidence,
                         int64_t num_rows, float* hidden) {
   RequireHome(engine_.home);

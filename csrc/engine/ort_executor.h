@@ -19,7 +19,7 @@ namespace dgrt {
 
 // The graphs of a package for one number of threads; each is opened by the first call.
 struct OrtGraphs {
-  std::function<Ort::Session&()> prefill, denoise, score, packed;
+  std::function<Ort::Session&()> prefill, denoise, score, packed, check;
   std::function<Ort::Session&()> drafter;  // empty: the package has none
 };
 
@@ -48,6 +48,7 @@ class OrtExecutor : public Executor {
                float* hidden) override;
   void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
               std::span<const KvLayerView> next_kv) override;
+  void Check(const CheckRows& rows, int64_t kv_len, std::span<const KvLayerView> kv) override;
   void Draft(int32_t anchor, int64_t position, std::span<const KvLayerView> kv, const float* evidence, int64_t num_rows,
              float* hidden) override;
 
@@ -69,7 +70,7 @@ class OrtExecutor : public Executor {
   };
   // Those of the graphs that were run with one number of threads.
   struct Lane {
-    std::optional<BoundGraph> prefill, denoise, score, packed, drafter;
+    std::optional<BoundGraph> prefill, denoise, score, packed, check, drafter;
     Bound bound;
   };
 
@@ -90,7 +91,8 @@ class OrtExecutor : public Executor {
   Ort::MemoryInfo memory_;
   Ort::RunOptions run_options_;
   std::vector<int64_t> causal_ids_, causal_positions_;  // [S], as large as the largest causal pass so far
-  std::vector<int64_t> packed_ids_, packed_positions_;  // [3L]
+  std::vector<int64_t> packed_ids_, packed_positions_;    // [3L]
+  std::vector<int64_t> check_ids_, check_positions_;      // [G L], [G L + S], as large as the largest so far
   std::vector<int64_t> canvas_ids_, canvas_positions_;    // [L], bound to the denoise graph
   int64_t anchor_id_ = 0;
   std::vector<int64_t> draft_positions_;                  // [block_len]

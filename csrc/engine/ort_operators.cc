@@ -223,7 +223,7 @@ struct Experts : WithoutAttributes {
   }
 };
 
-// Without `kIsCausal` every query sees all keys.
+// Without `kIsCausal` every query sees all keys of its group, and the past; groups follow each other in q, k and v.
 template <bool kIsCausal>
 struct Attention {
   static constexpr const char* kName = kIsCausal ? "CausalAttention" : "CanvasAttention";
@@ -243,10 +243,10 @@ struct Attention {
   }
 
   void Run(const Call& call, ThreadPool& pool) const {
-    const Shape q = call.Require(0, {1, -1, -1});
+    const Shape q = call.Require(0, {kIsCausal ? 1 : -1, -1, -1});
     const int64_t head_dim = q[2] / num_heads;
-    call.Require(0, {1, q[1], num_heads * head_dim});
-    const Shape k = call.Require(1, {1, q[1], num_kv_heads * head_dim});
+    call.Require(0, {q[0], q[1], num_heads * head_dim});
+    const Shape k = call.Require(1, {q[0], q[1], num_kv_heads * head_dim});
     call.Require(2, k);
     const Shape past = call.Require(3, {1, -1, k[2]});
     call.Require(4, past);
@@ -264,7 +264,13 @@ struct Attention {
     p.is_causal = kIsCausal;
     p.window = window;
     p.y = call.Output(q);
-    call.Launch(p, AttentionWorkspaceBytes(p, pool.num_threads()), LaunchAttention, pool);
+    for (int64_t group = 0; group < q[0]; ++group) {
+      call.Launch(p, AttentionWorkspaceBytes(p, pool.num_threads()), LaunchAttention, pool);
+      p.q += q[1] * q[2];
+      p.k += k[1] * k[2];
+      p.v += k[1] * k[2];
+      p.y += q[1] * q[2];
+    }
   }
 
   int64_t num_heads = 0, num_kv_heads = 0, window = 0;

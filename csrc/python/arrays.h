@@ -9,6 +9,7 @@
 #include <pybind11/numpy.h>
 
 #include "common/check.h"
+#include "runtime/sink.h"
 
 namespace dgrt::python {
 
@@ -39,6 +40,11 @@ inline std::vector<int32_t> CopyTokens(const pybind11::array& array, const char*
 template <typename T>
 pybind11::array_t<T> Copy(std::span<const T> values) {
   return pybind11::array_t<T>(static_cast<pybind11::ssize_t>(values.size()), values.data());
+}
+
+// As the numbers that Python sees.
+inline std::span<const uint8_t> OriginNumbers(std::span<const TokenOrigin> origins) {
+  return {reinterpret_cast<const uint8_t*>(origins.data()), origins.size()};
 }
 
 }  // namespace dgrt::python

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "common/exclusive_use.h"
 #include "common/home_process.h"
@@ -19,6 +20,7 @@ struct RuntimeObject {
 struct SessionObject {
   HomeProcessRef<Runtime> runtime;  // first: dropped last
   Session session;
+  std::vector<uint8_t> origins{};  // of the tokens that the last call emitted
   ExclusiveUse use{};
   LiveHandle live{};
 };

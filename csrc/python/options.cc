@@ -26,7 +26,8 @@ GenerateOptions NewOptions(const RuntimeObject& runtime, int64_t max_new_tokens,
                            float causal_temperature, int32_t pipeline, bool logprobs, double deadline_ms,
                            std::vector<int32_t> draft, float verify_trust, int32_t verify_folds,
                            float verify_causal_floor, float verify_causal_budget, float verify_min_confirmed,
-                           bool verify_one_pass, bool verify_always, float verify_expected_steps) {
+                           bool verify_one_pass, bool verify_always, float verify_expected_steps,
+                           int32_t verify_packing) {
   GenerateOptions options = runtime.runtime->default_options();
   options.max_new_tokens = max_new_tokens;
   options.seed = seed;
@@ -47,7 +48,8 @@ GenerateOptions NewOptions(const RuntimeObject& runtime, int64_t max_new_tokens,
   options.draft = std::move(draft);
   options.verify = {.trust = verify_trust, .folds = verify_folds, .causal_floor = verify_causal_floor,
                     .causal_budget = verify_causal_budget, .min_confirmed = verify_min_confirmed,
-                    .one_pass = verify_one_pass, .always = verify_always, .expected_steps = verify_expected_steps};
+                    .one_pass = verify_one_pass, .always = verify_always, .expected_steps = verify_expected_steps,
+                    .packing = static_cast<Packing>(verify_packing)};
   return options;
 }
 
@@ -66,7 +68,8 @@ void RegisterOptions(py::module_& module) {
            py::arg("verify_trust") = verify.trust, py::arg("verify_folds") = verify.folds,
            py::arg("verify_causal_floor") = verify.causal_floor, py::arg("verify_causal_budget") = verify.causal_budget,
            py::arg("verify_min_confirmed") = verify.min_confirmed, py::arg("verify_one_pass") = verify.one_pass,
-           py::arg("verify_always") = verify.always, py::arg("verify_expected_steps") = verify.expected_steps);
+           py::arg("verify_always") = verify.always, py::arg("verify_expected_steps") = verify.expected_steps,
+           py::arg("verify_packing") = static_cast<int32_t>(verify.packing));
 }
 
 }  // namespace dgrt::python

@@ -30,9 +30,9 @@ class EventSink : public RequestSink {
     on_event_("step", ToDict(step, with_soft_, model_));
   }
 
-  void OnCommit(int32_t, std::span<const int32_t> tokens) override {
+  void OnCommit(int32_t, std::span<const int32_t> tokens, std::span<const TokenOrigin> origins) override {
     const py::gil_scoped_acquire gil;
-    on_event_("commit", Copy(tokens));
+    on_event_("commit", py::make_tuple(Copy(tokens), Copy(OriginNumbers(origins))));
   }
 
   void OnDone(const RequestResult& result) noexcept override {

@@ -44,6 +44,7 @@ py::array_t<int32_t> NextCanvas(SessionObject& self, py::object on_step, bool wi
     const py::gil_scoped_release release;
     emitted = self.session.NextCanvas(&sink);
   }
+  self.origins.assign(sink.origins().begin(), sink.origins().end());
   return Copy(emitted);
 }
 
@@ -76,6 +77,11 @@ py::array_t<int32_t> GetCanvas(SessionObject& self) {
 py::array_t<int32_t> EmittedTokens(SessionObject& self) {
   const auto use = self.use.Enter();
   return Copy(self.session.tokens());
+}
+
+py::array_t<uint8_t> EmittedOrigins(SessionObject& self) {
+  const auto use = self.use.Enter();
+  return Copy(std::span<const uint8_t>(self.origins));
 }
 
 py::array_t<float> EmittedLogprobs(SessionObject& self) {
@@ -115,6 +121,7 @@ void RegisterSession(py::module_& module) {
            "Any thread: stops between two denoise steps.")
       .def_property_readonly("finish_reason", &FinishReasonText)
       .def_property_readonly("tokens", &EmittedTokens)
+      .def_property_readonly("origins", &EmittedOrigins)
       .def_property_readonly("logprobs", &EmittedLogprobs)
       .def_property_readonly("kv_len", &KvLen)
       .def("stats", &SessionStats, "The fields of dgrt.Stats.");

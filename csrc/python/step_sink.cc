@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "python/arrays.h"
 #include "python/dicts.h"
 
 namespace py = pybind11;
@@ -36,6 +37,11 @@ void StepSink::OnStep(const StepView& step) {
   }
   const py::gil_scoped_acquire gil;
   on_step_(ToDict(step, with_soft_, model_));
+}
+
+void StepSink::OnCommit(int32_t, std::span<const int32_t>, std::span<const TokenOrigin> origins) {
+  const auto numbers = OriginNumbers(origins);
+  origins_.assign(numbers.begin(), numbers.end());
 }
 
 void StepSink::CheckSignals() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <vector>
 
 #include <pybind11/pybind11.h>
 
@@ -19,6 +20,10 @@ class StepSink : public GenerateSink {
   // `on_step`: a callable or None. Created and destroyed with the GIL held.
   StepSink(pybind11::object on_step, bool with_soft, const ModelFacts& model);
   void OnStep(const StepView& step) override;
+  void OnCommit(int32_t canvas_index, std::span<const int32_t> tokens, std::span<const TokenOrigin> origins) override;
+
+  // Of the committed tokens.
+  std::span<const uint8_t> origins() const { return origins_; }
 
  private:
   void CheckSignals();
@@ -27,6 +32,7 @@ class StepSink : public GenerateSink {
   bool with_soft_;
   const ModelFacts& model_;
   std::chrono::steady_clock::time_point last_signal_check_;
+  std::vector<uint8_t> origins_;
 };
 
 }  // namespace dgrt::python

@@ -87,6 +87,13 @@ int64_t NumMatched(const SessionState& state, const CausalPlan& plan) {
   return matched;
 }
 
+// Behind the draft, and behind the token that it did not foresee, nothing is drafted.
+void FindOrigins(SessionState& state, const CausalPlan& plan, int64_t matched) {
+  const auto first = state.origins.begin();
+  std::fill_n(first, matched, TokenOrigin::kDrafted);
+  first[matched] = matched + 1 < plan.num_rows ? TokenOrigin::kRevised : TokenOrigin::kUndrafted;
+}
+
 FinishReason FinishOf(const SessionState& state, const CausalPlan& plan, std::span<const int32_t> emitted) {
   const std::vector<int32_t>& stop_ids = state.options.stop_ids;
   if (std::find(stop_ids.begin(), stop_ids.end(), emitted.back()) != stop_ids.end()) return FinishReason::kStop;
@@ -135,7 +142,9 @@ std::span<const int32_t> RunCausalPass(SessionState& state, GenerateSink* sink) 
   const FinishReason finish = FinishOf(state, plan, emitted);
   if (sink != nullptr) {
     GiveLaneBack(state);
-    sink->OnCommit(static_cast<int32_t>(state.stats.causal_passes - 1), emitted);
+    FindOrigins(state, plan, matched);
+    const auto origins = std::span(state.origins).first(emitted.size());
+    sink->OnCommit(static_cast<int32_t>(state.stats.causal_passes - 1), emitted, origins);
   }
   DGRT_CHECK(state.tokens.size() + emitted.size() <= state.tokens.capacity());
   const auto published = Publish(state, std::move(rows), matched, emitted, finish);

@@ -50,9 +50,10 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
   const bool is_in_kv = is_packed || is_verified;
   const bool needs_pass = state.options.logprobs || (goes_on && !is_in_kv);  // nobody looks back on the last canvas
   if (needs_pass) RunCommitPass(state, plan);
+  FindOrigins(state);
   if (sink != nullptr) {
     GiveLaneBack(state);
-    sink->OnCommit(plan.index, emitted);
+    sink->OnCommit(plan.index, emitted, std::span(state.origins).first(emitted.size()));
   }
   DGRT_CHECK(state.tokens.size() + emitted.size() <= state.tokens.capacity());
 

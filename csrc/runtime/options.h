@@ -37,6 +37,14 @@ enum class Pipeline : int32_t {
   kOn = 2,    // in every step where something may follow and nothing is computed ahead yet
 };
 
+// Whether the checks of kVerified are one pass or each a pass of its own. Like Pipeline it changes the passes, never the
+// tokens.
+enum class Packing : int32_t {
+  kAuto = 0,  // one, where weights, not rows, are what a pass costs
+  kOff = 1,   // each on its own: none runs that can change nothing any more
+  kOn = 2,    // one
+};
+
 // Who proposes tokens (csrc/drafting/README.md).
 enum class DrafterKind : int32_t {
   kNone = 0,
@@ -45,7 +53,7 @@ enum class DrafterKind : int32_t {
   kAuto = 3,    // chosen as the text goes on; none of them with kExact
 };
 
-// The checks of kVerified (verify.cc), and what it takes to try a draft. The defaults are those of the design, fixed before
+// The checks of kVerified (checks.cc), and what it takes to try a draft. The defaults are those of the design, fixed before
 // anything was measured with them. Logits are softmaxed at the temperature of the first step.
 struct VerifyOptions {
   // A draft is cut before the first token that its drafter believes less in, given that all before it are right.
@@ -70,6 +78,7 @@ struct VerifyOptions {
   bool always = false;
   // Denoise steps of a canvas from noise, until the sequence has had one. Decides what is worth trying, nothing else.
   float expected_steps = 8;
+  Packing packing = Packing::kAuto;
 };
 
 struct GenerateOptions {

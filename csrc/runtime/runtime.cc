@@ -59,6 +59,9 @@ void CheckVerifyOptions(const VerifyOptions& verify) {
   RequireRange("verify.causal_budget", verify.causal_budget, 0, kMostNats);
   RequireRange("verify.min_confirmed", verify.min_confirmed, 0, 1);
   RequireRange("verify.expected_steps", verify.expected_steps, 1, kMostSteps);
+  if (verify.packing < Packing::kAuto || verify.packing > Packing::kOn) {
+    Reject("verify.packing", "0 (auto), 1 (off) or 2 (on)", static_cast<int32_t>(verify.packing));
+  }
 }
 
 }  // namespace
@@ -136,6 +139,10 @@ void CheckOptions(const GenerateOptions& options, const Engine& engine) {
   if (options.pipeline == Pipeline::kOn && !engine.can_pack()) {
     throw Unsupported("pipeline: expected auto or off with this engine, found on: a packed pass of it rounds differently");
   }
+  if (options.guarantee == Guarantee::kVerified && options.verify.packing == Packing::kOn && !engine.can_pack()) {
+    throw Unsupported(
+        "verify.packing: expected auto or off with this engine, found on: a packed pass of it rounds differently");
+  }
 }
 
 namespace {
@@ -171,6 +178,12 @@ bool Verifies(const GenerateOptions& options) {
          (options.drafter != DrafterKind::kNone || options.make_drafter || !options.draft.empty());
 }
 
+int64_t PackedCanvases(const GenerateOptions& options, const Engine& engine) {
+  const Packing packing = options.verify.packing;
+  const bool packs = packing == Packing::kOn || (packing == Packing::kAuto && engine.can_pack() && !engine.is_row_bound());
+  return Verifies(options) && packs ? 1 + options.verify.folds : 0;
+}
+
 namespace {
 
 // The buffers of ModelDrafter and AutoDrafter. What a suffix drafter holds grows with the text and is not counted.
@@ -189,12 +202,13 @@ int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine) {
   const int64_t num_canvases = Speculates(options, engine) || verifies ? 2 : 1;
   const auto float_bytes = static_cast<int64_t>(sizeof(float));
   const int64_t logprobs = Logprobs::NumRows(model) * model.hidden_size + model.canvas_len;
-  // Five token rows, accepted, entropy, uniform, start canvas, confidence of a draft.
-  const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4 + 4;
+  // Five token rows, accepted, entropy, uniform, start canvas, confidence of a draft, origins.
+  const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4 + 4 + 1;
   const int64_t rows = 3 * model.canvas_len * model.hidden_size * float_bytes;
   return num_canvases * (per_position * model.canvas_len + rows) + (options.logprobs || verifies ? logprobs * float_bytes : 0) +
          (verifies ? (4 + 1 + 1 + 4 + 4) * model.canvas_len : 0) +  // the rows of Verification
          DrafterBytes(options, model) +
+         PackedCanvases(options, engine) * model.canvas_len * (1 + model.hidden_size) * float_bytes +
          static_cast<int64_t>(
              VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size));
 }
@@ -246,9 +260,10 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes
       draft_costs(DraftCostsOf(model, is_row_bound)),
       speculation(Speculates(wanted, engine) ? std::make_unique<Speculation>(model) : nullptr),
       logprobs(wanted.logprobs || Verifies(wanted) ? std::make_unique<Logprobs>(model) : nullptr),
-      verification(Verifies(wanted) ? std::make_unique<Verification>(model) : nullptr),
+      verification(Verifies(wanted) ? std::make_unique<Verification>(model, PackedCanvases(wanted, engine)) : nullptr),
       drafter(MakeDrafter(*this)),
       draft_confidence(drafter != nullptr ? static_cast<size_t>(model.canvas_len) : 0),
+      origins(static_cast<size_t>(model.canvas_len)),
       start_canvas(static_cast<size_t>(model.canvas_len)) {}
 
 std::chrono::steady_clock::time_point DeadlineOf(const GenerateOptions& options,

@@ -60,7 +60,7 @@ struct Speculation {
 
 // What the causal pass predicts behind the last committed token and behind the tokens of a canvas; with
 // GenerateOptions::logprobs also what it thinks of the emitted ones. Written by logprobs.cc, in the verified tier rows 1 ..
-// L by verify.cc.
+// L by checks.cc.
 struct Logprobs {
   explicit Logprobs(const ModelFacts& model)
       : hidden(static_cast<size_t>(NumRows(model) * model.hidden_size)), canvas(static_cast<size_t>(model.canvas_len)) {}
@@ -83,9 +83,11 @@ enum class Verdict {
   kCancelled,
 };
 
-// The draft of the canvas in work, what the checks found, and what the sequence has learned. Written by verify.cc.
+// The draft of the canvas in work, what the checks found, and what the sequence has learned. Written by verify.cc and
+// checks.cc.
 struct Verification {
-  explicit Verification(const ModelFacts& model);
+  // `num_packed`: canvases of a packed check, as PackedCanvases() says.
+  Verification(const ModelFacts& model, int64_t num_packed);
 
   std::vector<int32_t> draft;       // [L]
   int64_t num_drafted = 0;          // tokens that are trusted, a stop id at most at their end
@@ -94,7 +96,10 @@ struct Verification {
   std::vector<uint8_t> confirmed;   // [L] by all checks so far
   std::vector<uint8_t> fold;        // [num_drafted] in which leave-out pass the position is noise
   std::vector<float> log_prob, best_log_prob;  // [num_drafted] causal, nats
-  Canvas left_out;                  // of a leave-out pass
+  double missing = 0;               // nats that the draft is below the causal pass's favourites, over all positions
+  Canvas left_out;                  // of a leave-out check
+  std::vector<int32_t> packed_canvases;  // [G, L] of a packed check: the draft, then what each fold sees; empty: none
+  AlignedBuffer<float> packed_hidden;    // [G, L, D]
   Verdict verdict = Verdict::kNone;
   bool is_in_kv = false;            // the reserved KV rows are the draft's, all of them
   double measured_steps = 0;        // of a canvas from noise; 0: there was none yet
@@ -131,6 +136,7 @@ struct SessionState {
   int32_t pending_token = 0;          // causal tier: emitted last (or end of the prompt), its KV row not yet written
   std::unique_ptr<Drafter> drafter;   // null: none
   std::vector<float> draft_confidence;  // [L] of the draft in work: that a token and all before it are right
+  std::vector<TokenOrigin> origins;     // [L] of the tokens that are being committed
   std::vector<int32_t> start_canvas;  // [L] given by SetCanvas; used while has_start_canvas
   bool has_start_canvas = false;
   std::atomic<bool> cancelled{false};
@@ -156,6 +162,9 @@ bool Speculates(const GenerateOptions& options, const Engine& engine);
 
 // Whether a session checks drafts of canvases, which takes a second canvas as well.
 bool Verifies(const GenerateOptions& options);
+
+// How many canvases a checking pass holds: the draft, and one for each fold. 0: each check is a pass of its own.
+int64_t PackedCanvases(const GenerateOptions& options, const Engine& engine);
 
 // Bytes of one session beside its KV rows.
 int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine);
@@ -191,6 +200,9 @@ void KeepPrefix(SessionState& state, std::span<const int32_t> tokens) noexcept;
 // verify.cc: gets a draft for the canvas and lets the checks decide what becomes of it. Changes nothing that outlives the
 // canvas but the counts of passes.
 Verdict VerifyDraft(SessionState& state, const CanvasPlan& plan);
+
+// verify.cc: where the tokens of the finished canvas came from, into state.origins.
+void FindOrigins(SessionState& state) noexcept;
 
 // verify.cc: the canvas was committed, with so many tokens emitted.
 void LearnFromDraft(SessionState& state, int64_t num_tokens) noexcept;

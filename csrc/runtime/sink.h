@@ -24,14 +24,22 @@ struct StepView {
   bool stopped = false;                  // the stop rule held on this step
 };
 
+// Where an emitted token came from.
+enum class TokenOrigin : uint8_t {
+  kUndrafted = 0,  // no draft had a say: the plain loop, or plain sampling
+  kDrafted = 1,    // committed as drafted
+  kRevised = 2,    // a draft that was of use had another token there
+};
+
 class GenerateSink {
  public:
   virtual ~GenerateSink() = default;
   virtual void OnStep(const StepView&) {}
   // False: OnStep does nothing. A session gives its lane away before every call of it.
   virtual bool WantsSteps() const { return true; }
-  // Tokens that became final: the emitted part of one canvas (cut after the first stop id).
-  virtual void OnCommit(int32_t /*canvas_index*/, std::span<const int32_t> /*tokens*/) {}
+  // Tokens that became final: the emitted part of one canvas (cut after the first stop id), and where each came from.
+  virtual void OnCommit(int32_t /*canvas_index*/, std::span<const int32_t> /*tokens*/,
+                        std::span<const TokenOrigin> /*origins*/) {}
 };
 
 }  // namespace dgrt

@@ -13,7 +13,7 @@ struct Stats {
   int64_t causal_passes = 0;    // causal.cc: passes that emit tokens of the causal distribution
   int64_t packed_passes = 0;    // speculate.cc: a denoise step, a commit and the next canvas's first step in one
   int64_t packed_commits = 0;   // commit.cc: commits whose KV rows a packed pass had written
-  int64_t verify_passes = 0;    // verify.cc: passes that check a draft; the first denoise step of a drafted canvas is one
+  int64_t verify_passes = 0;    // checks.cc: passes that check a draft; the first denoise step of a drafted canvas is (in) one
   int64_t draft_calls = 0;      // drafter calls (0 with drafter "none")
   int64_t draft_passes = 0;     // model_drafter.cc: passes of the engine's drafter network
   int64_t draft_rows = 0;       // token rows of these; they are not in row_tokens

@@ -21,7 +21,7 @@ from dgrt._version import __version__
 from dgrt.errors import DgrtError, nearest
 from dgrt.native_thread import calls_are_running
 
-VERBS = ("generate", "inspect", "export", "bench", "doctor")
+VERBS = ("generate", "inspect", "export", "distill", "bench", "doctor")
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 _EPILOG = """\

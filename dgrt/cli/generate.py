@@ -47,7 +47,10 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--draft-file", metavar="FILE", help="a file with that text")
     group = parser.add_argument_group("output")
     either = group.add_mutually_exclusive_group()
-    either.add_argument("--show", action="store_true", help="animate the canvas while it settles (on a terminal)")
+    either.add_argument(
+        "--show", action="store_true",
+        help="animate the canvas while it settles (on a terminal); drafted tokens are green, revised ones yellow",
+    )  # fmt: skip
     either.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     group.add_argument("--stats", action="store_true", help="a table of counts and times on stderr")
     group.add_argument("--trace", metavar="FILE", help="write every denoise step to FILE, a numpy .npz")
@@ -162,10 +165,15 @@ def _print_json(args: argparse.Namespace, result: GenerateResult) -> None:
             "finish_reason": result.finish_reason,
             "seed": result.options.seed,
             "options": asdict(result.options),
+            **({"origins": result.origins.tolist()} if _drafts(result.options) else {}),
             **({} if result.logprobs is None else {"logprobs": [round(float(x), 6) for x in result.logprobs]}),
             "stats": result.stats.to_dict(),
         }
     )
+
+
+def _drafts(options: GenerateOptions) -> bool:
+    return options.drafter != "none" or options.draft is not None
 
 
 def _logprob_rows(result: GenerateResult) -> list[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """`dgrt generate --show`: draws the canvas in the terminal while it settles.
 
-Text that is final scrolls up as ordinary lines; below it live the unfinished last line, the canvas (settled tokens
-normal, unsettled dimmed) and a status line. Only the drawing is here; it reads events and never touches a session.
+Text that is final scrolls up as ordinary lines (what was committed as drafted in green, what a draft had otherwise in
+yellow); below it live the unfinished last line, the canvas (settled tokens normal, unsettled dimmed) and a status line.
+Only the drawing is here; it reads events and never touches a session.
 """
 
 from __future__ import annotations
@@ -9,13 +10,18 @@ from __future__ import annotations
 import re
 import time
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dgrt.cli.display import make_console
+from dgrt.result import ORIGINS
+from dgrt.tokenizer import Detokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
     from rich.console import Console
     from rich.text import Text
 
@@ -24,7 +30,8 @@ if TYPE_CHECKING:
     from dgrt.tokenizer import Tokenizer
 
 _FRAME_S = 1 / 30
-_FINAL, _SETTLED, _UNSETTLED, _STATUS = "bold", "", "dim", "cyan"
+_SETTLED, _UNSETTLED, _STATUS = "", "dim", "cyan"
+_FINAL = ("bold", "bold green", "bold yellow")  # by origin, as in `dgrt.result.ORIGINS`
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
 
 
@@ -85,8 +92,10 @@ class CanvasView:
         self._tokenizer = tokenizer
         self._options = options
         self._start = time.monotonic()
-        self._unfinished = ""
+        self._pieces: list[tuple[str, str]] = []  # of the unfinished line: text and style
+        self._detokenizer = Detokenizer(tokenizer, options.stop_ids or ()) if tokenizer is not None else None
         self._num_tokens = 0
+        self._num_by_origin = np.zeros(len(ORIGINS), np.int64)
         self._draft: Event | None = None
 
     def take(self, event: Event) -> list[Text]:
@@ -96,18 +105,24 @@ class CanvasView:
         if event.kind == "draft":
             self._draft = event
             return []
-        assert event.tokens is not None
+        assert event.origins is not None
         self._draft = None
-        self._num_tokens += event.tokens.size
-        text = event.text if event.text is not None else "".join(f"{i} " for i in event.tokens)
-        *lines, self._unfinished = (self._unfinished + printable(text)).split("\n")
-        return [Text(line, style=_FINAL) for line in lines]
+        self._num_tokens += event.origins.size
+        self._num_by_origin += np.bincount(event.origins, minlength=len(ORIGINS))
+        lines = []
+        for text, style in self._final(event):
+            *ended, rest = printable(text).split("\n")
+            for line in ended:
+                lines.append(Text.assemble(*self._pieces, (line, style)))
+                self._pieces = []
+            self._pieces.append((rest, style))
+        return lines
 
     def unfinished_line(self) -> Text:
         """Returns the final text after the last line break."""
         from rich.text import Text
 
-        return Text(self._unfinished, style=_FINAL)
+        return Text.assemble(*self._pieces)
 
     def frame(self) -> Text:
         """Returns the live part of the screen, cut to the terminal's height."""
@@ -127,13 +142,21 @@ class CanvasView:
         assert draft.tokens is not None and draft.settled is not None
         stops = np.flatnonzero(np.isin(draft.tokens, self._options.stop_ids or ()))
         length = int(stops[0]) if stops.size else draft.tokens.size
-        settled = draft.settled[:length]
-        edges = [0, *(np.flatnonzero(settled[1:] != settled[:-1]) + 1).tolist(), length]
         text = Text()
-        for begin, end in pairwise(edges):
-            if begin < end:
-                text.append(self._decode(draft.tokens[begin:end]), style=_SETTLED if settled[begin] else _UNSETTLED)
+        for begin, end in _runs(draft.settled[:length]):
+            style = _SETTLED if draft.settled[begin] else _UNSETTLED
+            text.append(self._decode(draft.tokens[begin:end]), style=style)
         return text
+
+    def _final(self, event: Event) -> Iterator[tuple[str, str]]:
+        """Yields the text of runs of tokens that came from the same place, with its style."""
+        assert event.tokens is not None and event.origins is not None
+        if not event.tokens.size:  # text that was held back
+            yield event.text or "", _FINAL[0]
+        for begin, end in _runs(event.origins):
+            run = event.tokens[begin:end]
+            text = self._detokenizer.push(run) if self._detokenizer is not None else "".join(f"{i} " for i in run)
+            yield text, _FINAL[event.origins[begin]]
 
     def _decode(self, tokens: np.ndarray) -> str:
         if self._tokenizer is None:
@@ -143,6 +166,9 @@ class CanvasView:
     def _status(self) -> str:
         rate = self._num_tokens / max(time.monotonic() - self._start, 1e-9)
         speed = f"{rate:.0f} tokens/s" if self._num_tokens else "… tokens/s"
+        _, drafted, revised = self._num_by_origin
+        if drafted or revised:
+            speed += f" · {drafted} drafted, {revised} revised"
         draft = self._draft
         if draft is None or draft.step is None or draft.canvas_index is None:
             return f"{self._num_tokens} tokens · {speed}"
@@ -152,6 +178,12 @@ class CanvasView:
             f"canvas {draft.canvas_index + 1} · step {done}/{steps} · entropy {draft.mean_entropy:.3f} · "
             f"{self._num_tokens} tokens · {speed}"
         )
+
+
+def _runs(values: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    """Yields begin and end of each run of equal values."""
+    edges = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), values.size]
+    yield from ((begin, end) for begin, end in pairwise(edges) if begin < end)
 
 
 def printable(text: str) -> str:

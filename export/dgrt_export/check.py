@@ -110,7 +110,7 @@ def _prefix(entry: TensorEntry, name: str, size: int, folder: Path) -> TensorEnt
 def num_passes(config: ModelConfig) -> int:
     """Model passes of the comparison, the reference's and the graphs'."""
     chunks, pasts = _lengths(config)
-    return 3 * len(chunks) + 2 * len(pasts) + 2 * len(_packed_pasts(pasts))
+    return 3 * len(chunks) + 2 * len(pasts) + 5 * len(_packed_pasts(pasts))
 
 
 def check_parity(
@@ -170,7 +170,10 @@ def _compare(
     cut: Cut, tensors: Mapping[str, TensorEntry], files: Mapping[str, Path], library: Path | None, seed: int,
     advance: Callable[[int], None],
 ) -> Difference:  # fmt: skip
-    """Worst difference over chunked prefill and score and over denoise and packed with no, a short and a long past."""
+    """Worst difference over chunked prefill and score, and over the other graphs with no past and a long one.
+
+    `denoise` also has a past that is shorter than the window.
+    """
     config = cut.config
     chunks, pasts = _lengths(config)
     rng = np.random.default_rng(seed)
@@ -182,6 +185,7 @@ def _compare(
     expected_kv, expected_causal = reference.prefill(tokens, chunks, advance)
     causal_choices = reference.take_choices()
     expected_hidden, expected_next, choices, next_choices = {}, {}, {}, {}
+    expected_checked, checked_choices = {}, {}
     for past in pasts:
         expected_hidden[past] = reference.denoise(canvas, soft, expected_kv, past)
         choices[past] = reference.take_choices()
@@ -190,6 +194,11 @@ def _compare(
         expected_next[past] = reference.denoise(following, next_soft, expected_kv, past + config.canvas_len)
         next_choices[past] = reference.take_choices()
         advance(1)
+        expected_checked[past] = []
+        for checked in (canvas, following):
+            expected_checked[past].append(reference.denoise(checked, np.zeros_like(soft), expected_kv, past))
+            advance(1)
+        checked_choices[past] = reference.take_choices()
     del reference  # its fp32 weights go before the sessions come
 
     differences = []
@@ -225,6 +234,24 @@ def _compare(
         differences += [
             difference(actual, expected, f"packed {place} with {past} past tokens")
             for actual, expected, place in zip(found, wanted, places, strict=True)
+        ]
+    session = CheckSession(files[contract.CHECK_GRAPH], library)
+    for past in _packed_pasts(pasts):
+        end = past + max(1, config.canvas_len - 1)  # a draft that does not fill the canvas
+        own = np.arange(past, past + config.canvas_len)
+        feeds = {contract.CHECK_CANVASES.name: np.stack((canvas, following)),
+                 contract.TOKENS.name: tokens[None, past:end],
+                 contract.CHECK_POSITIONS.name: np.concatenate((own, own, np.arange(past, end)))[None],
+                 **_past_feeds(config, expected_kv, past)}  # fmt: skip
+        parts = zip(checked_choices[past], (rows[past:end] for rows in causal_choices), strict=True)
+        checked, *found = session.run(feeds, [np.concatenate(rows) for rows in parts])
+        advance(1)
+        wanted = [*expected_checked[past], expected_causal[past:end], *(rows[past:end] for rows in expected_kv)]
+        places = ["hidden states of the draft", "hidden states of the draft left out", "causal hidden states",
+                  *_kv_places(config)]  # fmt: skip
+        differences += [
+            difference(actual, expected, f"check {place} with {past} past tokens")
+            for actual, expected, place in zip([*checked, *(t[0] for t in found)], wanted, places, strict=True)
         ]
     return max(differences, key=lambda w: w.relative)
 

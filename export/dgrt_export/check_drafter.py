@@ -75,7 +75,7 @@ def check_drafter(
     is_fused = profile == contract.FUSED
     rounded = is_fused and written["evidence_proj.weight"].dtype == "BF16"
     session = CheckSession(folder / graph_file(contract.DRAFTER_GRAPH), find_library() if is_fused else None)
-    reference = DrafterReference(drafter, raw, written)
+    reference = DrafterReference(drafter, raw, written, rounded)
     rng = np.random.default_rng(_SEED)
 
     differences: list[Difference] = []

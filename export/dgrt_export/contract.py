@@ -6,7 +6,8 @@ of our own domain means a new OPERATORS_VERSION instead.
 
 Axis letters: S tokens of a prefill chunk, L canvas, P past rows of a layer (full layers: all committed tokens;
 sliding layers: the last W - 1), Q the same for a canvas L tokens further on, K num_kv_heads * head_dim of the layer,
-D hidden size, B tokens that a drafter proposes. Leading 1 is the batch.
+D hidden size, B tokens that a drafter proposes, G canvases of a checking pass, R rows of it: G L + S. Leading 1 is the
+batch.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Profile = Literal["portable", "fused"]
 PORTABLE: Profile = "portable"
 FUSED: Profile = "fused"
 OPERATOR_DOMAIN = "dgrt"
-OPERATORS_VERSION = 2
+OPERATORS_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ PREFILL_GRAPH = "prefill"
 DENOISE_GRAPH = "denoise"
 SCORE_GRAPH = "score"
 PACKED_GRAPH = "packed"
+CHECK_GRAPH = "check"
 DRAFTER_GRAPH = "drafter"
 
 TOKENS = Tensor("tokens", ("1", "S"), "int64")
@@ -62,6 +64,10 @@ NEXT_PAST_V = Tensor("next_past_v.{layer}", ("1", "Q", "K"), "float32")
 NEXT_HIDDEN = Tensor("next_hidden", ("1", "L", "D"), "float32")
 PACKED_NEW_K = Tensor("new_k.{layer}", ("1", "L", "K"), "float32")
 PACKED_NEW_V = Tensor("new_v.{layer}", ("1", "L", "K"), "float32")
+# Of the checking pass: G canvases at the same positions, then S tokens from the first of these positions on.
+CHECK_CANVASES = Tensor("canvases", ("G", "L"), "int64")
+CHECK_POSITIONS = Tensor("positions", ("1", "R"), "int64")
+CANVAS_HIDDEN = Tensor("canvas_hidden", ("G", "L", "D"), "float32")
 # Of the drafter: the last token of the text (its anchor), and the B positions behind it.
 DRAFTER_TOKENS = Tensor("tokens", ("1", "1"), "int64")
 DRAFTER_POSITIONS = Tensor("positions", ("1", "B"), "int64")
@@ -77,6 +83,10 @@ GRAPHS: dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = {
     PACKED_GRAPH: (
         (PACKED_TOKENS, PACKED_POSITIONS, SOFT, NEXT_SOFT, PAST_K, PAST_V, NEXT_PAST_K, NEXT_PAST_V),
         (HIDDEN, NEXT_HIDDEN, PACKED_NEW_K, PACKED_NEW_V),
+    ),
+    CHECK_GRAPH: (
+        (CHECK_CANVASES, TOKENS, CHECK_POSITIONS, PAST_K, PAST_V),
+        (CANVAS_HIDDEN, SCORE_HIDDEN, NEW_K, NEW_V),
     ),
 }
 # Those that a package has only if it was exported with them. A layered tensor of the drafter is there for the layers of
@@ -106,6 +116,8 @@ _HEADER_TENSORS: dict[str, Tensor] = {
     "kNextPastK": NEXT_PAST_K,
     "kNextPastV": NEXT_PAST_V,
     "kNextHidden": NEXT_HIDDEN,
+    "kCanvases": CHECK_CANVASES,
+    "kCanvasHidden": CANVAS_HIDDEN,
     "kEvidence": EVIDENCE,
 }
 
@@ -122,6 +134,7 @@ def header_text() -> str:
         "kDenoiseGraph": DENOISE_GRAPH,
         "kScoreGraph": SCORE_GRAPH,
         "kPackedGraph": PACKED_GRAPH,
+        "kCheckGraph": CHECK_GRAPH,
         "kDrafterGraph": DRAFTER_GRAPH,
     }
     lines = [

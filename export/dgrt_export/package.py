@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,24 @@ from .errors import OutputError, mismatch
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def check_output(output: Path, checkpoints: Iterable[Path], force: bool) -> None:
-    """Refuses an output that must not be written, before any work is done. `checkpoints`: what is read."""
-    for checkpoint in checkpoints:
-        if output == checkpoint or output in checkpoint.parents or checkpoint in output.parents:
-            raise OutputError(mismatch(f"output {output}", "a folder apart from the checkpoint", checkpoint))
+@dataclass(frozen=True)
+class FolderKind:
+    """What tells a folder of ours from any other: `file` is a JSON object with `value` at `key`."""
+
+    name: str
+    file: str
+    key: str
+    value: str
+
+
+PACKAGE = FolderKind("a package", contract.MANIFEST_FILE, "format", contract.FORMAT)
+
+
+def check_output(output: Path, sources: Iterable[Path], force: bool, kind: FolderKind = PACKAGE) -> None:
+    """Refuses an output that must not be written, before any work is done; `sources` are what it is made from."""
+    for source in sources:
+        if output == source or output in source.parents or source in output.parents:
+            raise OutputError(mismatch(f"output {output}", "a folder apart from its sources", source))
     if not output.exists():
         return
     if not output.is_dir():
@@ -34,34 +48,34 @@ def check_output(output: Path, checkpoints: Iterable[Path], force: bool) -> None
     if entries and not force:
         raise OutputError(mismatch(f"output {output}", "a new or empty folder (or --force)", f"{len(entries)} files"))
     if entries:
-        _check_replaceable(output)
+        _check_replaceable(output, kind)
 
 
-def _check_replaceable(output: Path) -> None:
-    """Refuses to replace anything but a package: a home, a project, a checkpoint may be named by mistake."""
+def _check_replaceable(output: Path, kind: FolderKind) -> None:
+    """Refuses to replace anything else: a home, a project, a checkpoint may be named by mistake."""
     if inner := next((e for e in output.iterdir() if e.is_dir() and not e.is_symlink()), None):
         raise OutputError(mismatch(f"output {output}", "a folder without sub-folders to replace", inner.name))
-    expected = f"a package to replace ({contract.MANIFEST_FILE} with format {contract.FORMAT!r})"
+    expected = f"{kind.name} to replace ({kind.file} with {kind.key} {kind.value!r})"
     try:
-        manifest = json.loads((output / contract.MANIFEST_FILE).read_text(encoding="utf-8"))
+        content = json.loads((output / kind.file).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise OutputError(mismatch(f"output {output}", expected, f"no {contract.MANIFEST_FILE}")) from None
+        raise OutputError(mismatch(f"output {output}", expected, f"no {kind.file}")) from None
     except (OSError, ValueError, RecursionError) as error:
         raise OutputError(mismatch(f"output {output}", expected, error)) from None
-    found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-    if found != contract.FORMAT:
+    found = content.get(kind.key) if isinstance(content, dict) else type(content).__name__
+    if found != kind.value:
         raise OutputError(mismatch(f"output {output}", expected, repr(found)))
 
 
 @contextmanager
-def staged(output: Path, force: bool) -> Iterator[Path]:
+def staged(output: Path, force: bool, kind: FolderKind = PACKAGE) -> Iterator[Path]:
     """A folder to fill; becomes `output` when the block ends well, disappears when anything is raised."""
     output.parent.mkdir(parents=True, exist_ok=True)
     staging = output.parent / f".{output.name}.{uuid.uuid4().hex[:12]}.partial"
     try:
         staging.mkdir()
         yield staging
-        _publish(staging, output, force)
+        _publish(staging, output, force, kind)
     finally:
         # After a successful exchange this is the previous package; after an error, our own unfinished one.
         _remove(staging)
@@ -92,11 +106,11 @@ def write_manifest(staging: Path, manifest: dict[str, Any]) -> None:
     _sync(staging)
 
 
-def _publish(staging: Path, output: Path, force: bool) -> None:
+def _publish(staging: Path, output: Path, force: bool, kind: FolderKind) -> None:
     if output.exists() and any(output.iterdir()):
         if not force:  # it was free when the export began
             raise OutputError(mismatch(f"output {output}", "a new or empty folder (or --force)", "a newer package"))
-        _check_replaceable(output)  # again: the export took its time
+        _check_replaceable(output, kind)  # again: the export took its time
         _exchange(staging, output)
     else:
         os.rename(staging, output)

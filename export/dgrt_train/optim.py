@@ -3,6 +3,8 @@
 Muon orthogonalises the momentum of each matrix. Matrices of one shape are stacked
 over all layers, so a step is a handful of batched GEMMs.
 """
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,10 +13,10 @@ from .model import DiffusionGemmaMini
 ADAM_NAMES = ("embed", "norm", "scalar", "router", "per_expert_scale")
 
 
-def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
-    """Newton-Schulz iteration on [batch, rows, cols]: singular values move to about one."""
+def orthogonalise(g: Tensor, dtype: torch.dtype, steps: int = 5) -> Tensor:
+    """Newton-Schulz iteration on [batch, rows, cols]: singular values move to about one. Products are in `dtype`."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = g.to(torch.bfloat16)
+    x = g.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
@@ -41,11 +43,17 @@ def matrix_views(model: DiffusionGemmaMini, name: str, tensor: Tensor) -> list[T
 
 
 class Optimiser:
-    """Muon and Adam with one learning-rate multiplier for both."""
+    """Muon and Adam with one learning-rate multiplier for both.
 
-    def __init__(self, model: DiffusionGemmaMini, muon_lr: float = 0.02, adam_lr: float = 3e-3,
-                 momentum: float = 0.95, weight_decay: float = 0.01, betas: tuple[float, float] = (0.9, 0.98)):
-        self.muon_lr, self.adam_lr, self.momentum = muon_lr, adam_lr, momentum
+    `views` splits a fused parameter of a name into its single matrices; without it each parameter is one. Parameters
+    whose names have one of ADAM_NAMES in them, and all that are no matrices, are Adam's. `dtype` is that of Muon's
+    products: bf16 where the processor has it, else fp32 is many times faster.
+    """
+
+    def __init__(self, model: nn.Module, views: Callable[[str, Tensor], list[Tensor]] = lambda _, tensor: [tensor],
+                 muon_lr: float = 0.02, adam_lr: float = 3e-3, momentum: float = 0.95, weight_decay: float = 0.01,
+                 betas: tuple[float, float] = (0.9, 0.98), dtype: torch.dtype = torch.bfloat16):
+        self.muon_lr, self.adam_lr, self.momentum, self._dtype = muon_lr, adam_lr, momentum, dtype
         self.weight_decay, self.betas, self.count = weight_decay, betas, 0
         named = list(model.named_parameters())
         is_adam = lambda n, p: p.dim() < 2 or any(k in n for k in ADAM_NAMES)  # noqa: E731
@@ -60,7 +68,7 @@ class Optimiser:
         names = {p: n for n, p in named}
         groups: dict[tuple[int, ...], list[Tensor]] = {}
         for p, u in zip(self.muon, self._update):
-            for view in matrix_views(model, names[p], u):
+            for view in views(names[p], u):
                 groups.setdefault(tuple(view.shape), []).append(view)
         self._groups = list(groups.values())  # views into self._update
 
@@ -74,7 +82,7 @@ class Optimiser:
             u.copy_(g).lerp_(m, self.momentum)  # Nesterov
         for views in self._groups:
             rows, cols = views[0].shape
-            stacked = orthogonalise(torch.stack(views)) * max(1.0, rows / cols) ** 0.5
+            stacked = orthogonalise(torch.stack(views), self._dtype) * max(1.0, rows / cols) ** 0.5
             for view, value in zip(views, stacked):
                 view.copy_(value)
         lr = self.muon_lr * scale

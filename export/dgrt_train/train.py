@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from .config import ModelConfig
 from .data import TASK_NAMES, Stream
 from .model import DiffusionGemmaMini
 from .objective import batch_loss
-from .optim import Optimiser, WeightAverage
+from .optim import Optimiser, WeightAverage, matrix_views
 from .pool import load_pool
 from .schedule import LAST_STEP, learning_rate, phase_at, step_batches
 
@@ -101,7 +102,7 @@ def work(rank: int, args: argparse.Namespace, port: int) -> None:
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=args.workers)
     stream = Stream(load_pool(args.out / "sudoku_pool.json"), ModelConfig().canvas_length)
     model = DiffusionGemmaMini(ModelConfig(), compile_layers=not args.no_compile)
-    optimiser, average, step = Optimiser(model), WeightAverage(model), 0
+    optimiser, average, step = Optimiser(model, partial(matrix_views, model)), WeightAverage(model), 0
     path = args.out / "checkpoint.pt"
     if args.resume:
         saved = torch.load(path)

@@ -47,7 +47,7 @@ SessionOptions: Any = struct(
     "SessionOptions", request=c_uint32, seed=c_uint64, max_new_tokens=c_int64, max_denoising_steps=c_int32,
     stability_threshold=c_int32, entropy_bound=c_float, confidence_threshold=c_float, t_min=c_float, t_max=c_float,
     stop_ids=Ids, num_stop_ids=c_uint64, guarantee=c_int32, drafter=c_int32, causal_temperature=c_float,
-    pipeline=c_int32, logprobs=c_int32, reserved=c_int32, deadline_ms=c_double, draft=Ids, num_draft=c_uint64,
+    pipeline=c_int32, logprobs=c_int32, verify_packing=c_int32, deadline_ms=c_double, draft=Ids, num_draft=c_uint64,
     verify_trust=c_float, verify_folds=c_int32, verify_causal_floor=c_float, verify_causal_budget=c_float,
     verify_min_confirmed=c_float, verify_one_pass=c_int32, verify_always=c_int32, verify_expected_steps=c_float,
 )  # fmt: skip

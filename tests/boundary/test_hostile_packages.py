@@ -101,7 +101,9 @@ def test_another_contract_version(package: Package, refused: Callable[..., str],
     assert f"contract_version: expected {current}, found {version}" in refused(package.save())
 
 
-@pytest.mark.parametrize("name", ["prefill.onnx", "score.onnx", "packed.onnx", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "name", ["prefill.onnx", "score.onnx", "packed.onnx", "check.onnx", "model.safetensors", "tokenizer.json"]
+)
 def test_missing_truncated_longer_and_changed_files(package: Package, refused: Callable[..., str], name: str) -> None:
     content, folder = package.read(name), package.save()
     size = len(content)
@@ -306,6 +308,20 @@ def test_a_tampered_packed_graph_is_found_when_it_is_first_needed(package: Packa
     plain = _native.Session(runtime, _native.Options(runtime, pipeline=1, **long))
     plain.prefill(np.array([2, 3], np.int32))
     assert plain.next_canvas().size
+
+
+def test_a_tampered_checking_graph_is_found_when_it_is_first_needed(package: Package, ort_library: str) -> None:
+    rename_output(package, "check.onnx", 0)
+    runtime = _native.Runtime(str(package.save()), threads=1, ort_library=ort_library)
+    drafted = {"max_new_tokens": 4, "guarantee": 2, "draft": list(range(4, 36)), "verify_always": True}
+    packed = _native.Session(runtime, _native.Options(runtime, verify_packing=2, **drafted))
+    packed.prefill(np.array([2, 3], np.int32))
+    with pytest.raises(dgrt.ContractMismatch, match="check.onnx: output canvas_hidden: expected float32.*found none"):
+        packed.next_canvas()
+    assert (packed.tokens.size, packed.kv_len) == (0, 2)
+    alone = _native.Session(runtime, _native.Options(runtime, verify_packing=1, **drafted))
+    alone.prefill(np.array([2, 3], np.int32))
+    assert alone.next_canvas().size
 
 
 def test_a_tampered_score_graph_is_found_when_it_is_first_needed(package: Package, ort_library: str) -> None:

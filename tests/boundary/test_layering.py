@@ -46,10 +46,10 @@ THIRD_PARTY = {
 # Python package -> top-level modules it may import, beside the standard library and itself. None of them at import of
 # `dgrt`: see test_imports in tests/unit for what `import dgrt` loads.
 PYTHON_EDGES: dict[str, set[str]] = {
-    "dgrt": {"numpy", "tokenizers", "jinja2", "rich", "onnxruntime", "dgrt_export"},
+    "dgrt": {"numpy", "tokenizers", "jinja2", "rich", "onnxruntime", "dgrt_export", "dgrt_train"},
     "dgrt/reference": {"numpy", "torch", "transformers", "safetensors"},
     "export/dgrt_export": {"numpy", "torch", "onnx", "onnxruntime", "transformers", "safetensors"},
-    "export/dgrt_train": {"numpy", "torch", "transformers", "safetensors", "tokenizers"},
+    "export/dgrt_train": {"numpy", "torch", "transformers", "safetensors", "tokenizers", "dgrt", "dgrt_export"},
 }
 # Submodules that nobody else in the package may import.
 PRIVATE_PARTS = {"dgrt.reference": ("dgrt/reference",)}

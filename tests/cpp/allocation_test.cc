@@ -44,7 +44,7 @@ namespace {
 struct CountingSink : GenerateSink {
   void OnStep(const StepView&) override { ++steps; }
 #ifndef NDEBUG
-  void OnCommit(int32_t, std::span<const int32_t>) override { counting = false; }
+  void OnCommit(int32_t, std::span<const int32_t>, std::span<const TokenOrigin>) override { counting = false; }
 #endif
   int steps = 0;
 };

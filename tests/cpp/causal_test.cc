@@ -106,6 +106,25 @@ TEST(NoDraftChangesTheTokens) {
   }
 }
 
+TEST(ACausalCommitSaysWhereItsTokensCameFrom) {
+  using enum TokenOrigin;
+  const Tokens expected = Plain(17, 1);
+  CausalFixture f;
+  f.options.max_new_tokens = 9;
+  f.Draft([&](const Tokens& text, std::span<int32_t> draft) -> int64_t {
+    const size_t done = text.size() - 4;
+    for (size_t i = 0; i < 3 && i < draft.size(); ++i) draft[i] = expected[done + i];
+    if (done == 0) draft[1] = (expected[1] + 1) % 48;       // foresees one token and misses the second
+    return std::min<int64_t>(3, std::ssize(draft));        // foresees all three, and the pass samples one more
+  });
+  Session session = f.MakeSession();
+  RecordingSink sink;
+  Generate(session, f.prompt, &sink);
+  const std::vector<TokenOrigin> wanted = {kDrafted, kRevised, kDrafted, kDrafted, kDrafted, kUndrafted,
+                                           kDrafted, kDrafted, kUndrafted};
+  CHECK(sink.origins == wanted);
+}
+
 TEST(ARightDraftSavesPasses) {
   const Tokens expected = Plain(17, 1);
   CausalFixture f;

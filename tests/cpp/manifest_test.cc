@@ -36,6 +36,7 @@ class Package {
     Add("denoise.onnx", "denoise graph");
     Add("score.onnx", "score graph");
     Add("packed.onnx", "packed graph");
+    Add("check.onnx", "checking graph");
     Add("model.safetensors", std::string(10 + 8 * 4 * 4, 'w'));
     manifest["format"] = "dgrt-engine";
     manifest["contract_version"] = contract::kContractVersion;
@@ -51,7 +52,7 @@ class Package {
     manifest["generation"] = {{"max_denoising_steps", 48}, {"entropy_bound", 0.1},       {"t_min", 0.4},
                               {"t_max", 0.8},              {"stability_threshold", 1},   {"confidence_threshold", 0.005},
                               {"stop_ids", {1, 7}}};
-    for (const char* graph : {"prefill", "denoise", "score", "packed"}) {
+    for (const char* graph : {"prefill", "denoise", "score", "packed", "check"}) {
       manifest["graphs"][graph]["file"] = std::string(graph) + ".onnx";
     }
     manifest["embedding"] = {{"file", "model.safetensors"}, {"offset", 10}, {"bytes", 128}, {"dtype", "float32"}};

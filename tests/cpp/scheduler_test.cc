@@ -78,7 +78,7 @@ std::string TextOf(const RequestResult& result) {
 // Writes down the commits and whether it was told of the end, once and last.
 struct CommitSink : RequestSink {
   CommitSink(Tokens* committed, std::atomic<int>* ends) : committed_(committed), ends_(ends) {}
-  void OnCommit(int32_t, std::span<const int32_t> tokens) override {
+  void OnCommit(int32_t, std::span<const int32_t> tokens, std::span<const TokenOrigin>) override {
     committed_->insert(committed_->end(), tokens.begin(), tokens.end());
   }
   void OnDone(const RequestResult&) noexcept override { ++*ends_; }
@@ -151,7 +151,9 @@ TEST(ANanFailsOnlyItsRequest) { CheckOneFails(&FakeScript::nan_at_call, "not fin
 
 TEST(ASinkThatThrowsFailsOnlyItsRequest) {
   struct Thrower : RequestSink {
-    void OnCommit(int32_t, std::span<const int32_t>) override { throw std::runtime_error("no more"); }
+    void OnCommit(int32_t, std::span<const int32_t>, std::span<const TokenOrigin>) override {
+      throw std::runtime_error("no more");
+    }
   };
   ServingFixture f;
   const auto scheduler = Scheduler::Create(f.Open(2), {});
@@ -291,7 +293,7 @@ TEST(ASchedulerThatIsDestroyedTellsEveryRequest) {
 
 TEST(TheLastReferenceMayBeDroppedInASink) {
   struct Holder : RequestSink {
-    void OnCommit(int32_t, std::span<const int32_t>) override { scheduler.reset(); }
+    void OnCommit(int32_t, std::span<const int32_t>, std::span<const TokenOrigin>) override { scheduler.reset(); }
     std::shared_ptr<Scheduler> scheduler;
   };
   ServingFixture f;

@@ -15,7 +15,7 @@ struct ThrowingSink : GenerateSink {
   void OnStep(const StepView& view) override {
     if (on_step && view.canvas_index == canvas_index && view.step == 11) throw std::runtime_error("step sink");
   }
-  void OnCommit(int32_t index, std::span<const int32_t>) override {
+  void OnCommit(int32_t index, std::span<const int32_t>, std::span<const TokenOrigin>) override {
     if (!on_step && index == canvas_index) throw std::runtime_error("commit sink");
   }
   int32_t canvas_index;

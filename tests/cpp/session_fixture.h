@@ -42,13 +42,16 @@ struct RecordingSink : GenerateSink {
                      {view.soft_in.begin(), view.soft_in.end()}, {view.soft_out.begin(), view.soft_out.end()},
                      view.stopped});
   }
-  void OnCommit(int32_t index, std::span<const int32_t> tokens) override {
+  void OnCommit(int32_t index, std::span<const int32_t> tokens, std::span<const TokenOrigin> where) override {
+    CHECK_EQ(where.size(), tokens.size());
+    origins.insert(origins.end(), where.begin(), where.end());
     commits.push_back(index);
     committed.insert(committed.end(), tokens.begin(), tokens.end());
   }
   std::vector<Step> steps;
   std::vector<int32_t> commits;
   Tokens committed;
+  std::vector<TokenOrigin> origins;  // of the committed tokens
 };
 
 struct SessionFixture {

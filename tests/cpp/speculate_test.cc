@@ -180,7 +180,7 @@ TEST(AStartCanvasReplacesWhatWasComputedAhead) {
 TEST(ASinkThatFailsAnywhereLosesNothing) {
   struct Failing : GenerateSink {
     void OnStep(const StepView&) override { Call(); }
-    void OnCommit(int32_t, std::span<const int32_t>) override { Call(); }
+    void OnCommit(int32_t, std::span<const int32_t>, std::span<const TokenOrigin>) override { Call(); }
     void Call() {
       if (++calls == fail_at) throw std::runtime_error("sink");
     }

@@ -73,6 +73,27 @@ Counts CountsOf(const Session& session) {
   return {s.draft_commits, s.draft_refines, s.draft_discards, s.verify_passes, s.denoise_passes, s.commit_passes};
 }
 
+// A draft of some kind for each canvas, and checks that depend on the number too: right, spoiled, cut short, with a stop id.
+void Vary(uint64_t seed, VerifyFixture& f) {
+  std::mt19937 random(static_cast<uint32_t>(seed));
+  const auto below = [&random](uint32_t n) { return static_cast<int32_t>(random() % n); };
+  f.options.seed = seed;
+  f.script->num_steps = below(3) == 0 ? 1 + below(4) : 0;
+  f.script->causal_doubt = below(3) == 0 ? 5 : 1000;
+  f.script->copies_from_row = below(6) == 0 ? 5 : -1;
+  f.options.verify.folds = below(5);
+  f.options.verify.causal_floor = below(4) == 0 ? 0.0f : below(2) == 0 ? 1.0f : 7.0f;
+  f.options.verify.min_confirmed = below(2) == 0 ? 0.25f : 0.75f;
+  f.options.verify.one_pass = below(5) != 0;
+  if (below(3) == 0) f.options.stop_ids = {f.script->target[static_cast<size_t>(13 + below(8))]};
+  const int32_t spoiled = below(6) * 4, length = 3 + below(12);  // 8 and more: no such position, the whole canvas
+  f.Draft([target = f.script->target, spoiled, length](const Tokens& text, std::span<int32_t> draft, std::span<float>) {
+    for (size_t i = 0; i < draft.size(); ++i) draft[i] = target[text.size() - 4 + i];
+    if (spoiled < std::ssize(draft)) draft[static_cast<size_t>(spoiled)] = 46;
+    return std::min<int64_t>(length, std::ssize(draft));
+  });
+}
+
 }  // namespace
 
 TEST(WithoutADrafterTheVerifiedTierIsThePlainLoop) {
@@ -100,6 +121,35 @@ TEST(ARightDraftIsCommittedByItsChecksAlone) {
   CHECK_EQ(session.stats().tokens_per_pass(), 2.0);
   CHECK_EQ(session.kv_len(), 4 + 32);
   CHECK(sink.steps.empty() && sink.commits == (std::vector<int32_t>{0, 1, 2, 3, 4}));
+}
+
+TEST(ACommitSaysWhereItsTokensCameFrom) {
+  VerifyFixture f;
+  f.script->num_steps = 0;
+  f.options.verify.causal_floor = 0;
+  f.options.verify.folds = 0;
+  f.options.max_new_tokens = 24;
+  int32_t canvas = 0;  // the first as it should be, one token wrong in the second, no draft of the third
+  f.Draft([&](const Tokens& text, std::span<int32_t> draft, std::span<float>) -> int64_t {
+    for (size_t i = 0; i < draft.size(); ++i) draft[i] = f.script->target[text.size() - 4 + i];
+    if (canvas == 1) draft[3] = 46;
+    return canvas++ == 2 ? 0 : 8;
+  });
+  RecordingSink sink;
+  const auto session = f.Run(&sink);
+  std::vector<TokenOrigin> expected(24, TokenOrigin::kUndrafted);
+  std::fill_n(expected.begin(), 16, TokenOrigin::kDrafted);
+  expected[11] = TokenOrigin::kRevised;
+  CHECK(sink.origins == expected);
+  CHECK_EQ(session->stats().accepted_drafts, 15);
+  // Of a draft that is discarded nothing came.
+  VerifyFixture g;
+  g.options.verify.min_confirmed = 1;
+  g.options.max_new_tokens = 8;
+  g.DraftTarget([](std::span<int32_t> draft) { draft[0] = 46; });
+  RecordingSink other;
+  CHECK_EQ(g.Run(&other)->stats().draft_discards, 1);
+  CHECK(other.origins == std::vector<TokenOrigin>(8, TokenOrigin::kUndrafted));
 }
 
 TEST(ADraftWithAStopIdIsWholeWithPaddingBehindIt) {
@@ -221,27 +271,32 @@ TEST(AFailureAtAnyCallLeavesTheCanvasBefore) {
     if (kind == 1) f.options.verify.min_confirmed = 0.2f;
     f.DraftTarget();
   };
-  for (int kind = 0; kind < 3; ++kind) {  // committed, refined, discarded
+  for (int number = 0; number < 6; ++number) {  // committed, refined, discarded; checks on their own or packed
+    const int kind = number % 3;
+    const Packing packing = number < 3 ? Packing::kOff : Packing::kOn;
     VerifyFixture undisturbed;
+    undisturbed.options.verify.packing = packing;
     prepare(undisturbed, kind);
     const auto whole_of_run = undisturbed.Run();
     Session& whole = *whole_of_run;
     const Counts counts = CountsOf(whole);
     CHECK((kind == 0 ? counts.commits : kind == 1 ? counts.refines : counts.discards) == 5);
-    for (int how = 0; how < 3; ++how) {
+    for (int how = 0; how < 4; ++how) {
       for (int64_t call = 2; call <= undisturbed.log->num_calls; ++call) {
         VerifyFixture f;
+        f.options.verify.packing = packing;
         prepare(f, kind);
         if (how == 0) f.script->fail_at_call = call;
-        if (how == 1) f.script->nan_at_call = call;
+        if (how == 1 || how == 3) f.script->nan_at_call = call;
+        if (how == 3) f.script->spoil_next = f.script->spoil_last_row = true;
         Session session = f.MakeSession();
         session.Prefill(f.prompt);
         if (how == 2) f.script->on_call = [&](int64_t at) { if (at == call) session.Cancel(); };
         f.FinishThroughFailures(session);
         const Tokens tokens = ToVector(session.tokens()), all = ToVector(whole.tokens());
         CHECK(std::equal(tokens.begin(), tokens.end(), all.begin()));
-        if (how < 2) CHECK(tokens == all);
-        if (how < 2) CHECK(session.stats().steps_per_canvas == whole.stats().steps_per_canvas);
+        if (how != 2) CHECK(tokens == all);
+        if (how != 2) CHECK(session.stats().steps_per_canvas == whole.stats().steps_per_canvas);
       }
     }
   }
@@ -338,6 +393,103 @@ TEST(AnotherTurnDraftsAnew) {
   CHECK_EQ(session.stats().draft_calls, 1);
 }
 
+TEST(PackedChecksDecideWhatChecksOnTheirOwnDecide) {
+  Counts sum{};
+  int64_t partial_rows = 0;
+  for (uint64_t seed = 0; seed < 300; ++seed) {
+    VerifyFixture alone, packed;
+    RecordingSink alone_sink, packed_sink;
+    for (VerifyFixture* f : {&alone, &packed}) Vary(seed, *f);
+    alone.options.verify.packing = Packing::kOff;
+    packed.options.verify.packing = Packing::kOn;
+    const auto expected = alone.Run(&alone_sink), session = packed.Run(&packed_sink);
+    CHECK(ToVector(session->tokens()) == ToVector(expected->tokens()));
+    CHECK(packed_sink.steps == alone_sink.steps);
+    CHECK(packed_sink.origins == alone_sink.origins);
+    const std::vector<TokenOrigin>& origins = packed_sink.origins;
+    CHECK_EQ(session->stats().accepted_drafts, std::count(origins.begin(), origins.end(), TokenOrigin::kDrafted));
+    CHECK(session->finish_reason() == expected->finish_reason());
+    CHECK_EQ(session->kv_len(), expected->kv_len());
+    const Stats &stats = session->stats(), &others = expected->stats();
+    CHECK_EQ(stats.accepted_drafts, others.accepted_drafts);
+    CHECK(stats.steps_per_canvas == others.steps_per_canvas);
+    const Counts one = CountsOf(*session), many = CountsOf(*expected);
+    CHECK(one.commits == many.commits && one.refines == many.refines && one.discards == many.discards);
+    CHECK_EQ(one.denoise_passes, many.denoise_passes);
+    // A pass for each draft that is checked at all, and nothing beside it but what the plain loop has.
+    const bool checks = packed.options.verify.one_pass || packed.options.verify.folds > 0 ||
+                        packed.options.verify.causal_floor > 0;
+    CHECK_EQ(one.verify_passes, checks ? one.commits + one.refines + one.discards : 0);
+    CHECK_EQ(one.verify_passes, packed.log->num_check_calls);
+    CHECK_EQ(alone.log->num_check_calls, 0);
+    CHECK(one.commit_passes <= many.commit_passes);  // without the causal check, packing still writes the rows
+    CHECK_EQ(packed.log->num_calls, 1 + one.verify_passes + one.denoise_passes + one.commit_passes);
+    CHECK(checks == (stats.row_tokens > 4 + 8 * (one.denoise_passes + one.commit_passes)));
+    partial_rows += (stats.row_tokens - 4) % 8 != 0;
+    sum.commits += one.commits, sum.refines += one.refines, sum.discards += one.discards;
+  }
+  CHECK(sum.commits > 100 && sum.refines > 100 && sum.discards > 100 && partial_rows > 100);
+}
+
+TEST(APackedCheckCountsAsOnePassWithAllItsRows) {
+  VerifyFixture f;
+  f.script->num_steps = 0;
+  f.options.verify.packing = Packing::kOn;
+  f.options.max_new_tokens = 40;
+  f.DraftTarget();
+  const auto session = f.Run();
+  CHECK(CountsOf(*session) == (Counts{5, 0, 0, 5, 0, 0}));
+  CHECK_EQ(f.log->num_calls, 1 + 5);
+  CHECK_EQ(session->stats().row_tokens, 4 + 5 * (3 * 8 + 8));  // the draft, two folds, the causal rows
+  CHECK_EQ(session->stats().tokens_per_pass(), 8.0);
+}
+
+TEST(AutoPacksChecksWhereWeightsAreWhatAPassCosts) {
+  const auto passes = [](Packing packing, bool is_row_bound, bool can_pack) {
+    VerifyFixture f;
+    f.script->num_steps = 0;
+    f.script->is_row_bound = is_row_bound;
+    f.script->can_pack = can_pack;
+    f.options.verify.packing = packing;
+    f.DraftTarget();
+    return f.Run()->stats().verify_passes;
+  };
+  CHECK_EQ(passes(Packing::kAuto, true, true), 20);
+  CHECK_EQ(passes(Packing::kAuto, false, true), 5);
+  CHECK_EQ(passes(Packing::kAuto, false, false), 20);
+  CHECK_EQ(passes(Packing::kOff, false, true), 20);
+  CHECK_EQ(passes(Packing::kOn, true, true), 5);
+}
+
+TEST(AnEngineThatCannotPackChecksExactlyRefusesToBeAsked) {
+  VerifyFixture f;
+  f.script->can_pack = false;
+  f.options.verify.packing = Packing::kOn;
+  CHECK_THROWS(Unsupported, "verify.packing: expected auto or off with this engine, found on", f.MakeSession());
+  f.options.guarantee = Guarantee::kExact;  // where it says nothing
+  f.MakeSession();
+}
+
+TEST(WhetherADraftIsTriedDoesNotDependOnPacking) {
+  for (const bool is_row_bound : {true, false}) {
+    int64_t tries = -1;
+    for (const Packing packing : {Packing::kOff, Packing::kOn}) {
+      VerifyFixture f;
+      f.script->is_row_bound = is_row_bound;
+      f.options.verify.always = false;
+      f.options.verify.folds = 6;  // as many passes as a right draft saves
+      f.options.verify.packing = packing;
+      f.options.max_new_tokens = 8;
+      f.DraftTarget();
+      const Counts counts = CountsOf(*f.Run());
+      const int64_t tried = counts.commits + counts.refines + counts.discards;
+      if (tries >= 0) CHECK_EQ(tried, tries);
+      tries = tried;
+    }
+    CHECK_EQ(tries, is_row_bound ? 0 : 1);
+  }
+}
+
 TEST(VerifyOptionsThatDoNotFitAreRefused) {
   const auto refuse = [](const char* text, auto change) {
     VerifyFixture f;
@@ -351,6 +503,9 @@ TEST(VerifyOptionsThatDoNotFitAreRefused) {
   refuse("verify.folds", [](GenerateOptions& o) { o.verify.folds = 17; });
   refuse("verify.trust", [](GenerateOptions& o) { o.verify.trust = 1.5f; });
   refuse("verify.causal_floor", [](GenerateOptions& o) { o.verify.causal_floor = std::nanf(""); });
+  refuse("verify.packing: expected 0 (auto), 1 (off) or 2 (on), found 3", [](GenerateOptions& o) {
+    o.verify.packing = static_cast<Packing>(3);
+  });
   refuse("pipeline: expected auto or off with guarantee verified", [](GenerateOptions& o) { o.pipeline = Pipeline::kOn; });
   refuse("logprobs: expected guarantee exact, found verified", [](GenerateOptions& o) { o.logprobs = true; });
 }

@@ -50,6 +50,8 @@ def test_an_expected_output_comes_as_text_or_from_a_file(run: Any, mini_engine: 
         stats = report["stats"]
         assert stats["draft_calls"] >= 1 and stats["verify_passes"] == 4
         assert stats["draft_commits"] + stats["draft_refines"] + stats["draft_discards"] == 1
+        assert len(report["origins"]) == len(report["tokens"])
+        assert report["origins"].count(1) == stats["accepted_drafts"]
     assert reports[0]["tokens"] == reports[1]["tokens"]
     err = run(*tier, "--draft", answer, "--stats")[2]
     assert "verify" in err and "tokens drafted right" in err

@@ -227,6 +227,8 @@ def test_the_causal_tier_streams_one_commit_per_pass(mini: dgrt.Runtime) -> None
     assert np.concatenate([event.tokens for event in commits]).tolist() == result.tokens.tolist()
     assert "".join(event.text for event in commits) == result.text
     assert len(commits) == result.stats.causal_passes >= result.stats.draft_calls > 0
+    assert np.array_equal(np.concatenate([event.origins for event in commits]), result.origins)
+    assert np.count_nonzero(result.origins == 1) == result.stats.accepted_drafts
     assert {event.kind for event in events} == {"commit", "done"}
     assert 0 <= result.stats.causal_passes - (result.stats.tokens - result.stats.accepted_drafts) <= 1
     assert (result.stats.denoise_passes, result.stats.canvases, result.stats.steps_per_canvas) == (0, 0, ())

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from safetensors.torch import load_file
 
-GRAPHS = ("prefill", "denoise", "score", "packed")
+GRAPHS = ("prefill", "denoise", "score", "packed", "check")
 FORMS = ("dense", "unrolled", "loop")
 
 
@@ -99,6 +99,12 @@ def test_in_the_packed_graph_only_the_candidate_has_a_mask(engines):
     assert (len(attention), len(masked)) == (2 * 4 + 3, 3)  # of the candidate the last layer keeps K and V only
 
 
+def test_in_the_checking_graph_only_the_draft_has_a_mask(engines):
+    attention = [n for n in nodes(load(engines("one_kv_head"), "check").graph) if n.op_type == "Attention"]
+    masked = [node for node in attention if len(node.input) == 4]
+    assert (len(attention), len(masked)) == (2 * 4, 4)
+
+
 def test_rotary_tables_are_computed_once_per_layer_type(engines):
     for graph in GRAPHS:
         operators = [node.op_type for node in nodes(load(engines("six_layers_bf16"), graph).graph)]
@@ -117,7 +123,8 @@ def test_layer_scalars_of_both_sides_are_honoured(engines):
     encoder, decoder = "model.encoder.language_model.layers.{}.layer_scalar", "model.decoder.layers.{}.layer_scalar"
     expected = {"prefill": {encoder.format(0)}, "score": {encoder.format(n) for n in (0, 1)},
                 "denoise": {decoder.format(n) for n in (0, 1)},
-                "packed": {decoder.format(n) for n in (0, 1)} | {encoder.format(0)}}  # fmt: skip
+                "packed": {decoder.format(n) for n in (0, 1)} | {encoder.format(0)},
+                "check": {side.format(n) for side in (decoder, encoder) for n in (0, 1)}}  # fmt: skip
     for graph in GRAPHS:
         names = {tensor.name for tensor in load(engines("plain"), graph).graph.initializer}
         assert {name for name in names if "layer_scalar" in name} == expected[graph]

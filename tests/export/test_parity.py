@@ -244,3 +244,23 @@ def test_a_packed_pass_equals_its_three_passes(runners, spec, form):
         assert_close(next_hidden, wanted, EXACT, f"next canvas, {past} past tokens")
         for rows, wanted_rows in zip(new, wanted_new, strict=True):
             assert_close(rows, wanted_rows, EXACT, f"KV rows, {past} past tokens")
+
+
+@pytest.mark.parametrize(("spec", "form"), PACKED, ids=lambda value: getattr(value, "name", value))
+def test_a_checking_pass_equals_the_passes_that_it_stands_for(runners, spec, form):
+    """Bit for bit: one canvas and several, a draft of the whole canvas and of a part of it."""
+    runner = runners(spec.name, **FORMS[form])
+    canvases = np.random.default_rng(3).integers(0, spec.vocab_size, (3, spec.canvas_len))
+    draft = random_tokens(runner, spec.canvas_len, 1)
+    soft = np.zeros((spec.canvas_len, spec.hidden_size), np.float32)
+    for past in (0, 1, spec.window - 1, 2 * spec.window + 3):
+        kv = runner.prefill(random_tokens(runner, past, 2), []) if past else runner.empty()
+        for groups, drafted in ((3, spec.canvas_len), (1, spec.canvas_len), (2, spec.canvas_len // 2 + 1)):
+            where = f"{groups} canvases, {drafted} drafted, {past} past tokens"
+            hidden, causal, new = runner.check(canvases[:groups], draft[:drafted], kv, past)
+            for canvas, found in zip(canvases, hidden, strict=False):
+                assert_close(found, runner.denoise(canvas, soft, kv, past), EXACT, f"canvas of {where}")
+            wanted_causal, wanted_new = runner.score(draft[:drafted], kv, past)
+            assert_close(causal, wanted_causal, EXACT, f"causal pass of {where}")
+            for rows, wanted_rows in zip(new, wanted_new, strict=True):
+                assert_close(rows, wanted_rows, EXACT, f"KV rows of {where}")

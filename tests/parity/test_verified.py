@@ -60,6 +60,28 @@ def test_a_draft_with_one_wrong_character_is_never_committed(mini: Any, task: st
         assert result.stats.draft_commits == 0, f"{task} {index}: committed {wrong!r}"
 
 
+@pytest.mark.parametrize("task", ["4x4", "9x9", "json", "edit"])
+def test_packed_checks_decide_what_checks_on_their_own_decide(mini: Any, task: str) -> None:
+    """Right drafts, spoiled ones and the first half of right ones: the same tokens, verdicts and steps, in one pass."""
+    for index, case in enumerate(cases(task, 4)):
+        half = mini.runtime.tokenizer.encode(case.answer)
+        drafts = (case.answer, spoiled(case.answer, index), half[: (len(half) + 1) // 2])
+        for draft, folds in zip(drafts, (2, 2, 3), strict=True):
+            results = {
+                packing: verified(
+                    mini, case, index, draft=draft,
+                    verify=dgrt.VerifyOptions(packing=packing, folds=folds, always=True, min_confirmed=0.1),
+                )
+                for packing in ("off", "on")
+            }  # fmt: skip
+            alone, packed = results["off"], results["on"]
+            assert np.array_equal(packed.tokens, alone.tokens), f"{task} {index}: {draft!r}"
+            for name in ("draft_commits", "draft_refines", "draft_discards", "steps_per_canvas", "accepted_drafts"):
+                assert getattr(packed.stats, name) == getattr(alone.stats, name), name
+            tries = packed.stats.draft_commits + packed.stats.draft_refines + packed.stats.draft_discards
+            assert 0 < tries == packed.stats.verify_passes <= alone.stats.verify_passes
+
+
 @pytest.mark.parametrize("task", ["4x4", "json"])
 def test_the_answer_to_another_prompt_is_discarded_without_a_trace(mini: Any, task: str) -> None:
     made = cases(task, 7)

@@ -80,6 +80,11 @@ def test_thresholds_out_of_range_are_refused_by_name(wrong: dict[str, object]) -
         VerifyOptions(**wrong)  # type: ignore[arg-type]
 
 
+def test_packing_is_one_of_three() -> None:
+    with pytest.raises(Unsupported, match=r"verify.packing 'always' .* available: auto, off, on"):
+        VerifyOptions(packing="always")
+
+
 def test_drafts_are_text_or_a_tuple_of_ids() -> None:
     assert make_options(None, {"guarantee": "verified", "draft": np.array([5, 1])}).draft == (5, 1)
     assert make_options(None, {"guarantee": "verified", "draft": "five"}).draft == "five"

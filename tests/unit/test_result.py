@@ -76,7 +76,7 @@ def test_the_trace_file_holds_every_field_stacked_over_the_steps(tmp_path: Path)
     ]  # fmt: skip
     result = GenerateResult(
         text=None, tokens=row, prompt_tokens=row[:1], finish_reason="stop", stats=stats(),
-        options=GenerateOptions(seed=2**64 - 1), trace=trace,
+        options=GenerateOptions(seed=2**64 - 1), origins=np.zeros(3, np.uint8), trace=trace,
     )  # fmt: skip
     write_trace(tmp_path / "steps", result)
     with np.load(tmp_path / "steps") as file:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import models
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from dgrt import Event, GenerateOptions
 from dgrt.cli.show import CanvasView, printable
@@ -17,8 +19,8 @@ STOP = models.SPECIAL["<turn|>"]
 OPTIONS = GenerateOptions(stop_ids=(STOP,), max_denoising_steps=8)
 
 
-def console(height: int = 24) -> Console:
-    return Console(file=io.StringIO(), force_terminal=True, width=40, height=height)
+def console(height: int = 24, **options: Any) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=40, height=height, **options)
 
 
 def draft(ids: list[int], settled: list[bool], text: str = "") -> Event:
@@ -28,8 +30,11 @@ def draft(ids: list[int], settled: list[bool], text: str = "") -> Event:
     )  # fmt: skip
 
 
-def commit(text: str | None, ids: list[int]) -> Event:
-    return Event(kind="commit", canvas_index=0, tokens=np.array(ids, np.int32), text=text)
+def commit(text: str | None, ids: list[int], origins: list[int] | None = None) -> Event:
+    return Event(
+        kind="commit", canvas_index=0, tokens=np.array(ids, np.int32), text=text,
+        origins=np.array([0] * len(ids) if origins is None else origins, np.uint8),
+    )  # fmt: skip
 
 
 def test_settled_tokens_are_normal_and_unsettled_ones_dim(tokenizer: Tokenizer) -> None:
@@ -54,10 +59,52 @@ def test_the_status_counts_canvases_and_steps_from_one(tokenizer: Tokenizer) -> 
 
 def test_whole_lines_scroll_away_and_the_rest_stays(tokenizer: Tokenizer) -> None:
     view = CanvasView(console(), tokenizer, OPTIONS)
-    assert [line.plain for line in view.take(commit("one\ntwo\nthr", [5] * 11))] == ["one", "two"]
-    assert [line.plain for line in view.take(commit("ee", [5, 5]))] == []
+    for text, whole in (("one\ntwo\nthr", ["one", "two"]), ("ee", [])):
+        assert [line.plain for line in view.take(commit(text, tokenizer.encode(text)))] == whole
     assert view.unfinished_line().plain == "three"
     assert view.frame().plain.startswith("three\n13 tokens")
+
+
+def styles(text: Text) -> list[tuple[str, str]]:
+    """Pieces of a line with their styles."""
+    return [(text.plain[span.start : span.end], str(span.style)) for span in text.spans if span.end > span.start]
+
+
+def test_drafted_tokens_are_green_and_revised_ones_yellow(tokenizer: Tokenizer) -> None:
+    view = CanvasView(console(), tokenizer, OPTIONS)
+    (line,) = view.take(commit("abc\nd", tokenizer.encode("abc\nd"), [1, 1, 2, 0, 1]))
+    assert styles(line) == [("ab", "bold green"), ("c", "bold yellow")]
+    assert styles(view.unfinished_line()) == [("d", "bold green")]
+    assert "· 3 drafted, 1 revised" in view.frame().plain.split("\n")[-1]
+
+
+def test_a_character_whose_bytes_came_from_two_places_is_shown_once_it_is_whole(tokenizer: Tokenizer) -> None:
+    first, *rest = tokenizer.encode("€")
+    view = CanvasView(console(), tokenizer, OPTIONS)
+    view.take(commit("€", [first, *rest], [1, *[2] * len(rest)]))
+    assert styles(view.unfinished_line()) == [("€", "bold yellow")]
+    view.take(commit("", tokenizer.encode("€")[:1], [1]))
+    view.take(commit("\ufffd", []))  # held back until the end
+    assert view.unfinished_line().plain == "€·"
+
+
+def test_without_drafts_nothing_is_said_of_them(tokenizer: Tokenizer) -> None:
+    view = CanvasView(console(), tokenizer, OPTIONS)
+    view.take(commit("ab", tokenizer.encode("ab")))
+    assert styles(view.unfinished_line()) == [("ab", "bold")] and "drafted" not in view.frame().plain
+
+
+def test_no_color_leaves_the_text(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {}
+    for name, environment in (("colour", ""), ("none", "1")):
+        monkeypatch.setenv("NO_COLOR", environment)
+        screen = console(color_system="standard")
+        view = CanvasView(screen, tokenizer, OPTIONS)
+        view.take(commit("ab", tokenizer.encode("ab"), [1, 2]))
+        screen.print(view.unfinished_line())
+        written[name] = screen.file.getvalue()
+    assert "32m" in written["colour"] and "33m" in written["colour"]
+    assert "32" not in written["none"] and "33" not in written["none"] and "a" in written["none"]
 
 
 @pytest.mark.parametrize("height", [1, 4, 10])

@@ -25,7 +25,7 @@ class FakeSession:
     def __init__(self, canvases: list[list[int]], *, fail_in: str = "", slow: bool = False) -> None:
         self.canvases, self.fail_in, self.slow = list(canvases), fail_in, slow
         self.finish_reason, self.cancelled, self.index = "", threading.Event(), 0
-        self.tokens = np.empty(0, np.int32)
+        self.tokens, self.origins = np.empty(0, np.int32), np.empty(0, np.uint8)
         self.running = threading.Event()
 
     def prefill(self, prompt: Any) -> None:
@@ -49,6 +49,7 @@ class FakeSession:
                 on_step(self._view(canvas, step, with_soft))
         self.index += 1
         self.tokens = np.concatenate((self.tokens, canvas))
+        self.origins = (canvas % 3).astype(np.uint8)
         self.finish_reason = "stop" if STOP in canvas else "length" if self.index == len(self.canvases) else ""
         return canvas
 
@@ -84,6 +85,12 @@ def start(
 
 def live_workers() -> int:
     return sum(thread.name == "dgrt-generate" for thread in threading.enumerate())
+
+
+def test_commits_say_where_tokens_came_from_and_the_result_has_it_all() -> None:
+    *events, done = start(FakeSession([[5, 6], [7, STOP]]), drafts=False)
+    assert [event.origins.tolist() for event in events] == [[2, 0], [1, 1]]
+    assert done.result is not None and done.result.origins.tolist() == [2, 0, 1, 1]
 
 
 def test_events_come_as_drafts_then_a_commit_per_canvas_then_done() -> None:

@@ -20,6 +20,7 @@ RESULT = GenerateResult(
     finish_reason="stop",
     stats=None,  # type: ignore[arg-type]
     options=GenerateOptions(seed=5),
+    origins=np.zeros(1, np.uint8),
     trace=[],
 )
 

@@ -63,6 +63,10 @@ enum { DGRT_DRAFTER_NONE = 0, DGRT_DRAFTER_SUFFIX = 1, DGRT_DRAFTER_MODEL = 2, D
  * rows, are what a pass costs; OFF, the plain loop; ON, wherever it can be. It changes the passes, never the tokens. */
 enum { DGRT_PIPELINE_AUTO = 0, DGRT_PIPELINE_OFF = 1, DGRT_PIPELINE_ON = 2 };
 
+/* Whether the checks of a draft are one pass (VERIFIED only): AUTO, where weights, not rows, are what a pass costs; OFF, each
+ * is a pass of its own, and none runs that can change nothing any more; ON, one. It changes the passes, never the tokens. */
+enum { DGRT_PACKING_AUTO = 0, DGRT_PACKING_OFF = 1, DGRT_PACKING_ON = 2 };
+
 /* Requests of one runtime: a bounded queue and a bounded number that run at once. Any thread. */
 typedef struct dgrt_scheduler dgrt_scheduler;
 /* A submitted request. Any thread; may outlive its scheduler. */
@@ -127,7 +131,7 @@ typedef struct dgrt_session_options {
   float causal_temperature;   /* CAUSAL only; 1: the model's own distribution, 0: its most likely token */
   int32_t pipeline;           /* DGRT_PIPELINE_..., EXACT only */
   int32_t logprobs;           /* EXACT only, without pipeline: 1: also what dgrt_session_logprobs returns */
-  int32_t reserved;           /* 0 */
+  int32_t verify_packing;     /* DGRT_PACKING_..., VERIFIED only */
   double deadline_ms;         /* from dgrt_session_create, _extend or dgrt_scheduler_submit; looked at between passes; 0: none */
   /* VERIFIED only. The output as the caller expects it, stop id included; copied; implies DGRT_DRAFTER_SUFFIX, if not
    * DGRT_DRAFTER_AUTO. */

@@ -2,7 +2,7 @@
 
 Each has a shape rule for the meta device, which is all that export needs, and a plain eager form, which lets a test
 run the wrappers in torch. `to_onnx/` gives each one its ONNX form. Shapes: S tokens, D hidden size, H query heads,
-K num_kv_heads * head_dim, P past rows, E experts, k experts per token.
+K num_kv_heads * head_dim, P past rows, G canvases of L rows each, E experts, k experts per token.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def _(x: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int, num_kv_heads: int, mask: Tensor | None) -> Tensor:
-    """Scale-free grouped attention over token-major [1, *, heads * head_dim]."""
+    """Scale-free grouped attention over token-major [G, *, heads * head_dim]."""
 
     def split(t: Tensor, heads: int) -> Tensor:
-        return t.view(1, t.shape[1], heads, -1).transpose(1, 2)
+        return t.view(t.shape[0], t.shape[1], heads, -1).transpose(1, 2)
 
     query, key, value = split(q, num_heads), split(k, num_kv_heads), split(v, num_kv_heads)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0, enable_gqa=True)
@@ -104,7 +104,11 @@ def _(
 def canvas_attention(
     q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, num_heads: int, num_kv_heads: int
 ) -> Tensor:
-    """Each canvas row sees every past row it is given and the whole canvas. Shapes as in `causal_attention`."""
+    """Each canvas row sees every past row it is given and its whole canvas.
+
+    q [G, L, H * head_dim], k and v [G, L, K], past [1, P, K]: the same for all G canvases, which do not see each other.
+    """
+    past_k, past_v = (t.expand(q.shape[0], -1, -1) for t in (past_k, past_v))
     return _attend(q, torch.cat((past_k, k), 1), torch.cat((past_v, v), 1), num_heads, num_kv_heads, None)
 
 

@@ -12,17 +12,20 @@ from torch.export import Dim, ExportedProgram
 from .. import contract
 from ..config import ModelConfig
 from ..drafter import DrafterConfig
+from .check import Check
 from .denoise import Denoise
 from .drafter import BlockDrafter
 from .packed import Packed
 from .prefill import Prefill, Score
 
 # Sizes to trace with: any that differ from each other and from 0 and 1, which tracing would treat as constants.
-_TRACE_SIZES = {"S": 7, "B": 11, "P_sliding": 3, "P_full": 5, "Q_sliding": 2, "Q_full": 9}
+_TRACE_SIZES = {"S": 7, "B": 11, "P_sliding": 3, "P_full": 5, "Q_sliding": 2, "Q_full": 9, "G": 4, "R": 13}
+# Axes with at least one row.
+_NEVER_NONE = ("S", "B", "G", "R")
 
 _WRAPPERS = {
     contract.PREFILL_GRAPH: Prefill, contract.DENOISE_GRAPH: Denoise, contract.SCORE_GRAPH: Score,
-    contract.PACKED_GRAPH: Packed,
+    contract.PACKED_GRAPH: Packed, contract.CHECK_GRAPH: Check,
 }  # fmt: skip
 
 
@@ -41,7 +44,8 @@ def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig, layers: I
     plain = [t for t in tensors if "{layer}" not in t.name]
     layered = [t for t in tensors if "{layer}" in t.name]
     rows = config.canvas_len
-    fixed = {"1": "1", "L": str(rows), "3L": str(3 * rows), "D": str(config.hidden_size), "S": "S", "B": "B"}
+    fixed = {"1": "1", "L": str(rows), "3L": str(3 * rows), "D": str(config.hidden_size)}
+    fixed |= {axis: axis for axis in _NEVER_NONE}
     expanded = [contract.Tensor(t.name, tuple(fixed[a] for a in t.axes), t.dtype) for t in plain]
     for index in layers:
         layer = config.layers[index]
@@ -69,7 +73,7 @@ def trace_drafter(target: torch.nn.Module, config: ModelConfig, drafter: Drafter
 def _trace(
     name: str, wrapper: torch.nn.Module, inputs: list[contract.Tensor], outputs: list[contract.Tensor]
 ) -> TracedGraph:
-    symbols = {axis: Dim(axis) if axis in ("S", "B") else Dim(axis, min=0) for axis in _TRACE_SIZES}
+    symbols = {axis: Dim(axis) if axis in _NEVER_NONE else Dim(axis, min=0) for axis in _TRACE_SIZES}
 
     def example(tensor: contract.Tensor) -> torch.Tensor:
         shape = [_TRACE_SIZES.get(axis) or int(axis) for axis in tensor.axes]

@@ -23,6 +23,12 @@ def causal_mask(build: GraphBuilder, q: str, past_k: str, window: int) -> str:
     return mask
 
 
+def repeat(build: GraphBuilder, past: str, q: str) -> str:
+    """Past rows [1, P, K] once for each group of queries [G, *, *]."""
+    groups = build.node("Shape", [q], start=0, end=1)
+    return build.node("Expand", [past, build.node("Concat", [groups, build.constant([1, 1])], axis=0)])
+
+
 def attend(
     build: GraphBuilder, qkv: tuple[str, str, str], past: tuple[str, str], heads: tuple[int, int],
     mask: str | None, hint: str,

@@ -7,7 +7,7 @@ approximated and nothing is dropped.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -148,8 +148,29 @@ def _cat(low: Lowering, node: Node) -> str:
 @_lowers(aten.split_with_sizes.default)
 def _split(low: Lowering, node: Node) -> list[str]:
     x, sizes, *axis = node.args
-    inputs = [low.value(x), low.build.constant(list(sizes))]
+    inputs = [low.value(x), _sizes(low, sizes)]
     return low.build.nodes("Split", inputs, len(sizes), node.name, axis=axis[0] if axis else 0)
+
+
+def _sizes(low: Lowering, sizes: Sequence[Any]) -> str:
+    """Numbers that are known, or only when the graph runs, as one vector."""
+    if not any(isinstance(size, FxNode) for size in sizes):
+        return low.build.constant(list(sizes))
+    parts = [low.value(size) if isinstance(size, FxNode) else low.build.constant([size]) for size in sizes]
+    return low.build.node("Concat", parts, axis=0)
+
+
+@_lowers(aten.sym_size.int)
+def _size(low: Lowering, node: Node) -> str:
+    """One axis of a shape, as a vector of one number."""
+    x, axis = node.args
+    return low.build.node("Shape", [low.value(x)], node.name, start=axis, end=axis + 1)
+
+
+@_lowers(operator.mul)
+def _product_of_sizes(low: Lowering, node: Node) -> str:
+    left, right = (low.value(arg) if isinstance(arg, FxNode) else low.build.constant([arg]) for arg in node.args)
+    return low.build.node("Mul", [left, right], node.name)
 
 
 @_lowers(aten.slice.Tensor)
@@ -207,6 +228,8 @@ def _attention(low: Lowering, node: Node) -> str:
         if window[0] not in low.masks:
             low.masks[window[0]] = attention.causal_mask(low.build, q, past_k, window[0])
         mask = low.masks[window[0]]
+    if not isinstance(node.args[0].meta["val"].shape[0], int):  # as many groups as the graph is given
+        past_k, past_v = (attention.repeat(low.build, past, q) for past in (past_k, past_v))
     return attention.attend(low.build, (q, k, v), (past_k, past_v), (heads, kv_heads), mask, node.name)
 
 

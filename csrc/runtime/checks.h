@@ -1,0 +1,20 @@
+// The checks of the verified tier: passes over a draft, and what each says of it. Called by verify.cc, which knows where
+// the draft comes from and what the verdict leads to.
+#pragma once
+
+#include "runtime/session.h"
+
+namespace dgrt {
+
+// Whether the causal pass has a say.
+bool ChecksCausally(const VerifyOptions& verify);
+
+// Positions that are emitted if the draft is right: what the checks other than the fixed point are about. The padding
+// behind a stop id is not.
+size_t NumJudged(const Verification& verification);
+
+// Checks the draft that is on the canvas: Verification::confirmed and `missing`, and in state.canvas its first denoise
+// step. kCancelled; kDiscard as soon as too little of the draft is left for any use; kNone: all checks have spoken.
+Verdict RunChecks(SessionState& state, const CanvasPlan& plan);
+
+}  // namespace dgrt
