@@ -345,7 +345,7 @@ def test_errors_are_also_the_builtin_kind_a_caller_expects(plain: dgrt.Runtime) 
     with pytest.raises(ValueError, match="seed"):
         plain.generate([2], seed=-1)
     with pytest.raises(NotImplementedError):
-        plain.generate([2], drafter="model")
+        plain.generate([2], drafter="eagle")
     assert issubclass(dgrt.OutOfMemory, MemoryError)
 
 
