@@ -207,13 +207,13 @@ def build_drafter(s: DrafterSpec, checkpoint: Path, folder: Path) -> Path:
     config = {
         "model_type": "dgrt_block_drafter", "version": 1, "hidden_size": target.hidden_size,
         "intermediate_size": s.intermediate_size, "num_heads": s.num_heads, "kv_layers": [*full[::-1], full[0]],
-        "rms_norm_eps": 1e-6, "block_len": s.block_len,
+        "rms_norm_eps": 1e-6, "block_len": s.block_len, "mean_run": 4.0,
         "target": {
             "name": checkpoint.name, "fingerprint": fingerprint(open_checkpoint(checkpoint, target)),
             "vocab_size": target.vocab_size, "hidden_size": target.hidden_size, "canvas_len": target.canvas_len,
         },
     }  # fmt: skip
-    facts = DrafterConfig(folder.name, s.num_heads, s.intermediate_size, 1e-6, s.block_len, tuple(config["kv_layers"]))
+    facts = DrafterConfig(folder.name, s.num_heads, s.intermediate_size, 1e-6, s.block_len, tuple(config["kv_layers"]), 4.0)
     generator = torch.Generator().manual_seed(7_000_003 * (s.seed + 1))
     tensors = {}
     for name, shape in drafter_tensors(facts, target):

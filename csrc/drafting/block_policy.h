@@ -12,12 +12,15 @@ namespace dgrt {
 class BlockPolicy {
  public:
   // `row`: what the target pays to look at a drafted token. `network`: what the drafter pays for a pass and, times
-  // `network_row`, for each token that it is asked for. All below 1.
-  BlockPolicy(float row, float network, float network_row)
+  // `network_row`, for each token that it is asked for. All below 1. `mean_run`: right tokens that the first draft is
+  // expected to have; half of it counts as gain, until a draft has shown how much it is.
+  BlockPolicy(float row, float network, float network_row, float mean_run)
       : row_(row),
         network_(network),
         network_row_(network_row),
-        rows_per_right_(-std::log(network * network_row / (1 - row))) {}
+        rows_per_right_(-std::log(network * network_row / (1 - row))),
+        mean_right_(mean_run),
+        mean_gain_(0.5f * mean_run) {}
 
   // Tokens to ask for, at most `most`: those that are right often enough for their row. Runs of right tokens are taken for
   // geometric with the mean of the last ones.
@@ -57,8 +60,7 @@ class BlockPolicy {
   static constexpr int64_t kFirstWait = 32, kLongestWait = int64_t{1} << 20;
 
   const float row_, network_, network_row_, rows_per_right_;
-  // Of the last drafts, the older the less; before the first a belief that one draft outweighs.
-  float mean_right_ = 4, mean_gain_ = 2;
+  float mean_right_, mean_gain_;  // of the last drafts, the older the less
   bool pays_ = true;
   int64_t wait_tokens_ = 0, next_wait_ = kFirstWait;
 };

@@ -29,6 +29,7 @@ struct LayerFacts {
 struct DrafterFacts {
   std::vector<int32_t> kv_layers;  // the layers it looks into, ascending
   int64_t block_len = 0;           // B: most tokens of a draft, at most L
+  float mean_run = 4;              // tokens of a first draft before the first wrong one, on held-out texts
 };
 
 // Structural facts of the model, all from the manifest (which took them from config.json).

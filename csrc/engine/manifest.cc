@@ -152,6 +152,7 @@ ModelFacts ReadModel(const JsonObject& model) {
 DrafterFacts ReadDrafter(const JsonObject& drafter, const ModelFacts& model) {
   DrafterFacts facts;
   facts.block_len = drafter.Integer("block_len", 1, model.canvas_len);
+  facts.mean_run = drafter.Number("mean_run", 0.0f, static_cast<float>(model.canvas_len));
   const json& layers = drafter.Array("kv_layers");
   if (layers.empty()) JsonObject::Fail(drafter.PathOf("kv_layers"), "at least one layer", layers);
   for (size_t i = 0; i < layers.size(); ++i) {

@@ -9,17 +9,24 @@
 namespace dgrt {
 namespace {
 
-// What drafts may cost a text that they do not help, as a share of the passes that it takes without them. The first look is
-// allowed from the start: without it a short text would never have a draft.
-constexpr float kMostSpent = 0.03f, kFirstLook = 0.75f;
+// What drafts may cost a text that they do not help, as a share of the passes that it takes without them. A first look is
+// allowed from the start, or a short text would never have a draft; at the network's draft if that costs no more than a
+// share of the passes that its first drafts save on texts it has not seen.
+constexpr float kMostSpent = 0.03f, kFirstLook = 0.8f, kShareOfRun = 0.2f;
 // The network is not asked if no more than its own pass could be paid.
 constexpr float kFewestTried = 2;
+// A copy is free and its chances are those of this very place; what the network offers is the mean of other places. So it
+// is asked only where a copy promises less than this.
+constexpr float kEnoughCopied = 2;
 
 }  // namespace
 
 AutoDrafter::AutoDrafter(SessionState& state, std::span<const int32_t> expected)
-    : state_(state), suffix_(expected), offered_(static_cast<size_t>(state.model.canvas_len)) {
-  if (state.model.drafter) model_.emplace(state);
+    : state_(state), suffix_(expected), first_look_(kFirstLook), offered_(static_cast<size_t>(state.model.canvas_len)) {
+  if (!state.model.drafter) return;
+  model_.emplace(state);
+  const float first_draft = model_->Cost(state.model.drafter->block_len) + kFewestTried * state.draft_costs.row;
+  if (first_draft <= kShareOfRun * state.model.drafter->mean_run) first_look_ = std::max(first_look_, first_draft);
 }
 
 void AutoDrafter::Append(std::span<const int32_t> tokens) {
@@ -37,7 +44,7 @@ int64_t AutoDrafter::Draft(std::span<int32_t> draft, std::span<float> confidence
 
 // Without a drafter each token of the turn so far would have been a pass.
 float AutoDrafter::Allowance() const {
-  return balance_ + std::max(kFirstLook, kMostSpent * static_cast<float>(state_.tokens.size()));
+  return balance_ + std::max(first_look_, kMostSpent * static_cast<float>(state_.tokens.size()));
 }
 
 int64_t AutoDrafter::DraftTokens(std::span<int32_t> draft, std::span<float> confidence) {
@@ -45,7 +52,7 @@ int64_t AutoDrafter::DraftTokens(std::span<int32_t> draft, std::span<float> conf
   const int64_t most = std::ssize(draft);
   int64_t drafted = suffix_.Draft(draft, confidence);
   const float copied = GainOf(confidence.first(static_cast<size_t>(drafted)), row);
-  if (model_ && model_->Offer(most) >= copied) {
+  if (model_ && copied < kEnoughCopied && model_->Offer(most) >= copied) {
     const float cost = model_->Cost(most);
     if (cost + kFewestTried * row <= Allowance()) {
       drafted = model_->Draft(draft, confidence);

@@ -33,6 +33,7 @@ class AutoDrafter : public Drafter {
   SuffixDrafter suffix_;
   std::optional<ModelDrafter> model_;  // where the engine has a drafter
   // Causal tier, in passes of one row.
+  float first_look_;               // may be spent before anything is saved
   float balance_ = 0;              // saved, less what was spent
   std::vector<int32_t> offered_;   // [L] tokens that the pass that runs now looks at
   int64_t num_offered_ = 0;

@@ -10,12 +10,20 @@
 
 namespace dgrt {
 
-// One more row of a causal pass. Measured on mini and a CPU: 0.36 of 1.3 ms; where the weights are what a pass reads, rows
-// are nearly free.
-inline constexpr float kRowCost = 0.27f, kRowCostOfManyWeights = 0.02f;
+// One more row of a causal pass, as a share of a pass of one row. Of a small model on a CPU that is mostly what it takes to
+// run a graph: on mini a pass over 96 rows takes 4.7 times one over a single row, with one thread and with two (medians of 25 in
+// turns, idle machine). With many weights on a CPU a row of a mixture of experts reads experts of its own; that share is
+// an estimate. Where the weights are what a pass reads, rows are nearly free.
+inline constexpr float kRowCostOfSmallModel = 0.04f, kRowCost = 0.27f, kRowCostOfManyWeights = 0.02f;
+inline constexpr int64_t kSmallModel = int64_t{1} << 23;  // parameters, as counted below
+
+inline float RowCost(const ModelFacts& model, bool is_row_bound) {
+  const int64_t parameters = 12 * std::ssize(model.layers) * model.hidden_size * model.hidden_size;
+  return !is_row_bound ? kRowCostOfManyWeights : parameters < kSmallModel ? kRowCostOfSmallModel : kRowCost;
+}
 
 // A further row of the drafter's network, as a share of its pass over one. The network has no experts, and its rows are
-// cheap beside the model's: on mini, in one process under load, one thread, 0.06 of a pass that takes 0.28 of the model's.
+// cheap beside the model's: on mini 0.05 of a pass that takes 0.27 of the model's.
 inline constexpr float kNetworkRowCost = 0.06f;
 
 struct DraftCosts {
@@ -25,7 +33,7 @@ struct DraftCosts {
 };
 
 // The network's layers and the vocabulary head against the model's, the head taken for as many layers as it has products
-// per row where a layer has 12 D^2. On mini 0.39, and 0.28 measured.
+// per row where a layer has 12 D^2. On mini 0.39, and 0.27 measured.
 inline float NetworkCost(const ModelFacts& model) {
   if (!model.drafter) return 0;
   const float head = static_cast<float>(model.vocab_size) / (12 * static_cast<float>(model.hidden_size));
@@ -33,7 +41,7 @@ inline float NetworkCost(const ModelFacts& model) {
 }
 
 inline DraftCosts DraftCostsOf(const ModelFacts& model, bool is_row_bound) {
-  return {is_row_bound ? kRowCost : kRowCostOfManyWeights, NetworkCost(model),
+  return {RowCost(model, is_row_bound), NetworkCost(model),
           is_row_bound ? kNetworkRowCost : kRowCostOfManyWeights};
 }
 

@@ -13,8 +13,9 @@ namespace dgrt {
 
 ModelDrafter::ModelDrafter(SessionState& state)
     : state_(state),
-      policy_(state.draft_costs.row, state.draft_costs.network, state.draft_costs.network_row),
-      tokens_(static_cast<size_t>(state.model.drafter.value().block_len)),
+      policy_(state.draft_costs.row, state.draft_costs.network, state.draft_costs.network_row,
+              state.model.drafter.value().mean_run),
+      tokens_(static_cast<size_t>(state.model.drafter->block_len)),
       probability_(tokens_.size()) {}
 
 void ModelDrafter::Append(std::span<const int32_t> tokens) {

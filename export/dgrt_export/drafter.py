@@ -33,6 +33,7 @@ class DrafterConfig:
     rms_norm_eps: float
     block_len: int  # most tokens it was trained to propose in a pass
     kv_layers: tuple[int, ...]  # of each layer: the full layer of the target whose KV rows it looks into
+    mean_run: float  # tokens of a first draft before the first wrong one, as measured on held-out texts
 
     @property
     def past_layers(self) -> tuple[int, ...]:
@@ -93,8 +94,9 @@ def _parse(raw: dict[str, Any], name: str, config: ModelConfig, fingerprint: str
             expected = f"a multiple of the target's {kv_heads} KV heads"
             raise Unsupported(mismatch("drafter config.json num_heads", expected, num_heads))
     return DrafterConfig(
-        name, num_heads, top.count("intermediate_size"), top.number("rms_norm_eps"), block_len, kv_layers
-    )
+        name, num_heads, top.count("intermediate_size"), top.number("rms_norm_eps"), block_len, kv_layers,
+        top.number("mean_run"),
+    )  # fmt: skip
 
 
 def _require_equal(reader: Reader, key: str, expected: int) -> None:

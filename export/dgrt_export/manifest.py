@@ -110,4 +110,7 @@ def build_manifest(
 
 
 def _drafter_facts(drafter: DrafterConfig) -> dict[str, Any]:
-    return {"name": drafter.name, "kv_layers": list(drafter.past_layers), "block_len": drafter.block_len}
+    return {
+        "name": drafter.name, "kv_layers": list(drafter.past_layers), "block_len": drafter.block_len,
+        "mean_run": drafter.mean_run,
+    }  # fmt: skip

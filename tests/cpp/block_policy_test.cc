@@ -30,7 +30,7 @@ int64_t Write(BlockPolicy& policy, int64_t num_tokens, int64_t right) {
 }  // namespace
 
 TEST(ABlockPolicyAsksForMoreWhileDraftsAreRightAndForLessWhenTheyAreNot) {
-  BlockPolicy policy(kRow, kNetwork, kNetworkRow);
+  BlockPolicy policy(kRow, kNetwork, kNetworkRow, 4);
   CHECK(policy.Offer(96) > 0);
   CHECK_EQ(policy.NumRows(3), 3);  // never more than there is room for
   int64_t before = policy.NumRows(96);
@@ -47,7 +47,7 @@ TEST(ABlockPolicyAsksForMoreWhileDraftsAreRightAndForLessWhenTheyAreNot) {
 }
 
 TEST(DraftsThatDoNotPayAreLookedAtEverLessOften) {
-  BlockPolicy policy(kRow, kNetwork, kNetworkRow);
+  BlockPolicy policy(kRow, kNetwork, kNetworkRow, 4);
   CHECK_EQ(Write(policy, 32, 0), 1);
   CHECK_EQ(Write(policy, 64, 0), 1);   // 32 tokens on, then 64, ...
   CHECK_EQ(Write(policy, 900, 0), 4);  // 96, 224, 480, 992
@@ -55,7 +55,7 @@ TEST(DraftsThatDoNotPayAreLookedAtEverLessOften) {
 }
 
 TEST(ALookThatShowsThatDraftsPayAgainTurnsThemOn) {
-  BlockPolicy policy(kRow, kNetwork, kNetworkRow);
+  BlockPolicy policy(kRow, kNetwork, kNetworkRow, 4);
   Write(policy, 40, 0);
   CHECK(policy.Offer(96) < 0);
   CHECK(Write(policy, 500, 90) > 5);
@@ -64,7 +64,7 @@ TEST(ALookThatShowsThatDraftsPayAgainTurnsThemOn) {
 }
 
 TEST(WhereRowsAreNearlyFreeLongerDraftsAreAskedFor) {
-  const BlockPolicy dear(0.25f, 0.4f, 0.25f), cheap(0.02f, 0.4f, 0.02f);
+  const BlockPolicy dear(0.25f, 0.4f, 0.25f, 4), cheap(0.02f, 0.4f, 0.02f, 4);
   CHECK(cheap.NumRows(96) > dear.NumRows(96));
 }
 

@@ -228,7 +228,7 @@ namespace {
 void AddDrafter(Package& package) {
   package.Add("drafter.onnx", "drafter graph");
   package.manifest["graphs"]["drafter"]["file"] = "drafter.onnx";
-  package.manifest["drafter"] = {{"kv_layers", {1}}, {"block_len", 6}, {"name", "small"}};
+  package.manifest["drafter"] = {{"kv_layers", {1}}, {"block_len", 6}, {"mean_run", 2.5}, {"name", "small"}};
 }
 
 void CheckDrafterRefused(const std::string& message_part, const std::function<void(json&)>& damage) {
@@ -247,6 +247,7 @@ TEST(ADrafterIsOptionalAndReadInFull) {
   const Manifest manifest = package.Load();
   CHECK(manifest.model.drafter->kv_layers == std::vector<int32_t>{1});
   CHECK_EQ(manifest.model.drafter->block_len, 6);
+  CHECK_EQ(manifest.model.drafter->mean_run, 2.5f);
   CHECK_EQ(manifest.drafter_file, "drafter.onnx");
 }
 
@@ -257,6 +258,8 @@ TEST(ADrafterMustFitItsModel) {
   CheckDrafterRefused("drafter.block_len: expected an integer from 1 to 6, found 7",
                        [](json& m) { m["drafter"]["block_len"] = 7; });
   CheckDrafterRefused("drafter.block_len", [](json& m) { m["drafter"]["block_len"] = 0; });
+  CheckDrafterRefused("drafter.mean_run", [](json& m) { m["drafter"]["mean_run"] = -1; });
+  CheckDrafterRefused("drafter.mean_run", [](json& m) { m["drafter"].erase("mean_run"); });
   CheckDrafterRefused("drafter.kv_layers: expected at least one layer",
                        [](json& m) { m["drafter"]["kv_layers"] = json::array(); });
   CheckDrafterRefused("drafter.kv_layers: expected an array", [](json& m) { m["drafter"]["kv_layers"] = 1; });

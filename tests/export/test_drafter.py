@@ -57,7 +57,7 @@ def test_the_graph_has_the_inputs_and_outputs_of_the_contract(engines, profile):
 
 def test_the_manifest_tells_of_the_drafter(engines):
     manifest = manifest_of(engines(TARGET, drafter="fp32"))
-    assert manifest["drafter"] == {"name": f"{TARGET}-fp32", "kv_layers": [1, 3], "block_len": 12}
+    assert manifest["drafter"] == {"name": f"{TARGET}-fp32", "kv_layers": [1, 3], "block_len": 12, "mean_run": 4.0}
     assert manifest["graphs"]["drafter"] == {"file": "drafter.onnx"}
     assert "drafter.safetensors" in manifest["weight_files"] and manifest["embedding"]["file"] != "drafter.safetensors"
     assert {"drafter.onnx", "drafter.safetensors"} <= set(manifest["files"])
@@ -379,6 +379,7 @@ def test_a_sound_checkpoint_is_read_as_it_is(open_changed):
         ({"intermediate_size": 71}, r"layers.0.gate_proj.weight in .*: expected \[71, 64\], found \[72, 64\]"),
         ({"rms_norm_eps": 0}, "rms_norm_eps: expected a number > 0, found 0"),
         ({"rms_norm_eps": 10**400}, "rms_norm_eps: expected a number > 0, found 10000"),
+        ({"mean_run": 0}, "mean_run: expected a number > 0, found 0"),
         ({"block_len": 33}, "block_len: expected at most 32, the target's canvas, found 33"),
         ({"kv_layers": []}, r"kv_layers: expected a list of layer numbers, found \[\]"),
         ({"kv_layers": 3}, "kv_layers: expected a list of layer numbers, found 3"),

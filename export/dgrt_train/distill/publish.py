@@ -17,13 +17,14 @@ from .target import Target
 DRAFTER = FolderKind("a drafter", "config.json", "model_type", MODEL_TYPE)
 
 
-def config_json(drafter: BlockDrafter, target: Target) -> dict[str, Any]:
-    """The content of config.json."""
+def config_json(drafter: BlockDrafter, target: Target, mean_run: float) -> dict[str, Any]:
+    """The content of config.json; `mean_run` as the report says."""
     shape, config = drafter.shape, target.config
     return {
         "model_type": MODEL_TYPE, "version": VERSION, "hidden_size": shape.hidden_size,
         "intermediate_size": shape.intermediate_size, "num_heads": shape.num_heads,
         "kv_layers": list(shape.kv_layers), "rms_norm_eps": shape.rms_norm_eps, "block_len": shape.block_len,
+        "mean_run": mean_run,
         "target": {
             "name": target.name, "fingerprint": target.fingerprint, "vocab_size": config.vocab_size,
             "hidden_size": config.hidden_size, "canvas_len": config.canvas_len,
@@ -43,7 +44,7 @@ def publish(drafter: BlockDrafter, target: Target, facts: dict[str, Any], output
     with staged(output, force=True, kind=DRAFTER) as folder:
         tensors = {name: p.detach().to(torch.bfloat16).contiguous() for name, p in drafter.named_parameters()}
         save_file(tensors, folder / "drafter.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(config_json(drafter, target), indent=2) + "\n")
+        (folder / "config.json").write_text(json.dumps(config_json(drafter, target, facts["held_out"]["mean_run"]), indent=2) + "\n")
         (folder / "README.md").write_text(_card(drafter, target, facts))
 
 

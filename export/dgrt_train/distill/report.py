@@ -1,7 +1,7 @@
 """How good a drafter is on held-out texts: recall, how far a draft holds, and whether its confidence means something.
 
-`recall` is over all known positions; `prefix` the mean number of tokens before the first wrong one; `whole` the share
-of drafts that are right to the end. With evidence, `recall_unsettled` looks only at positions where the target's own
+`recall` is over all known positions; `prefix` the mean number of tokens before the first wrong one, and `mean_run` that
+of all first drafts; `whole` the share of drafts that are right to the end. With evidence, `recall_unsettled` looks only at positions where the target's own
 pass does not yet say the token that it ends with. Calibration is of what the runtime uses: the probability that a
 token and all before it are right (a running product), in ten bins against how often they are; `ece` weighs the gaps.
 """
@@ -79,7 +79,9 @@ def report(drafter: BlockDrafter, blocks: Blocks, tasks: list[str]) -> dict[str,
                 for total, values in ((counts, torch.ones_like(confidence)), (promised, confidence), (kept, all_right)):
                     total.index_add_(0, bins, values)
     used = counts.clamp(min=1)
+    runs = sum(tally.prefix for tally in first.values()) / sum(tally.drafts for tally in first.values())
     return {
+        "mean_run": round(max(runs, 0.01), 2),  # of 0 a reader could make nothing
         "first_draft": {task: tally.to_json() for task, tally in sorted(first.items())},
         "after_a_denoise_pass": after_a_pass.to_json(),
         "calibration": {
