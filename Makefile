@@ -61,8 +61,8 @@ $(VENV)/built: $(VENV)/installed CMakeLists.txt $(shell find csrc -type f)
 	$(IN_VENV) $(PIP) install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
-$(ENGINE)/manifest.json: $(VENV)/built $(wildcard dgrt/models/mini/*) $(shell find export/dgrt_export -name '*.py')
-	$(BIN)/dgrt export dgrt/models/mini -o $(ENGINE) --force
+$(ENGINE)/manifest.json: $(VENV)/built $(wildcard dgrt/models/mini/* dgrt/models/mini-drafter/*) $(shell find export/dgrt_export -name '*.py')
+	$(BIN)/dgrt export dgrt/models/mini -o $(ENGINE) --drafter dgrt/models/mini-drafter --force
 
 # $(call native,PRESET): configure, build and run the C++ tests.
 define native

@@ -112,16 +112,25 @@ def export_table() -> str:
 def speculation_table() -> str:
     report = json.loads((RESULTS / "speculation.json").read_text())
     lines = [
-        "| task | mode | exact answers | target passes/case | rows/case | tokens/s | to plain |",
-        "|---|---|---|---|---|---|---|",
+        "| task | mode | exact answers | target passes/case | rows/case | drafter: passes, rows | tokens/s "
+        "| to plain |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
         cases = row["cases"]
         lines.append(
             f"| {row['task']} | {row['mode']} | {100 * row['correct'] / cases:.1f} % | {row['passes'] / cases:.1f} | "
-            f"{row['row_tokens'] / cases:.0f} | {row['tokens_per_s']:.0f} | {row['speedup']:.2f}x |"
+            f"{row['row_tokens'] / cases:.0f} | {_of_network(row)} | {row['tokens_per_s']:.0f} | "
+            f"{row['speedup']:.2f}x |"
         )
     return "\n".join([*lines, "", source_line(report)])
+
+
+def _of_network(row: dict) -> str:
+    """What the drafter's network ran per case, beside the target's passes and rows."""
+    if not row["draft_passes"]:
+        return ""
+    return f"{row['draft_passes'] / row['cases']:.1f}, {row['draft_rows'] / row['cases']:.0f}"
 
 
 def verified_table() -> str:
@@ -135,11 +144,13 @@ def verified_table() -> str:
     for row in report["rows"]:
         cases = row["cases"]
         drafts = " / ".join(str(row[f"draft_{what}"]) for what in ("commits", "refines", "discards"))
-        wrong = f"{row['false_commits']}, {row['kept_wrong']} of {cases} (plain loop {row['plain_wrong']})"
+        wrong = str(row["false_commits"]) if "foreign" in row["mode"] or "stale" in row["mode"] else ""
+        if "wrong" in row["mode"]:
+            wrong = f"{row['false_commits']}, {row['kept_wrong']} of {cases} (plain loop {row['plain_wrong']})"
         lines.append(
             f"| {row['task']} | {row['mode']} | {100 * row['correct'] / cases:.1f} % | {row['passes'] / cases:.1f} | "
             f"{row['row_tokens'] / cases:.0f} | {row['tokens_per_s']:.0f} | {row['speedup']:.2f}x | "
-            f"{drafts if row['mode'].startswith('verified') else ''} | {wrong if 'wrong' in row['mode'] else ''} | "
+            f"{drafts if row['mode'].startswith('verified') else ''} | {wrong} | "
             f"{_retention(row)} | {_discordant(row)} |"
         )
     return "\n".join([*lines, "", source_line(report)])

@@ -9,9 +9,9 @@ emits other tokens than the plain loop.
 
 Drafters: the suffix drafter, the engine's own network ("model"; left out where the engine has none), or whichever pays
 ("auto"). Passes and rows of the network are counted apart. The modes of the verified tier also draft from an expected
-output: the right answer, the right answer with one letter or digit replaced by another, or the answer to another
-prompt. "no folds" is without the leave-out check. "packed" holds all checks in one pass; the run stops if that emits
-other tokens than checks on their own.
+output: the right answer, the right answer with one letter or digit replaced by another, the answer to another prompt
+("foreign"), or what the prompt gives to work on, unchanged ("stale"). "no folds" is without the leave-out check.
+"packed" holds all checks in one pass; the run stops if that emits other tokens than checks on their own.
 
 What drafts do to the output, beside exact answers: how often a wrong character was committed by the checks alone (false
 commits); over all token positions where a draft differs from the right answer, how often the output has the drafted
@@ -54,6 +54,7 @@ MODES = {
     "verified, wrong draft": {"guarantee": "verified"},
     "verified, wrong draft, no folds": {"guarantee": "verified", "verify": dgrt.VerifyOptions(folds=0)},
     "verified, foreign draft": {"guarantee": "verified"},
+    "verified, stale draft": {"guarantee": "verified"},
     "verified, right draft, packed": {"guarantee": "verified", "verify": dgrt.VerifyOptions(packing="on")},
     "verified, wrong draft, packed": {"guarantee": "verified", "verify": dgrt.VerifyOptions(packing="on")},
 }
@@ -110,7 +111,8 @@ def measure(runtime: dgrt.Runtime, task: str, cases: int, modes: dict[str, dict]
         case = generate(HELD_OUT_SEED, index)
         prompt = runtime.encode(case.prompt)
         wrong, place = spoil(case.answer, index)
-        drafts = {"right": case.answer, "wrong": wrong, "foreign": generate(HELD_OUT_SEED, index + cases).answer}
+        drafts = {"right": case.answer, "wrong": wrong, "foreign": generate(HELD_OUT_SEED, index + cases).answer,
+                  "stale": case.prompt.partition("\n")[2]}  # fmt: skip
         outputs: dict[str, list[int]] = {}
         for mode, options in modes.items():
             draft = next((text for kind, text in drafts.items() if f"{kind} draft" in mode), None)
@@ -135,6 +137,8 @@ def measure(runtime: dgrt.Runtime, task: str, cases: int, modes: dict[str, dict]
                 row["kept_wrong"] += kept
                 row["plain_wrong"] += plain_text[place : place + 1] == wrong[place]
                 row["false_commits"] += kept and stats.draft_commits == stats.canvases
+            elif draft in (drafts["foreign"], drafts["stale"]):
+                row["false_commits"] += not right and stats.draft_commits == stats.canvases
             row["passes"] += stats.prefill_passes + stats.denoise_passes + stats.commit_passes
             row["passes"] += stats.packed_passes + stats.causal_passes + stats.verify_passes
             for name in COUNTS:
@@ -180,8 +184,8 @@ def main() -> None:
                    f"rows" if row["draft_passes"] else "")
                 + (f"  {row['draft_commits']}/{row['draft_refines']}/{row['draft_discards']} committed/refined/"
                    f"discarded" if row["mode"].startswith("verified") else "")
-                + (f"  {row['false_commits']} false commits, kept {row['kept_wrong']} (plain {row['plain_wrong']})"
-                   if "wrong" in row["mode"] else "")
+                + (f"  {row['false_commits']} false commits" if "draft" in row["mode"] else "")
+                + (f", kept {row['kept_wrong']} (plain {row['plain_wrong']})" if "wrong" in row["mode"] else "")
                 + (f"  retention {(row['retained'] - row['plain_retained']) / wrong:+.4f} of {wrong}" if wrong else "")
                 + f"  only right: plain {row['only_plain_right']}, mode {row['only_mode_right']}",
                 flush=True,

@@ -80,7 +80,7 @@ class Options:
         verify_folds: int = 2,
         verify_causal_floor: float = 7.0,
         verify_causal_budget: float = 24.0,
-        verify_min_confirmed: float = 0.5,
+        verify_min_confirmed: float = 0.9,
         verify_one_pass: bool = True,
         verify_always: bool = False,
         verify_expected_steps: float = 8.0,

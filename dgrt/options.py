@@ -67,7 +67,7 @@ class VerifyOptions:
     folds: int = 2
     causal_floor: float = 7.0
     causal_budget: float = 24.0
-    min_confirmed: float = 0.5
+    min_confirmed: float = 0.9
     one_pass: bool = True
     always: bool = False
     expected_steps: float = 8.0

@@ -213,7 +213,8 @@ def build_drafter(s: DrafterSpec, checkpoint: Path, folder: Path) -> Path:
             "vocab_size": target.vocab_size, "hidden_size": target.hidden_size, "canvas_len": target.canvas_len,
         },
     }  # fmt: skip
-    facts = DrafterConfig(folder.name, s.num_heads, s.intermediate_size, 1e-6, s.block_len, tuple(config["kv_layers"]), 4.0)
+    kv_layers = tuple(config["kv_layers"])
+    facts = DrafterConfig(folder.name, s.num_heads, s.intermediate_size, 1e-6, s.block_len, kv_layers, 4.0)
     generator = torch.Generator().manual_seed(7_000_003 * (s.seed + 1))
     tensors = {}
     for name, shape in drafter_tensors(facts, target):

@@ -32,7 +32,7 @@ examples:
       operators of dgrt's native library in the place of the heavy nodes
   dgrt export ./diffusiongemma-26B-A4B-it -o engines/26b-int4 --profile fused --precision int4
       4.5 bits per weight of the layers: for machines that do not hold the model in bf16
-  dgrt export dgrt/models/mini -o engines/mini --drafter ./mini-drafter
+  dgrt export dgrt/models/mini -o engines/mini --drafter dgrt/models/mini-drafter
       the package also has a drafter, which was trained for exactly this checkpoint
   dgrt export ./checkpoint -o engines/x --json | jq .manifest.parity
       the report on standard output, progress on standard error

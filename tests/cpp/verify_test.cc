@@ -26,6 +26,7 @@ struct VerifyFixture : SessionFixture {
   VerifyFixture() {
     options.guarantee = Guarantee::kVerified;
     options.verify.always = true;
+    options.verify.min_confirmed = 0.5f;  // one wrong token is an eighth of a canvas here
     options.max_new_tokens = 40;
     script->num_steps = 3;
     script->causal_doubt = 1000;  // never

@@ -1,8 +1,10 @@
-"""`mini` answers: held-out cases of every task through the native runtime, as `benchmarks/accuracy.py` asks them."""
+"""`mini` answers: held-out cases of every task through the native runtime, as `benchmarks/accuracy.py` asks them. Its
+drafter fits it, changes no token and saves passes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from cases import MINI_FLOORS
@@ -31,3 +33,36 @@ def test_mini_answers_held_out_cases(mini: dgrt.Runtime, task: str) -> None:
         if not check(case, text or ""):
             wrong.append((index, text))
     assert cases - len(wrong) >= floor * cases, f"{len(wrong)} of {cases} wrong, such as {wrong[:3]}"
+
+
+@pytest.fixture(scope="module")
+def drafted(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dgrt.Runtime]:
+    """mini with the drafter that the package ships."""
+    from dgrt_export import export
+
+    folder = tmp_path_factory.mktemp("drafted") / "engine"
+    export(mini_checkpoint, folder, drafter=mini_checkpoint.with_name("mini-drafter"))
+    with dgrt.Runtime(folder, threads=1) as runtime:
+        yield runtime
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_bundled_drafter_changes_no_token(drafted: dgrt.Runtime, task: str) -> None:
+    for index in range(3):
+        prompt = TASKS[task][0](HELD_OUT_SEED, index).prompt
+        options = {"guarantee": "causal", "seed": index, "max_new_tokens": 96}
+        expected = drafted.generate(prompt, **options).tokens.tolist()
+        for drafter in ("model", "auto"):
+            assert drafted.generate(prompt, drafter=drafter, **options).tokens.tolist() == expected, drafter
+
+
+@pytest.mark.parametrize(("task", "factor"), [("json", 5), ("sudoku_4x4", 3)])
+def test_the_bundled_drafter_saves_passes(drafted: dgrt.Runtime, task: str, factor: int) -> None:
+    passes = dict.fromkeys(("none", "model"), 0)
+    for index in range(10):
+        prompt = TASKS[task][0](HELD_OUT_SEED, index).prompt
+        for drafter in passes:
+            stats = drafted.generate(prompt, drafter=drafter, guarantee="causal", temperature=0.0, seed=index).stats
+            passes[drafter] += stats.causal_passes
+            assert drafter == "none" or stats.accepted_drafts > 0
+    assert passes["none"] > factor * passes["model"]

@@ -44,7 +44,8 @@ def publish(drafter: BlockDrafter, target: Target, facts: dict[str, Any], output
     with staged(output, force=True, kind=DRAFTER) as folder:
         tensors = {name: p.detach().to(torch.bfloat16).contiguous() for name, p in drafter.named_parameters()}
         save_file(tensors, folder / "drafter.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(config_json(drafter, target, facts["held_out"]["mean_run"]), indent=2) + "\n")
+        config = config_json(drafter, target, facts["held_out"]["mean_run"])
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (folder / "README.md").write_text(_card(drafter, target, facts))
 
 
