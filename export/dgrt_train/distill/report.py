@@ -2,7 +2,7 @@
 
 `recall` is over all known positions; `prefix` the mean number of tokens before the first wrong one, and `mean_run` that
 of all first drafts; `whole` the share of drafts that are right to the end. With evidence, `recall_unsettled` looks only
-at positions where the target's own pass does not yet say the token that it ends with. Calibration is of what the runtime
+at positions where the target's own pass does not yet say the token that it ends with. Calibration is of what a reader
 uses: the probability that a token and all before it are right (a running product), in ten bins against how often they
 are; `ece` weighs the gaps.
 """
