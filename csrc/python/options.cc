@@ -1,4 +1,6 @@
 // dgrt._native.Options: the options of one generation over the defaults of its engine.
+#include <array>
+#include <charconv>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -16,6 +18,15 @@ namespace {
 template <typename T>
 void Override(T& value, const std::optional<T>& given) {
   if (given) value = *given;
+}
+
+// A default as a reader of the signature expects it: 0.9, not the digits of the float next to it.
+double Shortest(float value) {
+  std::array<char, 32> text;
+  const auto end = std::to_chars(text.begin(), text.end(), value).ptr;
+  double shortest = 0;
+  std::from_chars(text.begin(), end, shortest);
+  return shortest;
 }
 
 GenerateOptions NewOptions(const RuntimeObject& runtime, int64_t max_new_tokens, uint64_t seed, uint32_t request,
@@ -67,9 +78,9 @@ void RegisterOptions(py::module_& module) {
            py::arg("deadline_ms") = 0.0, py::arg("draft") = std::vector<int32_t>(),
            py::arg("verify_trust") = verify.trust, py::arg("verify_folds") = verify.folds,
            py::arg("verify_causal_floor") = verify.causal_floor, py::arg("verify_causal_budget") = verify.causal_budget,
-           py::arg("verify_min_confirmed") = verify.min_confirmed, py::arg("verify_one_pass") = verify.one_pass,
-           py::arg("verify_always") = verify.always, py::arg("verify_expected_steps") = verify.expected_steps,
-           py::arg("verify_packing") = static_cast<int32_t>(verify.packing));
+           py::arg("verify_min_confirmed") = Shortest(verify.min_confirmed),
+           py::arg("verify_one_pass") = verify.one_pass, py::arg("verify_always") = verify.always,
+           py::arg("verify_expected_steps") = verify.expected_steps, py::arg("verify_packing") = static_cast<int32_t>(verify.packing));
 }
 
 }  // namespace dgrt::python
