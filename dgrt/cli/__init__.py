@@ -29,6 +29,7 @@ examples:
   dgrt export CHECKPOINT -o engine          make an engine package from a checkpoint
   dgrt generate engine "Why is the sky blue?" --show
   dgrt inspect engine                       model facts, memory plan, files
+  dgrt distill engine --data prompts.jsonl -o drafter
   dgrt bench engine                         milliseconds per step, tokens per second
   dgrt doctor                               what this machine has and lacks
 """
