@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from dgrt_export.config import Rope
+from dgrt_export.graphs.ops import inverse_frequencies
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -133,10 +134,3 @@ class BlockDrafter(nn.Module):
         for layer, target_layer in zip(self.layers, shape.kv_layers, strict=True):
             x = layer(x, *past[target_layer], mask, cos, sin)
         return rms(x, self.norm.weight, eps)[:, 1:]
-
-
-def inverse_frequencies(rope: Rope) -> Tensor:
-    """Angle per position of each of the d / 2 pairs; those behind `rotated_pairs` do not turn."""
-    exponent = torch.arange(rope.rotated_pairs, dtype=torch.float32) * 2 / rope.head_dim
-    still = torch.zeros(rope.head_dim // 2 - rope.rotated_pairs)
-    return torch.cat((rope.theta**-exponent, still)) / rope.factor
