@@ -18,6 +18,7 @@ DRAFTER.work: the same command goes on after an interruption.
 examples:
   dgrt distill engine --data prompts.jsonl -o drafter
   dgrt distill engine --data prompts.jsonl -o drafter --layers 3 --steps 8000 --threads 2
+  dgrt distill engine --data prompts.jsonl -o better --layers 3 --steps 8000 --start drafter
   dgrt export CHECKPOINT -o engine --drafter drafter --force
   dgrt generate engine "..." --guarantee causal --drafter model
 """
@@ -48,6 +49,9 @@ def add_parser(subparsers: Any) -> None:
         ("threads", "CPU threads (default: all)"),
     ):
         parser.add_argument(f"--{name}", type=integer, metavar="N", help=text)
+    parser.add_argument(
+        "--start", metavar="DRAFTER", help="go on from the weights of an earlier drafter of the same shape"
+    )
     parser.add_argument("--json", action="store_true", help="print settings and held-out figures as JSON")
 
 

@@ -189,6 +189,29 @@ def test_the_command_writes_a_drafter_and_replaces_an_older_one(mini_engine, dat
     assert "expected a run with max_new_tokens 64, found 96" in capsys.readouterr().err
 
 
+def test_a_drafter_is_trained_further(mini_engine, collected, data, tmp_path, capsys) -> None:
+    def distilled(name: str, settings: Settings) -> dict[str, torch.Tensor]:
+        shutil.copytree(collected, tmp_path / f"{name}.work")
+        distill(mini_engine, data, tmp_path / name, replace(settings, max_new_tokens=192), threads=1)
+        return load_file(tmp_path / name / "drafter.safetensors")
+
+    short = replace(SMALL, steps=1)
+    first = distilled("first", SMALL)
+    second = distilled("second", replace(short, start=str(tmp_path / "first")))
+    fresh = distilled("fresh", short)
+
+    def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+        return sum(float((one[name].float() - other[name].float()).norm()) for name in one)
+
+    assert 0 < distance(first, second) < distance(fresh, second) / 3  # fresh: the same random weights
+    assert "from the weights of an earlier drafter" in (tmp_path / "second" / "README.md").read_text()
+    words = ["distill", str(mini_engine), "--data", str(data), "-o", str(tmp_path / "third"), "--layers", "1"]
+    for start, error in (("first", "expected kv_layers [7] to go on from, found [5, 7]"),
+                         ("collected", "expected a drafter (config.json, drafter.safetensors), found none")):
+        assert main([*words, "--start", str(tmp_path / start)]) == 2
+        assert error in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("line", "error"),
     [

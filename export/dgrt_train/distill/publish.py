@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dgrt_export.drafter import MODEL_TYPE, VERSION
+from dgrt_export.config import read_json
+from dgrt_export.drafter import MODEL_TYPE, VERSION, WEIGHT_FILE
 from dgrt_export.package import FolderKind, staged
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from .errors import DistillError
 from .network import BlockDrafter
 from .target import Target
 
@@ -43,10 +45,28 @@ def publish(drafter: BlockDrafter, target: Target, facts: dict[str, Any], output
     """
     with staged(output, force=True, kind=DRAFTER) as folder:
         tensors = {name: p.detach().to(torch.bfloat16).contiguous() for name, p in drafter.named_parameters()}
-        save_file(tensors, folder / "drafter.safetensors", metadata={"format": "pt"})
+        save_file(tensors, folder / WEIGHT_FILE, metadata={"format": "pt"})
         config = config_json(drafter, target, facts["held_out"]["mean_run"])
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (folder / "README.md").write_text(_card(drafter, target, facts))
+
+
+def load_weights(drafter: BlockDrafter, target: Target, folder: Path) -> None:
+    """Puts the weights of a published drafter into `drafter`.
+
+    Raises:
+        DistillError: no drafter, one of another shape, or one for another target.
+    """
+    if not (folder / "config.json").is_file() or not (folder / WEIGHT_FILE).is_file():
+        raise DistillError(f"{folder}: expected a drafter (config.json, {WEIGHT_FILE}), found none")
+    found, wanted = read_json(folder / "config.json"), config_json(drafter, target, 0)
+    for key in [key for key in wanted if key not in ("mean_run", "target")]:
+        if found.get(key) != wanted[key]:
+            raise DistillError(f"{folder}: expected {key} {wanted[key]!r} to go on from, found {found.get(key)!r}")
+    fingerprint = found.get("target", {}).get("fingerprint")
+    if fingerprint != target.fingerprint:
+        raise DistillError(f"{folder}: expected a drafter for {target.fingerprint}, found one for {fingerprint}")
+    drafter.load_state_dict(load_file(folder / WEIGHT_FILE))
 
 
 def _card(drafter: BlockDrafter, target: Target, facts: dict[str, Any]) -> str:
@@ -63,6 +83,7 @@ def _card(drafter: BlockDrafter, target: Target, facts: dict[str, Any]) -> str:
         f"| {b['share']:.3f} | {b['promised']:.2f} | {b['kept']:.2f} |"
         for b in found["calibration"]["bins"] if b["share"] > 0
     ]  # fmt: skip
+    begun = "the weights of an earlier drafter" if settings.get("start") else "random weights"
     unsettled = f"{100 * after['recall_unsettled']:.1f} %" if "recall_unsettled" in after else "none there"
     return "\n".join([
         f"# A block drafter for {target.name}", "",
@@ -73,8 +94,8 @@ def _card(drafter: BlockDrafter, target: Target, facts: dict[str, Any]) -> str:
         "```", "dgrt export TARGET_CHECKPOINT -o ENGINE --drafter THIS_FOLDER",
         'dgrt generate ENGINE "..." --guarantee causal --drafter model', "```", "",
         f"Made by `dgrt distill` from {settings['num_prompts']:,} prompts whose answers the target wrote itself; "
-        f"{settings['steps']:,} steps of {settings['batch_size']} blocks, seed {settings['seed']}. It fits the "
-        f"checkpoint with fingerprint `{target.fingerprint}` and no other.", "",
+        f"{settings['steps']:,} steps of {settings['batch_size']} blocks, seed {settings['seed']}, from {begun}. It "
+        f"fits the checkpoint with fingerprint `{target.fingerprint}` and no other.", "",
         "## Held-out texts (one in twenty)", "",
         "The first draft of a request, right behind its prompt:", "",
         "| task | drafts | tokens right | right before the first wrong one | right to the end |",

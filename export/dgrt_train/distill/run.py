@@ -23,7 +23,7 @@ from .collect import Trajectories, collect
 from .errors import DistillError
 from .network import BlockDrafter, DrafterShape
 from .prompts import read_prompts
-from .publish import DRAFTER, publish
+from .publish import DRAFTER, load_weights, publish
 from .report import report
 from .target import Target
 from .train import TrainSettings, train
@@ -48,6 +48,8 @@ class Settings:
         steps: Training steps.
         batch_size: Blocks per step.
         seed: Of the target's answers and of the training.
+        start: Folder of a drafter of the same shape for the same target, whose weights are trained further. None: begin
+            with random ones.
     """
 
     layers: int | None = None
@@ -58,6 +60,7 @@ class Settings:
     steps: int = 6000
     batch_size: int = 32
     seed: int = 0
+    start: str | None = None
 
 
 def distill(
@@ -113,7 +116,10 @@ def distill(
     blocks = Blocks(texts, target, shape.kv_layers, shape.block_len)
     torch.manual_seed(settings.seed)
     drafter = BlockDrafter(shape)
-    schedule = TrainSettings(settings.steps, settings.batch_size, seed=settings.seed)
+    if settings.start is not None:
+        load_weights(drafter, target, Path(settings.start))
+    is_continued = settings.start is not None
+    schedule = TrainSettings(settings.steps, settings.batch_size, seed=settings.seed, is_continued=is_continued)
 
     def trained(done: int, note: str) -> None:
         tell("train", done, settings.steps, note)

@@ -33,6 +33,7 @@ class TrainSettings:
     steps: int
     batch_size: int
     seed: int = 0
+    is_continued: bool = False  # from weights that have seen the blocks of the same seed
 
 
 def predict(drafter: BlockDrafter, blocks: Blocks, batch: Batch) -> torch.Tensor:
@@ -56,7 +57,7 @@ def train(
     step = _resume(path, drafter, optimiser)
     saved, losses = time.monotonic(), []
     while step < settings.steps:
-        batch = blocks.draw(np.random.default_rng([settings.seed, step]), settings.batch_size)
+        batch = blocks.draw(np.random.default_rng([settings.seed, step, settings.is_continued]), settings.batch_size)
         logits = predict(drafter, blocks, batch)
         loss = F.cross_entropy(logits.flatten(0, 1), batch.target.flatten(), ignore_index=-1)
         drafter.zero_grad()
