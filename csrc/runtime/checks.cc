@@ -99,15 +99,15 @@ void CountPass(SessionState& state, int64_t num_rows) {
   state.stats.row_tokens += num_rows;
 }
 
-// The causal pass over the draft is its commit as well, if there is a row for each position of the canvas.
-void MarkInKv(Verification& v, const CanvasPlan& plan) { v.is_in_kv = v.num_drafted == plan.num_rows; }
+// The causal pass over what is to be committed is its commit as well, if there is a row for each position of the canvas.
+void MarkInKv(Verification& v, const CanvasPlan& plan, int64_t num_rows) { v.is_in_kv = num_rows == plan.num_rows; }
 
 void RunPass(SessionState& state, const CanvasPlan& plan, int32_t check) {
   Verification& v = *state.verification;
   StageTimer timer(&state.stats.verify_ms);
   if (check == kCausalFloor) {
     PredictBehind(state, plan, Judged(v));
-    MarkInKv(v, plan);
+    MarkInKv(v, plan, v.num_drafted);
   } else if (check == kFixedPoint) {
     Denoise(state, plan, state.canvas);
   } else {
@@ -146,30 +146,34 @@ void RunPackedPass(SessionState& state, const CanvasPlan& plan, int64_t num_pack
   CountPass(state, num_packed + v.num_drafted);
   RequireFinite({causal, (NumJudged(v) + 1) * static_cast<size_t>(state.model.hidden_size)}, "hidden states are",
                 [&] { return Message("canvas ", plan.index, ", causal pass"); });
-  MarkInKv(v, plan);
+  MarkInKv(v, plan, v.num_drafted);
 }
 
 // --- what the hidden states say ---
 
-void JudgeCausally(SessionState& state, const HeldLane& lane, const CanvasPlan& plan) {
+// What the causal pass over `tokens` says of each: whether it is far below the favourite there, by refuse(i).
+template <typename Refuse>
+void JudgeCausally(SessionState& state, const HeldLane& lane, const CanvasPlan& plan, std::span<const int32_t> tokens,
+                   Refuse refuse) {
   Verification& v = *state.verification;
   StageTimer timer(&state.stats.head_ms);
   VocabularyHeadParams params = HeadParams(state, v.left_out);
   params.hidden = state.logprobs->hidden.data();
-  params.canvas_len = v.num_drafted;
+  params.canvas_len = std::ssize(tokens);
   params.temperature = FirstTemperature(state);
   params.sampled = nullptr;
   params.entropy = nullptr;
-  params.scored = v.draft.data();
+  params.scored = tokens.data();
   params.log_prob = v.log_prob.data();
   params.best_log_prob = v.best_log_prob.data();
   LaunchVocabularyHead(params, lane.pool());
   const auto where = [&] { return Message("canvas ", plan.index, ", causal pass"); };
-  RequireFinite({v.log_prob.data(), NumJudged(v)}, "log-probabilities are", where);
-  for (size_t i = 0; i < NumJudged(v); ++i) {
+  RequireFinite({v.log_prob.data(), tokens.size()}, "log-probabilities are", where);
+  v.missing = 0;
+  for (size_t i = 0; i < tokens.size(); ++i) {
     const double below = std::max(0.0, static_cast<double>(v.best_log_prob[i]) - static_cast<double>(v.log_prob[i]));
     v.missing += below;
-    if (below > static_cast<double>(state.options.verify.causal_floor)) v.confirmed[i] = 0;
+    if (below > static_cast<double>(state.options.verify.causal_floor)) refuse(i);
   }
 }
 
@@ -206,7 +210,10 @@ void JudgeLeftOut(SessionState& state, const HeldLane& lane, const CanvasPlan& p
 }
 
 void Judge(SessionState& state, const HeldLane& lane, const CanvasPlan& plan, int32_t check) {
-  if (check == kCausalFloor) return JudgeCausally(state, lane, plan);
+  if (check == kCausalFloor) {
+    Verification& v = *state.verification;
+    return JudgeCausally(state, lane, plan, Judged(v), [&v](size_t i) { v.confirmed[i] = 0; });
+  }
   if (check == kFixedPoint) return JudgeFixedPoint(state, lane, plan);
   JudgeLeftOut(state, lane, plan, check);
 }
@@ -271,6 +278,24 @@ Verdict RunChecks(SessionState& state, const CanvasPlan& plan) {
   v.is_in_kv = false;
   CutFolds(state, plan);
   return v.packed_canvases.empty() ? RunOneByOne(state, plan) : RunPacked(state, plan);
+}
+
+Verdict RunFinalCheck(SessionState& state, const CanvasPlan& plan, int64_t num_tokens) {
+  const std::span<const int32_t> tokens(state.canvas.argmax.data(), static_cast<size_t>(num_tokens));
+  const HeldLane lane = TakeLane(state, num_tokens);
+  if (!lane) return Verdict::kCancelled;
+  {
+    StageTimer timer(&state.stats.verify_ms);
+    PredictBehind(state, plan, tokens);
+  }
+  CountPass(state, num_tokens);
+  bool is_refused = false;
+  JudgeCausally(state, lane, plan, tokens, [&is_refused](size_t) { is_refused = true; });
+  Verification& v = *state.verification;
+  is_refused |= v.missing > static_cast<double>(state.options.verify.causal_budget);
+  if (is_refused) return Verdict::kDiscard;
+  MarkInKv(v, plan, num_tokens);
+  return Verdict::kNone;
 }
 
 }  // namespace dgrt

@@ -17,4 +17,8 @@ size_t NumJudged(const Verification& verification);
 // step. kCancelled; kDiscard as soon as too little of the draft is left for any use; kNone: all checks have spoken.
 Verdict RunChecks(SessionState& state, const CanvasPlan& plan);
 
+// Checks what refinement made of a draft, by a causal pass over the `num_tokens` of it that would be emitted: kNone; kDiscard:
+// it would not have passed as a draft either; kCancelled.
+Verdict RunFinalCheck(SessionState& state, const CanvasPlan& plan, int64_t num_tokens);
+
 }  // namespace dgrt

@@ -45,8 +45,7 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
   Speculation* const speculation = state.speculation.get();
   const bool is_packed = speculation != nullptr && speculation->stage == Speculation::Stage::kRight;
   const Verification* const verification = state.verification.get();
-  const bool is_verified =
-      verification != nullptr && verification->verdict == Verdict::kCommit && verification->is_in_kv;
+  const bool is_verified = verification != nullptr && verification->is_in_kv;
   const bool is_in_kv = is_packed || is_verified;
   const bool needs_pass = state.options.logprobs || (goes_on && !is_in_kv);  // nobody looks back on the last canvas
   if (needs_pass) RunCommitPass(state, plan);

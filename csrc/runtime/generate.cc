@@ -36,11 +36,14 @@ std::span<const int32_t> RunCanvas(SessionState& state, GenerateSink* sink) {
   const CanvasPlan plan = PlanCanvas(state);                       // numbers only
   Reservation rows = state.kv.Reserve(plan.num_rows);              // all or nothing
   state.stats.peak_kv_bytes = state.kv.peak_bytes();
-  const Verdict verdict = VerifyDraft(state, plan);                // verified tier: a draft, if one is worth it
-  if (verdict == Verdict::kCancelled ||
-      (verdict != Verdict::kCommit && Refine(state, plan, sink) == RefineOutcome::kCancelled)) {  // the denoise loop
-    state.finish = FinishReason::kCancelled;
-    return {};
+  Verdict verdict = VerifyDraft(state, plan);                      // verified tier: a draft, if one is worth it
+  while (verdict != Verdict::kCommit) {
+    const bool is_done = verdict != Verdict::kCancelled && Refine(state, plan, sink) == RefineOutcome::kDone;
+    verdict = is_done ? ConfirmRefined(state, plan) : Verdict::kCancelled;  // of a draft; kDiscard: once more, from noise
+    if (verdict == Verdict::kCancelled) {
+      state.finish = FinishReason::kCancelled;
+      return {};
+    }
   }
   const Emission emission = PlanEmission(state, plan);             // what is emitted, and whether it ends here
   const auto emitted = Commit(state, plan, std::move(rows), emission, sink);

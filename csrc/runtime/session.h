@@ -95,13 +95,13 @@ struct Verification {
   int32_t draft_of = -1;            // the canvas that it was made for
   std::vector<uint8_t> confirmed;   // [L] by all checks so far
   std::vector<uint8_t> fold;        // [num_drafted] in which leave-out pass the position is noise
-  std::vector<float> log_prob, best_log_prob;  // [num_drafted] causal, nats
-  double missing = 0;               // nats that the draft is below the causal pass's favourites, over all positions
+  std::vector<float> log_prob, best_log_prob;  // of the tokens judged last, causal, nats
+  double missing = 0;               // nats that its tokens are below the causal pass's favourites, over all positions
   Canvas left_out;                  // of a leave-out check
   std::vector<int32_t> packed_canvases;  // [G, L] of a packed check: the draft, then what each fold sees; empty: none
   AlignedBuffer<float> packed_hidden;    // [G, L, D]
   Verdict verdict = Verdict::kNone;
-  bool is_in_kv = false;            // the reserved KV rows are the draft's, all of them
+  bool is_in_kv = false;            // the reserved KV rows are those of the finished canvas, all of them
   double measured_steps = 0;        // of a canvas from noise; 0: there was none yet
   int64_t tries = 0, gains = 0;     // drafts that were checked; of these, those that saved passes
 };
@@ -200,6 +200,10 @@ void KeepPrefix(SessionState& state, std::span<const int32_t> tokens) noexcept;
 // verify.cc: gets a draft for the canvas and lets the checks decide what becomes of it. Changes nothing that outlives the
 // canvas but the counts of passes.
 Verdict VerifyDraft(SessionState& state, const CanvasPlan& plan);
+
+// verify.cc: whether what refinement made of a draft may be committed (kCommit), or the canvas has to be refined from noise
+// (kDiscard). A canvas from noise may.
+Verdict ConfirmRefined(SessionState& state, const CanvasPlan& plan);
 
 // verify.cc: where the tokens of the finished canvas came from, into state.origins.
 void FindOrigins(SessionState& state) noexcept;

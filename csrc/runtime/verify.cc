@@ -136,13 +136,24 @@ Verdict VerifyDraft(SessionState& state, const CanvasPlan& plan) {
   if (state.verification == nullptr) return Verdict::kNone;
   Verification& v = *state.verification;
   v.verdict = Verdict::kNone;
+  v.is_in_kv = false;
   if (state.cancelled.load()) return Verdict::kCancelled;
   // With one step there is none left to correct a draft; a start canvas is another's draft.
   if (state.has_start_canvas || state.options.sampler.max_denoising_steps < 2) return Verdict::kNone;
   ProposeDraft(state, plan);
   if (v.num_drafted == 0 || !IsWorthTrying(state)) return Verdict::kNone;
   v.verdict = Check(state, plan);
+  v.is_in_kv &= v.verdict == Verdict::kCommit;
   return v.verdict;
+}
+
+Verdict ConfirmRefined(SessionState& state, const CanvasPlan& plan) {
+  const bool is_refined = state.verification != nullptr && state.verification->verdict == Verdict::kRefine;
+  if (!is_refined || !ChecksCausally(state.options.verify)) return Verdict::kCommit;
+  const Verdict found = RunFinalCheck(state, plan, PlanEmission(state, plan).num_tokens);
+  if (found == Verdict::kNone) return Verdict::kCommit;
+  if (found == Verdict::kDiscard) state.verification->verdict = found;
+  return found;
 }
 
 void FindOrigins(SessionState& state) noexcept {

@@ -197,12 +197,15 @@ TEST(EachCheckAloneStopsACommit) {
   // Causal floor: positions 5, 10 lean elsewhere by 2.5 nats; all do.
   const auto no_folds = [](VerifyFixture& f) { f.options.verify.folds = 0, f.options.verify.causal_floor = 1; };
   CHECK(run(no_folds) == (Counts{1, 0, 0, 2, 0, 0}));
-  CHECK(run([&](VerifyFixture& f) { no_folds(f), f.script->causal_doubt = 5; }) == (Counts{0, 1, 0, 2, 1, 0}));
+  // It is asked again of what refinement made of the draft.
+  CHECK(run([&](VerifyFixture& f) { no_folds(f), f.script->causal_doubt = 5; }) == (Counts{0, 0, 1, 3, 3, 0}));
+  const auto one_wrong = [](std::span<int32_t> draft) { draft[6] = 46; };
+  CHECK(run([&](VerifyFixture& f) { no_folds(f), f.DraftTarget(one_wrong); }) == (Counts{0, 1, 0, 3, 1, 0}));
   const Counts all = run([&](VerifyFixture& f) { no_folds(f), f.script->causal_doubt = 1; });
   CHECK(all.discards == 1 && all.verify_passes == 1);  // the other checks could not have saved it
   // Its sum: no position is too low, together they are.
   const auto sum = [](VerifyFixture& f) { f.script->causal_doubt = 1, f.options.verify.causal_budget = 10; };
-  CHECK(run(sum).refines == 1);
+  CHECK(run(sum).discards == 1);  // so is what became of it
   CHECK(run([&](VerifyFixture& f) { sum(f), f.options.verify.causal_budget = 25; }).commits == 1);
   // Confidence: all agree, but the entropy is too high.
   CHECK(run([](VerifyFixture& f) { f.options.sampler.confidence_threshold = 1e-20f; }).refines == 1);
@@ -226,6 +229,34 @@ TEST(ARefusedDraftIsNotCommittedByItsOwnCheck) {
   CHECK(sink.steps[0].canvas_out[6] != 47);     // and is noise in the next step
   for (size_t i = 0; i < 5; ++i) CHECK_EQ(sink.steps[0].canvas_out[i], f.script->target[i]);
   CHECK(session.tokens()[6] != 47);
+}
+
+TEST(WhatRefinementMadeOfADraftIsCheckedBeforeItIsCommitted) {
+  for (const bool is_good : {true, false}) {
+    VerifyFixture f;
+    f.options.verify.folds = 0;
+    f.options.verify.causal_floor = 1;
+    f.script->num_steps = 0;
+    f.script->causal_doubt = is_good ? 1000 : 2;  // 2.5 nats at positions 2, 4, ...
+    f.DraftTarget([](std::span<int32_t> draft) { draft[6] = 46; });
+    std::vector<RecordingSink::Step> expected;
+    const Tokens tokens = ExactTokens(f, &expected);
+    RecordingSink sink;
+    const auto session = f.Run(&sink);
+    CHECK(ToVector(session->tokens()) == tokens);  // the fake engine has one answer
+    CHECK_EQ(session->kv_len(), 4 + 32);
+    const Counts counts = CountsOf(*session);
+    if (is_good) {  // the check is the commit, too, but of the last canvas
+      CHECK_EQ(counts.refines, 5);
+      CHECK_EQ(counts.verify_passes, 3 * 5);
+      CHECK_EQ(counts.commit_passes, 0);
+    } else {  // the canvas is refined again, as without a draft
+      CHECK_EQ(counts.discards, 5);
+      CHECK_EQ(counts.commit_passes, 4);
+      CHECK(std::equal(expected.end() - 2, expected.end(), sink.steps.end() - 2));
+      CHECK(sink.steps.size() > expected.size());
+    }
+  }
 }
 
 TEST(ADiscardedDraftLeavesNoTrace) {
@@ -420,8 +451,12 @@ TEST(PackedChecksDecideWhatChecksOnTheirOwnDecide) {
     // A pass for each draft that is checked at all, and nothing beside it but what the plain loop has.
     const bool checks = packed.options.verify.one_pass || packed.options.verify.folds > 0 ||
                         packed.options.verify.causal_floor > 0;
-    CHECK_EQ(one.verify_passes, checks ? one.commits + one.refines + one.discards : 0);
-    CHECK_EQ(one.verify_passes, packed.log->num_check_calls);
+    const int64_t drafts = one.commits + one.refines + one.discards;
+    CHECK_EQ(packed.log->num_check_calls, checks ? drafts : 0);
+    // And one more for what became of a draft by refinement, if the causal pass has a say.
+    const int64_t final_checks = one.verify_passes - packed.log->num_check_calls;
+    const bool is_asked = packed.options.verify.causal_floor > 0;
+    CHECK(is_asked ? final_checks >= one.refines && final_checks <= drafts - one.commits : final_checks == 0);
     CHECK_EQ(alone.log->num_check_calls, 0);
     CHECK(one.commit_passes <= many.commit_passes);  // without the causal check, packing still writes the rows
     CHECK_EQ(packed.log->num_calls, 1 + one.verify_passes + one.denoise_passes + one.commit_passes);
