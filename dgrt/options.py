@@ -25,6 +25,7 @@ GUARANTEES = ("exact", "causal", "verified")
 DRAFTERS = ("none", "suffix", "model", "auto")
 PIPELINES = ("auto", "off", "on")
 PACKINGS = ("auto", "off", "on")
+REDRAFTS = ("auto", "off", "on")
 SAMPLER_FIELDS = (
     "max_denoising_steps",
     "entropy_bound",
@@ -57,6 +58,9 @@ class VerifyOptions:
         packing: Whether the checks are one pass; it changes the number of passes, never the tokens. "auto": where
             weights, not rows, are what a pass costs; so not on a CPU. "off": each is a pass of its own, and none runs
             that can change nothing any more. "on": one.
+        redraft: Whether drafter "model" is asked again after each denoise step of a canvas, now knowing what the step
+            found, and its draft checked beside the next step. "auto": where weights, not rows, are what a pass costs;
+            so not on a CPU. "off", "on".
 
     Example:
         >>> VerifyOptions(folds=4).folds
@@ -72,6 +76,7 @@ class VerifyOptions:
     always: bool = False
     expected_steps: float = 8.0
     packing: str = "auto"
+    redraft: str = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folds", checked_integer("verify.folds", self.folds, 0, MAX_FOLDS))
@@ -81,6 +86,7 @@ class VerifyOptions:
             if getattr(self, name) > 1:
                 raise InvalidArgument(f"verify.{name} must be at most 1, got {getattr(self, name)}")
         _one_of("verify.packing", self.packing, PACKINGS)
+        _one_of("verify.redraft", self.redraft, REDRAFTS)
         if self.expected_steps < 1:
             raise InvalidArgument(f"verify.expected_steps must be at least 1, got {self.expected_steps}")
         for name in ("one_pass", "always"):

@@ -31,6 +31,7 @@ from dgrt.options import (
     MAX_INT64,
     PACKINGS,
     PIPELINES,
+    REDRAFTS,
     GenerateKeywords,
     GenerateOptions,
     checked_integer,
@@ -452,7 +453,9 @@ class Runtime:
         )
 
     def _native_options(self, options: GenerateOptions) -> _native.Options:
-        verify = asdict(options.verify) | {"packing": PACKINGS.index(options.verify.packing)}
+        verify = asdict(options.verify) | {
+            "packing": PACKINGS.index(options.verify.packing), "redraft": REDRAFTS.index(options.verify.redraft),
+        }  # fmt: skip
         made: _native.Options = native_module().Options(
             self._handle(),
             max_new_tokens=-1 if options.max_new_tokens is None else options.max_new_tokens,

@@ -17,6 +17,9 @@ static_assert(DGRT_PIPELINE_ON == static_cast<int>(Pipeline::kOn));
 static_assert(DGRT_PACKING_AUTO == static_cast<int>(Packing::kAuto));
 static_assert(DGRT_PACKING_OFF == static_cast<int>(Packing::kOff));
 static_assert(DGRT_PACKING_ON == static_cast<int>(Packing::kOn));
+static_assert(DGRT_REDRAFT_AUTO == static_cast<int>(Redraft::kAuto));
+static_assert(DGRT_REDRAFT_OFF == static_cast<int>(Redraft::kOff));
+static_assert(DGRT_REDRAFT_ON == static_cast<int>(Redraft::kOn));
 static_assert(DGRT_DRAFTER_NONE == static_cast<int>(DrafterKind::kNone));
 static_assert(DGRT_DRAFTER_SUFFIX == static_cast<int>(DrafterKind::kSuffix));
 static_assert(DGRT_DRAFTER_MODEL == static_cast<int>(DrafterKind::kModel));
@@ -68,6 +71,7 @@ dgrt_session_options DefaultSessionOptions(const Runtime& runtime) {
   to.verify_one_pass = from.verify.one_pass;
   to.verify_always = from.verify.always;
   to.verify_expected_steps = from.verify.expected_steps;
+  to.verify_redraft = static_cast<int32_t>(from.verify.redraft);
   return to;
 }
 
@@ -101,6 +105,7 @@ GenerateOptions ToGenerateOptions(const dgrt_session_options& from) {
   to.verify.one_pass = ReadFlag(from.verify_one_pass, "dgrt_session_options.verify_one_pass");
   to.verify.always = ReadFlag(from.verify_always, "dgrt_session_options.verify_always");
   to.verify.expected_steps = from.verify_expected_steps;
+  to.verify.redraft = static_cast<Redraft>(from.verify_redraft);
   return to;
 }
 

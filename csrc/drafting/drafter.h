@@ -19,6 +19,13 @@ class Drafter {
   // Writes the tokens that it expects next, at most draft.size(), and how likely it is that each of them and all before
   // it are right, in [0, 1]; returns how many. `confidence` has the size of `draft` and holds ones before the call.
   virtual int64_t Draft(std::span<int32_t> draft, std::span<float> confidence) = 0;
+
+  // The same once more in the middle of a canvas: `evidence` [L, D] are the hidden states of its last denoise pass. A drafter
+  // that has no use for them has nothing to add.
+  virtual int64_t Redraft([[maybe_unused]] std::span<const float> evidence, [[maybe_unused]] std::span<int32_t> draft,
+                          [[maybe_unused]] std::span<float> confidence) {
+    return 0;
+  }
 };
 
 }  // namespace dgrt

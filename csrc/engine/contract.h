@@ -4,7 +4,7 @@
 
 namespace dgrt::contract {
 
-inline constexpr int kContractVersion = 4;
+inline constexpr int kContractVersion = 5;
 inline constexpr int kOperatorsVersion = 3;
 inline constexpr char kFormat[] = "dgrt-engine";
 inline constexpr char kManifestFile[] = "manifest.json";

@@ -44,17 +44,18 @@ class FakeExecutor : public Executor {
   void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
                float* hidden) override {
     const int64_t call = Begin(&FakeLog::num_denoise_calls);
-    FillHidden(canvas, kv_len, kv, IsZero(soft), hidden);
+    FillHidden(canvas, kv_len, kv, NextStep(kv_len, soft), hidden);
     MaybeSpoil(call, hidden, canvas.size());
   }
 
   void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
               std::span<const KvLayerView> next_kv) override {
     const int64_t call = Begin(&FakeLog::num_packed_calls);
-    FillHidden(rows.canvas, kv_len, kv, IsZero(rows.soft), rows.hidden);
+    FillHidden(rows.canvas, kv_len, kv, NextStep(kv_len, rows.soft), rows.hidden);
     WriteRows(rows.candidate, kv_len, kv);
     Record(kv_len, rows.candidate);
-    FillHidden(rows.next, kv_len + model_.canvas_len, next_kv, IsZero(rows.next_soft), rows.next_hidden);
+    const int64_t next_len = kv_len + model_.canvas_len;
+    FillHidden(rows.next, next_len, next_kv, NextStep(next_len, rows.next_soft), rows.next_hidden);
     MaybeSpoil(call, script_->spoil_next ? rows.next_hidden : rows.hidden, rows.canvas.size());
   }
 
@@ -64,7 +65,9 @@ class FakeExecutor : public Executor {
     const auto length = static_cast<size_t>(model_.canvas_len);
     for (size_t row = 0; row < rows.canvases.size(); row += length) {
       float* const hidden = rows.canvas_hidden + static_cast<int64_t>(row) * model_.hidden_size;
-      FillHidden(rows.canvases.subspan(row, length), kv_len, kv, true, hidden);
+      const int32_t check_step = script_->checks_are_sure ? 1 + script_->num_steps : 1;
+      const int32_t step = row == 0 ? NextStep(kv_len, rows.soft) : check_step;
+      FillHidden(rows.canvases.subspan(row, length), kv_len, kv, step, hidden);
     }
     WriteRows(rows.draft, kv_len, kv);
     FillCausal(rows.draft, kv_len, rows.draft_hidden);
@@ -79,7 +82,7 @@ class FakeExecutor : public Executor {
              float* hidden) override {
     const int64_t call = Begin(&FakeLog::num_draft_calls);
     DGRT_CHECK(model_.drafter && num_rows >= 1 && num_rows <= model_.drafter->block_len);
-    DGRT_CHECK(anchor >= 0 && anchor < model_.vocab_size && evidence == nullptr);
+    DGRT_CHECK(anchor >= 0 && anchor < model_.vocab_size);
     Recall(position, kv);
     for (const int32_t layer : model_.drafter->kv_layers) {
       CheckWritten(static_cast<size_t>(layer), 0, position, kv[static_cast<size_t>(layer)]);
@@ -87,7 +90,8 @@ class FakeExecutor : public Executor {
     std::fill_n(hidden, num_rows * model_.hidden_size, 0.0f);
     for (int64_t row = 0; row < num_rows; ++row) {
       const int64_t at = position + 1 + row;
-      const bool is_wrong = script_->draft_error > 0 && at % script_->draft_error == 0;
+      const bool errs = script_->draft_error > 0 && !(evidence != nullptr && script_->evidence_helps);
+      const bool is_wrong = errs && at % script_->draft_error == 0;
       const int64_t token = (TargetAt(at - script_->prompt_len) + (is_wrong ? 1 : 0)) % model_.vocab_size;
       hidden[row * model_.hidden_size + token] = script_->draft_is_sure ? kSure : kLeaning;
     }
@@ -116,13 +120,18 @@ class FakeExecutor : public Executor {
     }
   }
 
-  void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, bool first_step,
+  // Of the canvas at kv_len: a pass without self-conditioning begins it anew.
+  int32_t NextStep(int64_t kv_len, const float* soft) {
+    int32_t& step = step_at_[static_cast<size_t>(kv_len)];
+    step = IsZero(soft) ? 1 : step + 1;
+    return step;
+  }
+
+  void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, int32_t step,
                   float* hidden) {
     DGRT_CHECK(static_cast<int64_t>(canvas.size()) == model_.canvas_len);
     Recall(kv_len, kv);
     const size_t num_floats = canvas.size() * static_cast<size_t>(model_.hidden_size);
-    int32_t& step = step_at_[static_cast<size_t>(kv_len)];
-    step = first_step ? 1 : step + 1;
     const int64_t mixed = CheckVisible(kv_len, kv);
     std::fill_n(hidden, num_floats, 0.0f);
     for (size_t row = 0; row < canvas.size(); ++row) {

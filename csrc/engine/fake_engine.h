@@ -34,6 +34,8 @@ struct FakeScript {
   int64_t block_len = 0;         // of the drafter, which looks into layer 1; 0: there is none
   int64_t draft_error = 0;       // at positions that it divides the drafter is sure of another token; 0: nowhere
   bool draft_is_sure = true;     // false: it leans only
+  bool checks_are_sure = false;  // canvases of a checking pass behind the first are as those of a late step
+  bool evidence_helps = false;   // it is right everywhere, if it is shown a denoise pass
   int64_t fail_at_call = 0;      // this call of any kind throws DeviceError (1: the first; 0: none)
   int64_t nan_at_call = 0;       // this call, if it returns hidden states, leaves one NaN in the hidden states
   bool spoil_last_row = false;   // nan_at_call hits the last row instead of the first

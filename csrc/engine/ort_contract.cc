@@ -142,7 +142,8 @@ void CheckCheckGraph(const Ort::Session& session, const ModelFacts& model, const
   const int64_t width = model.hidden_size;
   Tensors inputs = {{contract::kCanvases, {kInt64, {kDynamic, model.canvas_len}}},
                     {contract::kTokens, {kInt64, {1, kDynamic}}},
-                    {contract::kPositions, {kInt64, {1, kDynamic}}}};
+                    {contract::kPositions, {kInt64, {1, kDynamic}}},
+                    {contract::kSoft, {kFloat, {1, model.canvas_len, width}}}};
   AddLayers(inputs, contract::kPastK, model);
   AddLayers(inputs, contract::kPastV, model);
   Tensors outputs = {{contract::kCanvasHidden, {kFloat, {kDynamic, model.canvas_len, width}}},

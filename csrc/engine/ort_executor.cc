@@ -234,6 +234,8 @@ void OrtExecutor::Check(const CheckRows& rows, int64_t kv_len, std::span<const K
     bind_ids(contract::kCanvases, check_ids_, num_canvases);
     bind_ids(contract::kTokens, causal_ids_, 1);
     bind_ids(contract::kPositions, check_positions_, 1);
+    const std::array<int64_t, 3> soft_shape = {1, len, width};
+    binding.BindInput(contract::kSoft, TensorView<float>(memory_, rows.soft, soft_shape));
     BindPast(binding, past_, kv_len, kv);
     bind_hidden(contract::kCanvasHidden, rows.canvas_hidden, {num_canvases, len, width});
     bind_hidden(contract::kHidden, rows.draft_hidden, {1, num_drafted, width});

@@ -38,7 +38,7 @@ GenerateOptions NewOptions(const RuntimeObject& runtime, int64_t max_new_tokens,
                            std::vector<int32_t> draft, float verify_trust, int32_t verify_folds,
                            float verify_causal_floor, float verify_causal_budget, float verify_min_confirmed,
                            bool verify_one_pass, bool verify_always, float verify_expected_steps,
-                           int32_t verify_packing) {
+                           int32_t verify_packing, int32_t verify_redraft) {
   GenerateOptions options = runtime.runtime->default_options();
   options.max_new_tokens = max_new_tokens;
   options.seed = seed;
@@ -60,7 +60,8 @@ GenerateOptions NewOptions(const RuntimeObject& runtime, int64_t max_new_tokens,
   options.verify = {.trust = verify_trust, .folds = verify_folds, .causal_floor = verify_causal_floor,
                     .causal_budget = verify_causal_budget, .min_confirmed = verify_min_confirmed,
                     .one_pass = verify_one_pass, .always = verify_always, .expected_steps = verify_expected_steps,
-                    .packing = static_cast<Packing>(verify_packing)};
+                    .packing = static_cast<Packing>(verify_packing),
+                    .redraft = static_cast<Redraft>(verify_redraft)};
   return options;
 }
 
@@ -80,7 +81,8 @@ void RegisterOptions(py::module_& module) {
            py::arg("verify_causal_floor") = verify.causal_floor, py::arg("verify_causal_budget") = verify.causal_budget,
            py::arg("verify_min_confirmed") = Shortest(verify.min_confirmed),
            py::arg("verify_one_pass") = verify.one_pass, py::arg("verify_always") = verify.always,
-           py::arg("verify_expected_steps") = verify.expected_steps, py::arg("verify_packing") = static_cast<int32_t>(verify.packing));
+           py::arg("verify_expected_steps") = verify.expected_steps, py::arg("verify_packing") = static_cast<int32_t>(verify.packing),
+           py::arg("verify_redraft") = static_cast<int32_t>(verify.redraft));
 }
 
 }  // namespace dgrt::python

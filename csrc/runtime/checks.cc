@@ -17,10 +17,12 @@ namespace dgrt {
 
 Verification::Verification(const ModelFacts& model, int64_t num_packed)
     : draft(static_cast<size_t>(model.canvas_len)),
+      refused(static_cast<size_t>(model.canvas_len)),
       confirmed(static_cast<size_t>(model.canvas_len)),
       fold(static_cast<size_t>(model.canvas_len)),
       log_prob(static_cast<size_t>(model.canvas_len)),
       best_log_prob(static_cast<size_t>(model.canvas_len)),
+      drafted(model),
       left_out(model),
       packed_canvases(static_cast<size_t>(num_packed * model.canvas_len)),
       packed_hidden(static_cast<size_t>(num_packed * model.canvas_len * model.hidden_size)) {}
@@ -78,7 +80,7 @@ void PutNoise(const SessionState& state, const CanvasPlan& plan, int32_t check, 
   const Verification& v = *state.verification;
   const NoiseKey key = state.noise_key(plan.index, kFillStep);
   const auto vocab_size = static_cast<int32_t>(state.model.vocab_size);
-  std::copy(state.canvas.tokens.begin(), state.canvas.tokens.end(), canvas.begin());
+  std::copy(v.drafted.tokens.begin(), v.drafted.tokens.end(), canvas.begin());
   for (size_t i = 0; i < NumJudged(v); ++i) {
     if (!LeavesOut(v, check, i)) continue;
     const int32_t noise = DrawToken(key, NoiseStream::kVerificationFolds, static_cast<uint32_t>(i), vocab_size, {});
@@ -109,7 +111,7 @@ void RunPass(SessionState& state, const CanvasPlan& plan, int32_t check) {
     PredictBehind(state, plan, Judged(v));
     MarkInKv(v, plan, v.num_drafted);
   } else if (check == kFixedPoint) {
-    Denoise(state, plan, state.canvas);
+    Denoise(state, plan, v.drafted);
   } else {
     PutNoise(state, plan, check, v.left_out.tokens);
     Denoise(state, plan, v.left_out);
@@ -117,15 +119,16 @@ void RunPass(SessionState& state, const CanvasPlan& plan, int32_t check) {
   CountPass(state, NumRows(state, check));
 }
 
-// Puts the canvases of all checks behind one another; returns how many tokens they have.
+// Puts the canvas in work and those of all checks behind one another; returns how many tokens they have.
 int64_t PackCanvases(SessionState& state, const CanvasPlan& plan) {
   Verification& v = *state.verification;
   const auto length = static_cast<size_t>(state.model.canvas_len);
-  size_t packed = 0;
+  std::copy(state.canvas.tokens.begin(), state.canvas.tokens.end(), v.packed_canvases.begin());
+  size_t packed = length;
   for (int32_t check = kFixedPoint; check <= state.options.verify.folds; ++check) {
     if (!HasSomethingToSay(v, check)) continue;
     const auto canvas = std::span(v.packed_canvases).subspan(packed, length);
-    if (check == kFixedPoint) std::copy(state.canvas.tokens.begin(), state.canvas.tokens.end(), canvas.begin());
+    if (check == kFixedPoint) std::copy(v.drafted.tokens.begin(), v.drafted.tokens.end(), canvas.begin());
     if (check > kFixedPoint) PutNoise(state, plan, check, canvas);
     packed += length;
   }
@@ -136,6 +139,7 @@ void RunPackedPass(SessionState& state, const CanvasPlan& plan, int64_t num_pack
   Verification& v = *state.verification;
   float* const causal = state.logprobs->hidden.data();  // row 0 is there: behind the token in front of the canvas
   const CheckRows rows{.canvases = std::span(v.packed_canvases).first(static_cast<size_t>(num_packed)),
+                       .soft = state.canvas.soft.data(),
                        .canvas_hidden = v.packed_hidden.data(),
                        .draft = Judged(v),
                        .draft_hidden = causal + state.model.hidden_size};
@@ -177,11 +181,11 @@ void JudgeCausally(SessionState& state, const HeldLane& lane, const CanvasPlan& 
   }
 }
 
-// Also the first denoise step of the canvas.
+// Also the first denoise step of the drafted canvas.
 void JudgeFixedPoint(SessionState& state, const HeldLane& lane, const CanvasPlan& plan) {
-  Canvas& canvas = state.canvas;
-  UpdateCanvas(state, lane, plan.index, state.options.sampler.max_denoising_steps, canvas);
   Verification& v = *state.verification;
+  Canvas& canvas = v.drafted;
+  UpdateCanvas(state, lane, plan.index, state.options.sampler.max_denoising_steps, canvas);
   for (size_t i = 0; i < v.confirmed.size(); ++i) v.confirmed[i] &= canvas.argmax[i] == canvas.tokens[i];
 }
 
@@ -205,7 +209,7 @@ void JudgeLeftOut(SessionState& state, const HeldLane& lane, const CanvasPlan& p
     if (!LeavesOut(v, check, i)) continue;
     v.confirmed[i] &= left_out.argmax[i] == v.draft[i];
     const auto at = static_cast<int64_t>(i) * width;
-    if (v.confirmed[i] == 0) std::copy_n(left_out.next_soft.begin() + at, width, state.canvas.next_soft.begin() + at);
+    if (v.confirmed[i] == 0) std::copy_n(left_out.next_soft.begin() + at, width, v.drafted.next_soft.begin() + at);
   }
 }
 
@@ -225,7 +229,8 @@ bool IsHopeless(const SessionState& state) {
   const auto first = v.confirmed.begin();
   const auto confirmed = std::count(first, first + v.num_drafted, 1);
   const int64_t wanted = v.is_whole ? v.num_drafted : state.model.canvas_len;
-  const auto least = static_cast<double>(state.options.verify.min_confirmed) * static_cast<double>(wanted);
+  const double share = v.is_redraft ? 1.0 : static_cast<double>(state.options.verify.min_confirmed);
+  const double least = share * static_cast<double>(wanted);
   return static_cast<double>(confirmed) < least;
 }
 
@@ -252,19 +257,23 @@ Verdict RunOneByOne(SessionState& state, const CanvasPlan& plan) {
   });
 }
 
-Verdict RunPacked(SessionState& state, const CanvasPlan& plan) {
+// With the next step of the canvas in work: if the draft is of no use, the pass was not for nothing.
+Verdict RunPacked(SessionState& state, const CanvasPlan& plan, int32_t step) {
   Verification& v = *state.verification;
   const int64_t num_packed = PackCanvases(state, plan);
   const HeldLane lane = TakeLane(state, num_packed + v.num_drafted);
   if (!lane) return Verdict::kCancelled;
   RunPackedPass(state, plan, num_packed);
   const float* hidden = v.packed_hidden.data();
+  const auto take_hidden = [&hidden](Canvas& canvas) {
+    std::copy_n(hidden, canvas.hidden.size(), canvas.hidden.data());
+    hidden += canvas.hidden.size();
+  };
+  take_hidden(state.canvas);
+  UpdateCanvas(state, lane, plan.index, step, state.canvas);
+  v.has_plain_step = true;
   return InTurn(state, [&](int32_t check) {
-    if (check != kCausalFloor) {
-      Canvas& canvas = check == kFixedPoint ? state.canvas : v.left_out;
-      std::copy_n(hidden, canvas.hidden.size(), canvas.hidden.data());
-      hidden += canvas.hidden.size();
-    }
+    if (check != kCausalFloor) take_hidden(check == kFixedPoint ? v.drafted : v.left_out);
     Judge(state, lane, plan, check);
     return true;
   });
@@ -272,12 +281,12 @@ Verdict RunPacked(SessionState& state, const CanvasPlan& plan) {
 
 }  // namespace
 
-Verdict RunChecks(SessionState& state, const CanvasPlan& plan) {
+Verdict RunChecks(SessionState& state, const CanvasPlan& plan, int32_t step) {
   Verification& v = *state.verification;
   v.missing = 0;
   v.is_in_kv = false;
   CutFolds(state, plan);
-  return v.packed_canvases.empty() ? RunOneByOne(state, plan) : RunPacked(state, plan);
+  return v.packed_canvases.empty() ? RunOneByOne(state, plan) : RunPacked(state, plan, step);
 }
 
 Verdict RunFinalCheck(SessionState& state, const CanvasPlan& plan, int64_t num_tokens) {

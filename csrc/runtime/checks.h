@@ -13,9 +13,10 @@ bool ChecksCausally(const VerifyOptions& verify);
 // behind a stop id is not.
 size_t NumJudged(const Verification& verification);
 
-// Checks the draft that is on the canvas: Verification::confirmed and `missing`, and in state.canvas its first denoise
-// step. kCancelled; kDiscard as soon as too little of the draft is left for any use; kNone: all checks have spoken.
-Verdict RunChecks(SessionState& state, const CanvasPlan& plan);
+// Checks the draft that is on Verification::drafted: `confirmed` and `missing`, and on that canvas its first denoise step.
+// kCancelled; kDiscard as soon as too little of the draft is left for any use; kNone: all checks have spoken. Packed, it also
+// does `step` of the canvas in work (has_plain_step).
+Verdict RunChecks(SessionState& state, const CanvasPlan& plan, int32_t step);
 
 // Checks what refinement made of a draft, by a causal pass over the `num_tokens` of it that would be emitted: kNone; kDiscard:
 // it would not have passed as a draft either; kCancelled.

@@ -83,17 +83,24 @@ float ModelDrafter::Cost(int64_t most) const { return AsksNetwork(most) ? policy
 int64_t ModelDrafter::Draft(std::span<int32_t> draft, std::span<float> confidence) {
   const int64_t most = std::min(std::ssize(draft), std::ssize(tokens_));
   if (!state_.is_causal()) {
-    AskNetwork(most);
+    AskNetwork(most, nullptr);
   } else if (AsksNetwork(most)) {
-    AskNetwork(policy_.NumRows(most));
+    AskNetwork(policy_.NumRows(most), nullptr);
   }
   const int64_t drafted = CopyRest(draft, confidence);
   num_offered_ = NumWorthTheirRow(confidence.first(static_cast<size_t>(drafted)), state_.draft_costs.row);
   return drafted;
 }
 
-void ModelDrafter::AskNetwork(int64_t num_rows) {
+int64_t ModelDrafter::Redraft(std::span<const float> evidence, std::span<int32_t> draft, std::span<float> confidence) {
+  AskNetwork(std::min(std::ssize(draft), std::ssize(tokens_)), evidence.data());
+  return CopyRest(draft, confidence);
+}
+
+void ModelDrafter::AskNetwork(int64_t num_rows, const float* evidence) {
   EndDraft();
+  // The canvas may be in the middle of its steps, and evidence is of it.
+  Canvas& scratch = state_.verification != nullptr ? state_.verification->left_out : state_.canvas;
   // The anchor's own KV row is there in the verified tier and not yet in the causal one; nobody looks at it.
   const int64_t position = state_.prompt_len + std::ssize(state_.tokens) - 1;
   DGRT_CHECK(position >= 0 && position <= state_.kv.kv_len());
@@ -102,13 +109,13 @@ void ModelDrafter::AskNetwork(int64_t num_rows) {
   const HeldLane lane = TakeLane(state_, 1 + num_rows);
   stats.draft_ms -= stats.wait_ms - waited_before;  // the timer of draft.cc counts it too
   if (!lane) return;  // the stage that asked will find that out for itself
-  float* hidden = state_.canvas.hidden.data();
-  state_.executor->Draft(anchor_, position, state_.kv.Views(), nullptr, num_rows, hidden);
+  float* hidden = scratch.hidden.data();
+  state_.executor->Draft(anchor_, position, state_.kv.Views(), evidence, num_rows, hidden);
   ++stats.draft_passes;
   stats.draft_rows += 1 + num_rows;
   const auto where = [&] { return Message("drafter pass at position ", position); };
   RequireFinite({hidden, static_cast<size_t>(num_rows * state_.model.hidden_size)}, "hidden states are", where);
-  VocabularyHeadParams params = HeadParams(state_, state_.canvas);
+  VocabularyHeadParams params = HeadParams(state_, scratch);
   params.canvas_len = num_rows;
   params.argmax = tokens_.data();
   params.best_log_prob = probability_.data();

@@ -24,6 +24,7 @@ class ModelDrafter : public Drafter {
   // Causal tier: what is left of the last draft where that is the better offer, else the network's next one, else
   // nothing. Verified tier: always the network's, as many tokens as it can.
   int64_t Draft(std::span<int32_t> draft, std::span<float> confidence) override;
+  int64_t Redraft(std::span<const float> evidence, std::span<int32_t> draft, std::span<float> confidence) override;
 
   // Causal tier: passes that a draft of at most `most` tokens is expected to save, its cost taken off; negative: there would
   // be none.
@@ -35,7 +36,7 @@ class ModelDrafter : public Drafter {
   bool AsksNetwork(int64_t most) const;
   float GainOfRest(int64_t most) const;
   int64_t CopyRest(std::span<int32_t> draft, std::span<float> confidence) const;
-  void AskNetwork(int64_t num_rows);
+  void AskNetwork(int64_t num_rows, const float* evidence);
   void EndDraft();
 
   SessionState& state_;

@@ -45,6 +45,14 @@ enum class Packing : int32_t {
   kOn = 2,    // one
 };
 
+// Whether the drafter is asked again after each denoise step of a canvas from noise, now knowing what the step found, and its
+// draft checked beside the next step (kVerified, drafter kModel).
+enum class Redraft : int32_t {
+  kAuto = 0,  // where weights, not rows, are what a pass costs: there a check beside a step is nearly free
+  kOff = 1,
+  kOn = 2,
+};
+
 // Who proposes tokens (csrc/drafting/README.md).
 enum class DrafterKind : int32_t {
   kNone = 0,
@@ -80,6 +88,7 @@ struct VerifyOptions {
   // Denoise steps of a canvas from noise, until the sequence has had one. Decides what is worth trying, nothing else.
   float expected_steps = 8;
   Packing packing = Packing::kAuto;
+  Redraft redraft = Redraft::kAuto;
 };
 
 struct GenerateOptions {

@@ -20,6 +20,11 @@ bool StopRuleHolds(Canvas& canvas, const SamplerOptions& sampler) {
   return canvas.num_equal >= sampler.stability_threshold && mean < sampler.confidence_threshold;
 }
 
+// Whether a packed check has done the step.
+bool TakePlainStep(SessionState& state) {
+  return state.verification != nullptr && std::exchange(state.verification->has_plain_step, false);
+}
+
 // False: cancelled before it began.
 bool RunStep(SessionState& state, const CanvasPlan& plan, int32_t step) {
   if (WorthPacking(state, plan)) return PackedStep(state, plan, step);
@@ -63,12 +68,18 @@ RefineOutcome Refine(SessionState& state, const CanvasPlan& plan, GenerateSink* 
   if (state.cancelled.load()) return RefineOutcome::kCancelled;  // before anything is started or adopted
   const Verdict verdict = state.verification != nullptr ? state.verification->verdict : Verdict::kNone;
   const bool was_refused = verdict == Verdict::kRefine;  // the first step was a check, and said that this is not the end
-  bool has_first_step = was_refused || AdoptNextCanvas(state);
-  if (!has_first_step && verdict != Verdict::kWarmStart) StartCanvas(state, plan.index, canvas);
+  bool has_step = was_refused || TakePlainStep(state) || AdoptNextCanvas(state);
+  if (!has_step && verdict != Verdict::kWarmStart) StartCanvas(state, plan.index, canvas);
   if (state.has_start_canvas) canvas.tokens = canvas.argmax = state.start_canvas;
   for (int32_t step = state.options.sampler.max_denoising_steps; step >= 1; --step) {
     if (state.cancelled.load()) return RefineOutcome::kCancelled;
-    if (!std::exchange(has_first_step, false) && !RunStep(state, plan, step)) return RefineOutcome::kCancelled;
+    if (!has_step && canvas.num_steps > 0) {
+      const Verdict redraft = VerifyRedraft(state, plan, step);
+      if (redraft == Verdict::kCancelled) return RefineOutcome::kCancelled;
+      if (redraft == Verdict::kCommit) return RefineOutcome::kDone;
+      has_step = TakePlainStep(state);
+    }
+    if (!std::exchange(has_step, false) && !RunStep(state, plan, step)) return RefineOutcome::kCancelled;
     ++canvas.num_steps;
     const bool holds = StopRuleHolds(canvas, state.options.sampler);
     const bool stopped = holds && !(was_refused && canvas.num_steps == 1);

@@ -62,6 +62,9 @@ void CheckVerifyOptions(const VerifyOptions& verify) {
   if (verify.packing < Packing::kAuto || verify.packing > Packing::kOn) {
     Reject("verify.packing", "0 (auto), 1 (off) or 2 (on)", static_cast<int32_t>(verify.packing));
   }
+  if (verify.redraft < Redraft::kAuto || verify.redraft > Redraft::kOn) {
+    Reject("verify.redraft", "0 (auto), 1 (off) or 2 (on)", static_cast<int32_t>(verify.redraft));
+  }
 }
 
 }  // namespace
@@ -178,10 +181,17 @@ bool Verifies(const GenerateOptions& options) {
          (options.drafter != DrafterKind::kNone || options.make_drafter || !options.draft.empty());
 }
 
+bool Redrafts(const GenerateOptions& options, const Engine& engine) {
+  const Redraft redraft = options.verify.redraft;
+  const bool is_wanted = redraft == Redraft::kOn || (redraft == Redraft::kAuto && !engine.is_row_bound());
+  const bool can_redraft = options.drafter == DrafterKind::kModel || options.make_drafter;
+  return is_wanted && can_redraft && Verifies(options) && options.verify.one_pass;
+}
+
 int64_t PackedCanvases(const GenerateOptions& options, const Engine& engine) {
   const Packing packing = options.verify.packing;
   const bool packs = packing == Packing::kOn || (packing == Packing::kAuto && engine.can_pack() && !engine.is_row_bound());
-  return Verifies(options) && packs ? 1 + options.verify.folds : 0;
+  return Verifies(options) && packs ? 2 + options.verify.folds : 0;
 }
 
 namespace {
@@ -199,14 +209,14 @@ int64_t DrafterBytes(const GenerateOptions& options, const ModelFacts& model) {
 int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine) {
   const ModelFacts& model = engine.model();
   const bool verifies = Verifies(options);
-  const int64_t num_canvases = Speculates(options, engine) || verifies ? 2 : 1;
+  const int64_t num_canvases = verifies ? 3 : Speculates(options, engine) ? 2 : 1;
   const auto float_bytes = static_cast<int64_t>(sizeof(float));
   const int64_t logprobs = Logprobs::NumRows(model) * model.hidden_size + model.canvas_len;
   // Five token rows, accepted, entropy, uniform, start canvas, confidence of a draft, origins.
   const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4 + 4 + 1;
   const int64_t rows = 3 * model.canvas_len * model.hidden_size * float_bytes;
   return num_canvases * (per_position * model.canvas_len + rows) + (options.logprobs || verifies ? logprobs * float_bytes : 0) +
-         (verifies ? (4 + 1 + 1 + 4 + 4) * model.canvas_len : 0) +  // the rows of Verification
+         (verifies ? (4 + 4 + 1 + 1 + 4 + 4) * model.canvas_len : 0) +  // the rows of Verification
          DrafterBytes(options, model) +
          PackedCanvases(options, engine) * model.canvas_len * (1 + model.hidden_size) * float_bytes +
          static_cast<int64_t>(
@@ -261,6 +271,7 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes
       speculation(Speculates(wanted, engine) ? std::make_unique<Speculation>(model) : nullptr),
       logprobs(wanted.logprobs || Verifies(wanted) ? std::make_unique<Logprobs>(model) : nullptr),
       verification(Verifies(wanted) ? std::make_unique<Verification>(model, PackedCanvases(wanted, engine)) : nullptr),
+      redrafts(Redrafts(wanted, engine)),
       drafter(MakeDrafter(*this)),
       draft_confidence(drafter != nullptr ? static_cast<size_t>(model.canvas_len) : 0),
       origins(static_cast<size_t>(model.canvas_len)),

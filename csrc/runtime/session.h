@@ -90,16 +90,22 @@ struct Verification {
   Verification(const ModelFacts& model, int64_t num_packed);
 
   std::vector<int32_t> draft;       // [L]
+  bool is_redraft = false;          // made in the middle of the canvas: it is committed or of no use
   int64_t num_drafted = 0;          // tokens that are trusted, a stop id at most at their end
   bool is_whole = false;            // they fill the canvas or end with a stop id; behind that lies padding
-  int32_t draft_of = -1;            // the canvas that it was made for
+  int32_t draft_of = -1;            // the canvas that it was made for, at its start
+  std::vector<int32_t> refused;     // [L] the last draft that the checks refused ...
+  int64_t num_refused = 0;          // ... of this canvas; 0: none
   std::vector<uint8_t> confirmed;   // [L] by all checks so far
   std::vector<uint8_t> fold;        // [num_drafted] in which leave-out pass the position is noise
   std::vector<float> log_prob, best_log_prob;  // of the tokens judged last, causal, nats
   double missing = 0;               // nats that its tokens are below the causal pass's favourites, over all positions
+  Canvas drafted;                   // the draft, and what its fixed-point check makes of it
   Canvas left_out;                  // of a leave-out check
-  std::vector<int32_t> packed_canvases;  // [G, L] of a packed check: the draft, then what each fold sees; empty: none
+  // [G, L] of a packed check: the canvas in work, the draft, then what each fold sees; empty: none
+  std::vector<int32_t> packed_canvases;
   AlignedBuffer<float> packed_hidden;    // [G, L, D]
+  bool has_plain_step = false;      // a packed check has done the next step of the canvas in work as well
   Verdict verdict = Verdict::kNone;
   bool is_in_kv = false;            // the reserved KV rows are those of the finished canvas, all of them
   double measured_steps = 0;        // of a canvas from noise; 0: there was none yet
@@ -128,6 +134,7 @@ struct SessionState {
   const std::unique_ptr<Speculation> speculation;  // null: the plain loop
   const std::unique_ptr<Logprobs> logprobs;        // null: not wanted
   const std::unique_ptr<Verification> verification;  // null: another tier, or no drafter
+  const bool redrafts;                             // asks the drafter in the middle of a canvas
 
   int64_t prompt_len = 0;             // 0: not prefilled
   std::vector<int32_t> tokens;        // committed, emitted
@@ -163,7 +170,10 @@ bool Speculates(const GenerateOptions& options, const Engine& engine);
 // Whether a session checks drafts of canvases, which takes a second canvas as well.
 bool Verifies(const GenerateOptions& options);
 
-// How many canvases a checking pass holds: the draft, and one for each fold. 0: each check is a pass of its own.
+// Whether a session asks its drafter after each step.
+bool Redrafts(const GenerateOptions& options, const Engine& engine);
+
+// How many canvases a checking pass holds: that in work, the draft, and one for each fold. 0: each check is a pass of its own.
 int64_t PackedCanvases(const GenerateOptions& options, const Engine& engine);
 
 // Bytes of one session beside its KV rows.
@@ -200,6 +210,10 @@ void KeepPrefix(SessionState& state, std::span<const int32_t> tokens) noexcept;
 // verify.cc: gets a draft for the canvas and lets the checks decide what becomes of it. Changes nothing that outlives the
 // canvas but the counts of passes.
 Verdict VerifyDraft(SessionState& state, const CanvasPlan& plan);
+
+// verify.cc: after a step of a canvas from noise: asks the drafter again and checks its draft before `step`. kCommit:
+// state.canvas is finished; kNone: it is as it was, or has done `step` if Verification says so; kCancelled.
+Verdict VerifyRedraft(SessionState& state, const CanvasPlan& plan, int32_t step);
 
 // verify.cc: whether what refinement made of a draft may be committed (kCommit), or the canvas has to be refined from noise
 // (kDiscard). A canvas from noise may.
@@ -271,6 +285,9 @@ std::span<const int32_t> RunCausalPass(SessionState& state, GenerateSink* sink);
 // draft_confidence. A drafter that fails is dropped: the text goes on without it. Throws ContractMismatch for a drafter
 // graph that is not the contract's. A drafter that runs passes takes a lane for each.
 int64_t AskDrafter(SessionState& state, std::span<int32_t> draft);
+
+// draft.cc: the same in the middle of a canvas, with what its last step found.
+int64_t AskDrafterAgain(SessionState& state, std::span<int32_t> draft);
 
 // draft.cc: the text grew by these tokens. A drafter that fails is dropped here too.
 void ShowDrafter(SessionState& state, std::span<const int32_t> tokens) noexcept;

@@ -24,18 +24,34 @@ int64_t NumTrusted(const SessionState& state, int64_t num_drafted) {
   return trusted;
 }
 
-// One draft per canvas, also if the canvas has to be tried again after a failure.
-void ProposeDraft(SessionState& state, const CanvasPlan& plan) {
+void TakeDraft(SessionState& state, int64_t num_drafted) {
   Verification& v = *state.verification;
-  if (v.draft_of == plan.index) return;
   v.is_whole = false;
-  v.num_drafted = NumTrusted(state, AskDrafter(state, v.draft));
-  v.draft_of = plan.index;
+  v.num_drafted = NumTrusted(state, num_drafted);
   if (v.num_drafted == 0) return;
   const std::vector<int32_t>& stop_ids = state.options.stop_ids;
   const int32_t last = v.draft[static_cast<size_t>(v.num_drafted - 1)];
   const bool has_stop = std::find(stop_ids.begin(), stop_ids.end(), last) != stop_ids.end();
   v.is_whole = has_stop || v.num_drafted == state.model.canvas_len;
+}
+
+// One draft per canvas, also if the canvas has to be tried again after a failure.
+void ProposeDraft(SessionState& state, const CanvasPlan& plan) {
+  Verification& v = *state.verification;
+  if (v.draft_of == plan.index) return;
+  v.is_redraft = false;
+  TakeDraft(state, AskDrafter(state, v.draft));
+  v.draft_of = plan.index;
+}
+
+// Whether there is one that may be committed and has not been refused before.
+bool ProposeRedraft(SessionState& state) {
+  Verification& v = *state.verification;
+  v.draft_of = -1;
+  v.is_redraft = true;
+  TakeDraft(state, AskDrafterAgain(state, v.draft));
+  return v.is_whole && !(v.num_drafted == v.num_refused &&
+                         std::equal(v.refused.begin(), v.refused.begin() + v.num_refused, v.draft.begin()));
 }
 
 // Of the canvas from noise. One that a stop id cuts short takes fewer steps than the whole ones before it, and no fewer than
@@ -47,10 +63,13 @@ double ExpectedSteps(const SessionState& state) {
   return v.is_whole ? std::max(2.0, share * v.measured_steps) : v.measured_steps;
 }
 
-// Passes of the leave-out check. Where weights are what a pass costs they are rows of one pass with the others; whether they
-// are (VerifyOptions::packing) must not matter here, for it decides no token.
+// Whether rows are nearly free, so that checks are rows of one pass, and that does a step of the canvas as well. Whether
+// they are (VerifyOptions::packing) must not matter here, for it decides no token.
+bool RowsAreFree(const SessionState& state) { return state.redrafts || !state.is_row_bound; }
+
+// Passes of the leave-out check.
 double PassesOfFolds(const SessionState& state) {
-  return state.is_row_bound ? static_cast<double>(state.options.verify.folds) : 0.0;
+  return RowsAreFree(state) ? 0.0 : static_cast<double>(state.options.verify.folds);
 }
 
 // Whether the passes that a right draft saves, times the chance that it is right, exceed what it costs to find out that it
@@ -66,14 +85,14 @@ bool IsWorthTrying(const SessionState& state) {
   // published traces show (steps still needed with a share of the canvas settled).
   const double commit = v.num_drafted == state.model.canvas_len ? 1 : 0;
   const double saved = v.is_whole ? ExpectedSteps(state) - 1 + commit : 0.8 * share * share * ExpectedSteps(state);
-  const double first_check = ChecksCausally(verify) ? (state.is_row_bound ? share : 1.0) : 0.0;
+  const double first_check = ChecksCausally(verify) && !RowsAreFree(state) ? share : 0.0;
   return chance * (saved - PassesOfFolds(state)) > first_check;
 }
 
 // The draft over the noise of the plain loop.
 void PutOnCanvas(SessionState& state, const CanvasPlan& plan) {
   Verification& v = *state.verification;
-  Canvas& canvas = state.canvas;
+  Canvas& canvas = v.drafted;
   StartCanvas(state, plan.index, canvas);
   std::fill(v.confirmed.begin(), v.confirmed.end(), uint8_t{0});
   std::copy_n(v.draft.begin(), v.num_drafted, canvas.tokens.begin());
@@ -87,15 +106,16 @@ void PutOnCanvas(SessionState& state, const CanvasPlan& plan) {
 
 bool IsConfident(const SessionState& state) {
   double sum = 0;
-  for (const float entropy : state.canvas.entropy) sum += static_cast<double>(entropy);
-  const auto mean = static_cast<float>(sum / static_cast<double>(state.canvas.entropy.size()));
+  const std::vector<float>& entropies = state.verification->drafted.entropy;
+  for (const float entropy : entropies) sum += static_cast<double>(entropy);
+  const auto mean = static_cast<float>(sum / static_cast<double>(entropies.size()));
   return mean < state.options.sampler.confidence_threshold;
 }
 
 // The next step starts from what was confirmed, from noise where the draft was not, from what the sampler says elsewhere.
 void KeepConfirmed(SessionState& state, const CanvasPlan& plan) {
   Verification& v = *state.verification;
-  Canvas& canvas = state.canvas;
+  Canvas& canvas = v.drafted;
   const NoiseKey key = state.noise_key(plan.index, state.options.sampler.max_denoising_steps);
   const size_t num_placed = v.is_whole ? v.confirmed.size() : NumJudged(v);
   if (v.is_whole && v.confirmed[NumJudged(v) - 1] == 0) {  // no stop id, no padding behind it
@@ -112,22 +132,39 @@ void KeepConfirmed(SessionState& state, const CanvasPlan& plan) {
 // Whether the canvas was refined without what was drafted.
 bool IsFromNoise(const Verification& v) { return v.verdict == Verdict::kNone || v.verdict == Verdict::kDiscard; }
 
-Verdict Check(SessionState& state, const CanvasPlan& plan) {
-  Verification& v = *state.verification;
+// What all checks have confirmed, they have.
+bool MayBeCommitted(const SessionState& state) {
+  const Verification& v = *state.verification;
   const VerifyOptions& verify = state.options.verify;
-  const bool only_fixed_point = verify.folds == 0 && !ChecksCausally(verify);
-  PutOnCanvas(state, plan);
-  if (only_fixed_point && !verify.one_pass) return Verdict::kWarmStart;
-  const Verdict early = RunChecks(state, plan);
-  if (early != Verdict::kNone) return early;
   const bool all = std::find(v.confirmed.begin(), v.confirmed.end(), 0) == v.confirmed.end();
   const bool is_likely = v.missing <= static_cast<double>(verify.causal_budget);
-  if (v.is_whole && all && verify.one_pass && IsConfident(state) && is_likely) {
-    state.canvas.num_steps = 1;
-    return Verdict::kCommit;
-  }
+  return v.is_whole && all && verify.one_pass && IsConfident(state) && is_likely;
+}
+
+Verdict Check(SessionState& state, const CanvasPlan& plan) {
+  const VerifyOptions& verify = state.options.verify;
+  const bool only_fixed_point = verify.folds == 0 && !ChecksCausally(verify);
+  StartCanvas(state, plan.index, state.canvas);
+  PutOnCanvas(state, plan);
+  if (only_fixed_point && !verify.one_pass) return Verdict::kWarmStart;
+  const Verdict early = RunChecks(state, plan, state.options.sampler.max_denoising_steps);
+  if (early != Verdict::kNone) return early;
+  if (MayBeCommitted(state)) return Verdict::kCommit;
   if (!only_fixed_point) KeepConfirmed(state, plan);  // else the plain loop goes on by itself
   return Verdict::kRefine;
+}
+
+// The drafted canvas becomes the one in work.
+void AdoptDraft(SessionState& state, int32_t num_steps) {
+  Verification& v = *state.verification;
+  std::swap(state.canvas, v.drafted);
+  state.canvas.num_steps = num_steps;
+  v.has_plain_step = false;
+}
+
+void RememberRefused(Verification& v) {
+  v.refused = v.draft;
+  v.num_refused = v.num_drafted;
 }
 
 }  // namespace
@@ -136,7 +173,8 @@ Verdict VerifyDraft(SessionState& state, const CanvasPlan& plan) {
   if (state.verification == nullptr) return Verdict::kNone;
   Verification& v = *state.verification;
   v.verdict = Verdict::kNone;
-  v.is_in_kv = false;
+  v.is_in_kv = v.has_plain_step = false;
+  v.num_refused = 0;
   if (state.cancelled.load()) return Verdict::kCancelled;
   // With one step there is none left to correct a draft; a start canvas is another's draft.
   if (state.has_start_canvas || state.options.sampler.max_denoising_steps < 2) return Verdict::kNone;
@@ -144,7 +182,30 @@ Verdict VerifyDraft(SessionState& state, const CanvasPlan& plan) {
   if (v.num_drafted == 0 || !IsWorthTrying(state)) return Verdict::kNone;
   v.verdict = Check(state, plan);
   v.is_in_kv &= v.verdict == Verdict::kCommit;
+  if (v.verdict == Verdict::kDiscard) {
+    RememberRefused(v);
+  } else if (v.verdict != Verdict::kCancelled) {
+    AdoptDraft(state, v.verdict == Verdict::kCommit ? 1 : 0);
+  }
   return v.verdict;
+}
+
+Verdict VerifyRedraft(SessionState& state, const CanvasPlan& plan, int32_t step) {
+  if (!state.redrafts || state.has_start_canvas || !IsFromNoise(*state.verification)) return Verdict::kNone;
+  Verification& v = *state.verification;
+  if (!ProposeRedraft(state)) return Verdict::kNone;
+  PutOnCanvas(state, plan);
+  const Verdict found = RunChecks(state, plan, step);
+  if (found == Verdict::kCancelled) return found;
+  if (found == Verdict::kNone && MayBeCommitted(state)) {
+    AdoptDraft(state, state.canvas.num_steps + 1);
+    v.verdict = Verdict::kCommit;
+    return v.verdict;
+  }
+  v.is_in_kv = false;
+  RememberRefused(v);
+  v.verdict = Verdict::kDiscard;
+  return Verdict::kNone;
 }
 
 Verdict ConfirmRefined(SessionState& state, const CanvasPlan& plan) {

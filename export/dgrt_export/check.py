@@ -203,8 +203,8 @@ def _compare(
         next_choices[past] = reference.take_choices()
         advance(1)
         expected_checked[past] = []
-        for checked in (canvas, following):
-            expected_checked[past].append(reference.denoise(checked, np.zeros_like(soft), expected_kv, past))
+        for checked, checked_soft in ((canvas, soft), (following, np.zeros_like(soft))):
+            expected_checked[past].append(reference.denoise(checked, checked_soft, expected_kv, past))
             advance(1)
         checked_choices[past] = reference.take_choices()
     del reference  # its fp32 weights go before the sessions come
@@ -250,12 +250,13 @@ def _compare(
         feeds = {contract.CHECK_CANVASES.name: np.stack((canvas, following)),
                  contract.TOKENS.name: tokens[None, past:end],
                  contract.CHECK_POSITIONS.name: np.concatenate((own, own, np.arange(past, end)))[None],
+                 contract.SOFT.name: soft[None],
                  **_past_feeds(config, expected_kv, past)}  # fmt: skip
         parts = zip(checked_choices[past], (rows[past:end] for rows in causal_choices), strict=True)
         checked, *found = session.run(feeds, [np.concatenate(rows) for rows in parts])
         advance(1)
         wanted = [*expected_checked[past], expected_causal[past:end], *(rows[past:end] for rows in expected_kv)]
-        places = ["hidden states of the draft", "hidden states of the draft left out", "causal hidden states",
+        places = ["hidden states of the canvas", "hidden states of the draft", "causal hidden states",
                   *_kv_places(config)]  # fmt: skip
         differences += [
             difference(actual, expected, f"check {place} with {past} past tokens")

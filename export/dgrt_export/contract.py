@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CONTRACT_VERSION = 4
+CONTRACT_VERSION = 5
 FORMAT = "dgrt-engine"
 MANIFEST_FILE = "manifest.json"
 
@@ -85,7 +85,7 @@ GRAPHS: dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = {
         (HIDDEN, NEXT_HIDDEN, PACKED_NEW_K, PACKED_NEW_V),
     ),
     CHECK_GRAPH: (
-        (CHECK_CANVASES, TOKENS, CHECK_POSITIONS, PAST_K, PAST_V),
+        (CHECK_CANVASES, TOKENS, CHECK_POSITIONS, SOFT, PAST_K, PAST_V),
         (CANVAS_HIDDEN, SCORE_HIDDEN, NEW_K, NEW_V),
     ),
 }

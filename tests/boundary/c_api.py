@@ -50,6 +50,7 @@ SessionOptions: Any = struct(
     pipeline=c_int32, logprobs=c_int32, verify_packing=c_int32, deadline_ms=c_double, draft=Ids, num_draft=c_uint64,
     verify_trust=c_float, verify_folds=c_int32, verify_causal_floor=c_float, verify_causal_budget=c_float,
     verify_min_confirmed=c_float, verify_one_pass=c_int32, verify_always=c_int32, verify_expected_steps=c_float,
+    verify_redraft=c_int32, reserved=c_int32,
 )  # fmt: skip
 Step: Any = struct(
     "Step", canvas_index=c_int32, step=c_int32, temperature=c_float, kv_len=c_int64, canvas_len=c_int64,

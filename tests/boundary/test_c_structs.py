@@ -136,7 +136,7 @@ def test_session_options_are_checked(runtime: Any) -> None:
         with pytest.raises(Failure, match=f"DGRT_INVALID_ARGUMENT.*{name}"):
             c_api.Session(runtime, **{name: value})
     flags = {"logprobs": 2, "verify_one_pass": 2, "verify_always": -1}
-    for name, value in {"pipeline": 3, "verify_packing": 3, "guarantee": 3, **flags}.items():
+    for name, value in {"pipeline": 3, "verify_packing": 3, "verify_redraft": 3, "guarantee": 3, **flags}.items():
         with pytest.raises(Failure, match=name.replace("_", ".")):  # verify_folds is verify.folds in the message
             c_api.Session(runtime, **{name: value})
     with pytest.raises(Failure, match=r"drafter: expected .*, 2 \(model\) or 3 \(auto\), found 4"):

@@ -2,6 +2,7 @@
 // it fails, the tokens are those without it; it is asked behind the right token, as often as it pays, and what it costs is
 // counted.
 #include <chrono>
+#include <numeric>
 #include <thread>
 
 #include "common/check.h"
@@ -227,6 +228,81 @@ TEST(ARightDraftOfTheNetworkIsCommitted) {
   CHECK_EQ(session->stats().draft_commits, 5);
   CHECK_EQ(session->stats().draft_passes, 5);
   CHECK_EQ(session->stats().accepted_drafts, 40);
+}
+
+TEST(TheNetworkIsAskedAgainAfterEachStepOfACanvas) {
+  const auto run = [](auto change) {
+    DraftedFixture f(DrafterKind::kModel, Guarantee::kVerified);
+    f.script->causal_doubt = 1000;
+    f.script->num_steps = 6;
+    f.script->draft_error = 3;  // of the first draft
+    f.options.max_new_tokens = 40;
+    f.options.verify.packing = Packing::kOn;
+    f.options.verify.redraft = Redraft::kOn;
+    change(f);
+    const auto session = f.Run();
+    CHECK(ToVector(session->tokens()) == f.Undrafted());
+    CHECK_EQ(session->kv_len(), 4 + 32);
+    return session->stats();
+  };
+  const auto in_sum = [](const std::vector<int32_t>& steps) { return std::accumulate(steps.begin(), steps.end(), int64_t{0}); };
+  const Stats plain = run([](DraftedFixture& f) { f.options.guarantee = Guarantee::kExact, f.options.drafter = DrafterKind::kNone; });
+  // The first draft is refused, beside the first step. It is no other after that: nothing more is checked, no pass is lost.
+  const Stats stubborn = run([](DraftedFixture&) {});
+  CHECK(stubborn.steps_per_canvas == plain.steps_per_canvas);
+  CHECK_EQ(stubborn.verify_passes, 5);
+  CHECK_EQ(stubborn.draft_discards, 5);
+  CHECK_EQ(stubborn.verify_passes + stubborn.denoise_passes, plain.denoise_passes);
+  CHECK_EQ(stubborn.draft_calls, in_sum(plain.steps_per_canvas));
+  // The second, with what the first step found, is right; but the fake engine is sure of a canvas from its sixth step on.
+  const auto sure_at_once = [](DraftedFixture& f) { f.script->evidence_helps = true, f.script->checks_are_sure = true; };
+  const Stats helped = run(sure_at_once);
+  CHECK(helped.steps_per_canvas == std::vector<int32_t>(5, 2));
+  CHECK_EQ(helped.draft_commits, 5);
+  CHECK_EQ(helped.verify_passes, 10);
+  CHECK_EQ(helped.denoise_passes + helped.commit_passes, 0);
+  CHECK_EQ(helped.accepted_drafts, 40);
+  // Not asked where a pass costs its rows, or if told not to.
+  for (const Redraft redraft : {Redraft::kAuto, Redraft::kOff}) {
+    const Stats off = run([&](DraftedFixture& f) { sure_at_once(f), f.options.verify.redraft = redraft; });
+    CHECK_EQ(off.draft_calls, 5);
+    CHECK_EQ(off.draft_commits, 0);
+  }
+  const Stats light = run([&](DraftedFixture& f) {
+    sure_at_once(f), f.options.verify.redraft = Redraft::kAuto, f.script->is_row_bound = false;
+  });
+  CHECK_EQ(light.draft_commits, 5);
+}
+
+TEST(AFailureInTheMiddleOfACanvasLeavesTheCanvasBefore) {
+  const auto prepare = [](DraftedFixture& f) {
+    f.script->causal_doubt = 1000;
+    f.script->num_steps = 6;
+    f.script->draft_error = 3;
+    f.script->evidence_helps = f.script->checks_are_sure = true;
+    f.options.max_new_tokens = 24;
+    f.options.verify.packing = Packing::kOn;
+    f.options.verify.redraft = Redraft::kOn;
+  };
+  DraftedFixture undisturbed(DrafterKind::kModel, Guarantee::kVerified);
+  prepare(undisturbed);
+  const auto whole = undisturbed.Run();
+  CHECK_EQ(whole->stats().draft_commits, 3);
+  for (int64_t call = 2; call <= undisturbed.log->num_calls; ++call) {
+    for (int how = 0; how < 3; ++how) {
+      DraftedFixture f(DrafterKind::kModel, Guarantee::kVerified);
+      prepare(f);
+      if (how == 0) f.script->fail_at_call = call;
+      if (how == 1) f.script->nan_at_call = call;
+      Session session = f.MakeSession();
+      session.Prefill(f.prompt);
+      if (how == 2) f.script->on_call = [&](int64_t at) { if (at == call) session.Cancel(); };
+      f.FinishThroughFailures(session);
+      const Tokens tokens = ToVector(session.tokens()), all = ToVector(whole->tokens());
+      CHECK(std::equal(tokens.begin(), tokens.end(), all.begin()));
+      if (how < 2) CHECK(tokens == all);
+    }
+  }
 }
 
 TEST(ADraftOfTheNetworkThatIsDoubtfulIsNotTried) {

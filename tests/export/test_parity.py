@@ -252,14 +252,15 @@ def test_a_checking_pass_equals_the_passes_that_it_stands_for(runners, spec, for
     runner = runners(spec.name, **FORMS[form])
     canvases = np.random.default_rng(3).integers(0, spec.vocab_size, (3, spec.canvas_len))
     draft = random_tokens(runner, spec.canvas_len, 1)
-    soft = np.zeros((spec.canvas_len, spec.hidden_size), np.float32)
+    soft = np.zeros((3, spec.canvas_len, spec.hidden_size), np.float32)
+    soft[0] = np.random.default_rng(4).standard_normal(soft[0].shape, dtype=np.float32)
     for past in (0, 1, spec.window - 1, 2 * spec.window + 3):
         kv = runner.prefill(random_tokens(runner, past, 2), []) if past else runner.empty()
         for groups, drafted in ((3, spec.canvas_len), (1, spec.canvas_len), (2, spec.canvas_len // 2 + 1)):
             where = f"{groups} canvases, {drafted} drafted, {past} past tokens"
-            hidden, causal, new = runner.check(canvases[:groups], draft[:drafted], kv, past)
-            for canvas, found in zip(canvases, hidden, strict=False):
-                assert_close(found, runner.denoise(canvas, soft, kv, past), EXACT, f"canvas of {where}")
+            hidden, causal, new = runner.check(canvases[:groups], soft[0], draft[:drafted], kv, past)
+            for canvas, own, found in zip(canvases, soft, hidden, strict=False):
+                assert_close(found, runner.denoise(canvas, own, kv, past), EXACT, f"canvas of {where}")
             wanted_causal, wanted_new = runner.score(draft[:drafted], kv, past)
             assert_close(causal, wanted_causal, EXACT, f"causal pass of {where}")
             for rows, wanted_rows in zip(new, wanted_new, strict=True):

@@ -66,6 +66,8 @@ enum { DGRT_PIPELINE_AUTO = 0, DGRT_PIPELINE_OFF = 1, DGRT_PIPELINE_ON = 2 };
 /* Whether the checks of a draft are one pass (VERIFIED only): AUTO, where weights, not rows, are what a pass costs; OFF, each
  * is a pass of its own, and none runs that can change nothing any more; ON, one. It changes the passes, never the tokens. */
 enum { DGRT_PACKING_AUTO = 0, DGRT_PACKING_OFF = 1, DGRT_PACKING_ON = 2 };
+/* Whether DGRT_DRAFTER_MODEL is asked again after each denoise step of a canvas. */
+enum { DGRT_REDRAFT_AUTO = 0, DGRT_REDRAFT_OFF = 1, DGRT_REDRAFT_ON = 2 };
 
 /* Requests of one runtime: a bounded queue and a bounded number that run at once. Any thread. */
 typedef struct dgrt_scheduler dgrt_scheduler;
@@ -145,6 +147,8 @@ typedef struct dgrt_session_options {
   int32_t verify_one_pass;    /* 0: a draft is only where refinement starts from; 1: it may be committed as it is */
   int32_t verify_always;      /* 1: also try drafts that do not look worth their passes */
   float verify_expected_steps; /* denoise steps of a canvas without a draft, until the session knows better */
+  int32_t verify_redraft;     /* DGRT_REDRAFT_... */
+  int32_t reserved;           /* 0 */
 } dgrt_session_options;
 
 /* One denoise step, for on_step. All pointers are borrowed until the callback returns. */

@@ -1,4 +1,4 @@
-"""The checking graph: several first denoise steps of one canvas and the causal pass over its draft in one pass."""
+"""The checking graph: a denoise step of a canvas, first steps of others there and the causal pass over a draft in one pass."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from .denoise import Denoise
 class Check(Denoise):
     """See `contract.CHECK_GRAPH`. G groups of L rows, then S rows. All look back on the same past, none on each other.
 
-    canvases    each as in `Denoise` with no self-conditioning yet: all zeros, which leave its post-norm alone
+    canvases    as in `Denoise`; those behind the first with no self-conditioning yet: all zeros, which leave its post-norm
+                alone
     tokens      as in `Score`: causal, at the first S positions of the canvases
     """
 
-    def forward(self, canvases: Tensor, tokens: Tensor, positions: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
+    def forward(
+        self, canvases: Tensor, tokens: Tensor, positions: Tensor, soft: Tensor, past: list[Tensor]
+    ) -> tuple[Tensor, ...]:
         """positions: of all rows [1, G * L + S]. past: past_k.0, past_v.0, past_k.1, ...
 
         Returns the hidden states of the canvases [G, L, D] and of the tokens [1, S, D], then new_k.0, new_v.0, ... of
@@ -26,7 +29,8 @@ class Check(Denoise):
         encoder_layers = self.model.encoder.language_model.layers
         rows = [canvases.shape[0] * length, tokens.shape[1]]
         denoised, scored = self.embed(torch.cat((canvases.view(1, -1), tokens), 1)).split(rows)
-        x = torch.cat((self.rms_norm(denoised, decoder.self_conditioning.post_norm), scored))
+        others = self.rms_norm(denoised[length:], decoder.self_conditioning.post_norm)
+        x = torch.cat((self.condition(denoised[:length], soft), others, scored))
         tables, new = self.rotary_tables(positions), []
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]
