@@ -86,8 +86,8 @@ class Options:
         verify_expected_steps: float = 8.0,
         verify_packing: int = 0,
     ) -> None:
-        """guarantee: 0 exact, 1 causal, 2 verified. drafter: 0 none, 1 suffix, 2 model, 3 auto. pipeline and
-        verify_packing: 0 auto, 1 off, 2 on. None: the engine's."""
+        """guarantee: 0 exact, 1 causal, 2 verified. drafter: 0 none, 1 suffix, 2 model, 3 auto, 4 overlap.
+        pipeline and verify_packing: 0 auto, 1 off, 2 on. None: the engine's."""
 
 class Session:
     """One sequence. One thread at a time; `cancel` from any thread. The GIL is released in prefill and next_canvas."""

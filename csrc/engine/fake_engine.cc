@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "common/check.h"
 
@@ -44,17 +45,17 @@ class FakeExecutor : public Executor {
   void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
                float* hidden) override {
     const int64_t call = Begin(&FakeLog::num_denoise_calls);
-    FillHidden(canvas, kv_len, kv, IsZero(soft), hidden);
+    FillHidden(canvas, kv_len, kv, soft, hidden);
     MaybeSpoil(call, hidden, canvas.size());
   }
 
   void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
               std::span<const KvLayerView> next_kv) override {
     const int64_t call = Begin(&FakeLog::num_packed_calls);
-    FillHidden(rows.canvas, kv_len, kv, IsZero(rows.soft), rows.hidden);
+    FillHidden(rows.canvas, kv_len, kv, rows.soft, rows.hidden);
     WriteRows(rows.candidate, kv_len, kv);
     Record(kv_len, rows.candidate);
-    FillHidden(rows.next, kv_len + model_.canvas_len, next_kv, IsZero(rows.next_soft), rows.next_hidden);
+    FillHidden(rows.next, kv_len + model_.canvas_len, next_kv, rows.next_soft, rows.next_hidden);
     MaybeSpoil(call, script_->spoil_next ? rows.next_hidden : rows.hidden, rows.canvas.size());
   }
 
@@ -64,7 +65,7 @@ class FakeExecutor : public Executor {
     const auto length = static_cast<size_t>(model_.canvas_len);
     for (size_t row = 0; row < rows.canvases.size(); row += length) {
       float* const hidden = rows.canvas_hidden + static_cast<int64_t>(row) * model_.hidden_size;
-      FillHidden(rows.canvases.subspan(row, length), kv_len, kv, true, hidden);
+      FillHidden(rows.canvases.subspan(row, length), kv_len, kv, nullptr, hidden);
     }
     WriteRows(rows.draft, kv_len, kv);
     FillCausal(rows.draft, kv_len, rows.draft_hidden);
@@ -97,8 +98,21 @@ class FakeExecutor : public Executor {
   }
 
  private:
+  // Null: zeros.
   bool IsZero(const float* soft) const {
-    return std::all_of(soft, soft + model_.canvas_len * model_.hidden_size, [](float x) { return x == 0.0f; });
+    return soft == nullptr || std::all_of(soft, soft + model_.canvas_len * model_.hidden_size, [](float x) { return x == 0.0f; });
+  }
+
+  // Of the canvas at kv_len: 1 without self-conditioning, else one more than the pass before.
+  int32_t NumberOfStep(std::span<const int32_t> canvas, int64_t kv_len, const float* soft) {
+    int32_t& step = step_at_[static_cast<size_t>(kv_len)];
+    if (IsZero(soft)) return step = 1;
+    ++step;
+    if (!script_->knows_steps) return step;
+    std::vector<float> shown(soft, soft + model_.canvas_len * model_.hidden_size);
+    shown.insert(shown.end(), canvas.begin(), canvas.end());
+    shown.push_back(static_cast<float>(kv_len));
+    return step = known_steps_.try_emplace(std::move(shown), step).first->second;
   }
 
   // Behind rows that were just written.
@@ -116,13 +130,12 @@ class FakeExecutor : public Executor {
     }
   }
 
-  void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, bool first_step,
+  void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
                   float* hidden) {
     DGRT_CHECK(static_cast<int64_t>(canvas.size()) == model_.canvas_len);
     Recall(kv_len, kv);
     const size_t num_floats = canvas.size() * static_cast<size_t>(model_.hidden_size);
-    int32_t& step = step_at_[static_cast<size_t>(kv_len)];
-    step = first_step ? 1 : step + 1;
+    const int32_t step = NumberOfStep(canvas, kv_len, soft);
     const int64_t mixed = CheckVisible(kv_len, kv);
     std::fill_n(hidden, num_floats, 0.0f);
     for (size_t row = 0; row < canvas.size(); ++row) {
@@ -231,6 +244,7 @@ class FakeExecutor : public Executor {
   const ModelFacts& model_;
   std::vector<int32_t> history_;  // tokens whose rows were written
   std::vector<int32_t> step_at_;  // [kv_len]: steps done of the canvas there
+  std::map<std::vector<float>, int32_t> known_steps_;
 };
 
 }  // namespace
