@@ -87,8 +87,8 @@ class Options:
         verify_packing: int = 0,
         verify_redraft: int = 0,
     ) -> None:
-        """guarantee: 0 exact, 1 causal, 2 verified. drafter: 0 none, 1 suffix, 2 model, 3 auto. pipeline,
-        verify_packing and verify_redraft: 0 auto, 1 off, 2 on. None: the engine's."""
+        """guarantee: 0 exact, 1 causal, 2 verified. drafter: 0 none, 1 suffix, 2 model, 3 auto, 4 overlap.
+        pipeline, verify_packing and verify_redraft: 0 auto, 1 off, 2 on. None: the engine's."""
 
 class Session:
     """One sequence. One thread at a time; `cancel` from any thread. The GIL is released in prefill and next_canvas."""

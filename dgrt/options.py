@@ -22,7 +22,7 @@ MAX_DEADLINE_S = 1e9
 MAX_FOLDS = 16
 # In the order of the native numbers.
 GUARANTEES = ("exact", "causal", "verified")
-DRAFTERS = ("none", "suffix", "model", "auto")
+DRAFTERS = ("none", "suffix", "model", "auto", "overlap")
 PIPELINES = ("auto", "off", "on")
 PACKINGS = ("auto", "off", "on")
 REDRAFTS = ("auto", "off", "on")
@@ -111,10 +111,13 @@ class GenerateOptions:
             the tokens. "none". "suffix" (not with "exact"): what followed the same words before, in prompt or output.
             "model" (not with "exact"): the engine's own drafter network, if it was exported with one. "auto": whichever
             of these has paid so far in this request, by counts and never by time, and with care not to be slower than
-            "none"; "none" itself with "exact".
+            "none"; "none" itself with "exact". "overlap" ("verified" only, without `draft`): the next canvas begins
+            while the one before is still settling, and goes on from the steps that it has done. Nothing is checked
+            then: each canvas that is committed meets the model's own stop rule, or the end of the schedule, behind the
+            text before it. Passes fall; on a CPU, where rows are what a pass costs, time does not.
         draft: Of "verified". The output as you expect it: text, which is taken to end there, or token ids, a stop id
             included if it ends there. It is where the first draft comes from, and one more text for the suffix drafter,
-            which it implies (or "auto", not "model").
+            which it implies (or "auto"; not "model", not "overlap").
         verify: Of "verified". The checks and their thresholds.
         pipeline: Of "exact". Whether a denoise step may carry along the commit of its canvas and the first step of the
             next one, for the case that it is the last; it changes the number of passes, never the tokens. "auto": where
@@ -170,6 +173,8 @@ class GenerateOptions:
         if self.guarantee != "exact" and self.pipeline == "on":
             why = "has no commits to foresee" if self.guarantee == "causal" else "does not compute ahead"
             raise InvalidArgument(f"pipeline 'on' needs guarantee 'exact': guarantee '{self.guarantee}' {why}")
+        if self.drafter == "overlap" and self.guarantee != "verified":
+            raise InvalidArgument(f"drafter 'overlap' needs guarantee 'verified', got guarantee '{self.guarantee}'")
         if self.guarantee == "exact" and self.drafter not in ("none", "auto"):
             raise InvalidArgument(
                 f"drafter '{self.drafter}' needs guarantee 'causal' or 'verified', got guarantee 'exact'"
@@ -179,8 +184,10 @@ class GenerateOptions:
         if self.draft is not None:
             if self.guarantee != "verified":
                 raise InvalidArgument(f"draft needs guarantee 'verified', got guarantee '{self.guarantee}'")
-            if self.drafter == "model":
-                raise InvalidArgument("draft needs drafter 'suffix' or 'auto', which copy from it, got drafter 'model'")
+            if self.drafter in ("model", "overlap"):
+                raise InvalidArgument(
+                    f"draft needs drafter 'suffix' or 'auto', which copy from it, got drafter '{self.drafter}'"
+                )
             if not isinstance(self.draft, str):
                 object.__setattr__(self, "draft", _ids("draft", self.draft))
             if not self.draft:

@@ -30,12 +30,11 @@ class Stats:
         denoise_passes: Passes of one denoise step.
         commit_passes: Causal passes over a finished canvas; over the last one only with `logprobs`.
         causal_passes: Passes that emit tokens of the causal distribution (guarantee "causal").
-        packed_passes: Passes that hold a denoise step, a commit and the first step of the next canvas (0 in the plain
-            loop).
-        packed_commits: Commits whose KV rows a packed pass had written; each saved two passes.
+        packed_passes: Passes that hold a denoise step, a commit and a step of the next canvas (0 in the plain loop).
+        packed_commits: Commits whose KV rows a packed pass had written; with "exact" each saved two passes.
         verify_passes: Passes that check a draft (guarantee "verified"); the first denoise step of a drafted canvas is
             one of them.
-        draft_calls: Drafter calls (0 with drafter "none").
+        draft_calls: Drafter calls (0 with drafter "none"); with "overlap" canvases begun beside the one before.
         draft_passes: Passes of the engine's drafter network.
         draft_rows: Token rows of these; `row_tokens` is without them.
         draft_commits: Canvases committed as drafted, after the checks alone.
@@ -44,7 +43,7 @@ class Stats:
         accepted_drafts: Drafted positions that were committed unchanged.
         row_tokens: Token rows over all passes.
         canvases: Finished canvases.
-        steps_per_canvas: Denoise steps of each canvas.
+        steps_per_canvas: Denoise steps of each canvas, those beside the canvas before included.
         prompt_tokens: Tokens of the prompt.
         prefix_tokens: Of them, those whose KV rows were there already: from the prefix cache, or from the turns of
             a chat before.

@@ -24,6 +24,7 @@ static_assert(DGRT_DRAFTER_NONE == static_cast<int>(DrafterKind::kNone));
 static_assert(DGRT_DRAFTER_SUFFIX == static_cast<int>(DrafterKind::kSuffix));
 static_assert(DGRT_DRAFTER_MODEL == static_cast<int>(DrafterKind::kModel));
 static_assert(DGRT_DRAFTER_AUTO == static_cast<int>(DrafterKind::kAuto));
+static_assert(DGRT_DRAFTER_OVERLAP == static_cast<int>(DrafterKind::kOverlap));
 
 std::span<const int32_t> TokenSpan(const int32_t* tokens, size_t num_tokens, const char* name) {
   if (num_tokens > 0) RequireNotNull(tokens, name);

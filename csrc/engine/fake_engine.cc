@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "common/check.h"
 
@@ -44,18 +45,18 @@ class FakeExecutor : public Executor {
   void Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, const float* soft,
                float* hidden) override {
     const int64_t call = Begin(&FakeLog::num_denoise_calls);
-    FillHidden(canvas, kv_len, kv, NextStep(kv_len, soft), hidden);
+    FillHidden(canvas, kv_len, kv, NumberOfStep(canvas, kv_len, soft), hidden);
     MaybeSpoil(call, hidden, canvas.size());
   }
 
   void Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
               std::span<const KvLayerView> next_kv) override {
     const int64_t call = Begin(&FakeLog::num_packed_calls);
-    FillHidden(rows.canvas, kv_len, kv, NextStep(kv_len, rows.soft), rows.hidden);
+    FillHidden(rows.canvas, kv_len, kv, NumberOfStep(rows.canvas, kv_len, rows.soft), rows.hidden);
     WriteRows(rows.candidate, kv_len, kv);
     Record(kv_len, rows.candidate);
     const int64_t next_len = kv_len + model_.canvas_len;
-    FillHidden(rows.next, next_len, next_kv, NextStep(next_len, rows.next_soft), rows.next_hidden);
+    FillHidden(rows.next, next_len, next_kv, NumberOfStep(rows.next, next_len, rows.next_soft), rows.next_hidden);
     MaybeSpoil(call, script_->spoil_next ? rows.next_hidden : rows.hidden, rows.canvas.size());
   }
 
@@ -65,9 +66,10 @@ class FakeExecutor : public Executor {
     const auto length = static_cast<size_t>(model_.canvas_len);
     for (size_t row = 0; row < rows.canvases.size(); row += length) {
       float* const hidden = rows.canvas_hidden + static_cast<int64_t>(row) * model_.hidden_size;
+      const auto canvas = rows.canvases.subspan(row, length);
       const int32_t check_step = script_->checks_are_sure ? 1 + script_->num_steps : 1;
-      const int32_t step = row == 0 ? NextStep(kv_len, rows.soft) : check_step;
-      FillHidden(rows.canvases.subspan(row, length), kv_len, kv, step, hidden);
+      const int32_t step = row == 0 ? NumberOfStep(canvas, kv_len, rows.soft) : check_step;
+      FillHidden(canvas, kv_len, kv, step, hidden);
     }
     WriteRows(rows.draft, kv_len, kv);
     FillCausal(rows.draft, kv_len, rows.draft_hidden);
@@ -105,6 +107,18 @@ class FakeExecutor : public Executor {
     return std::all_of(soft, soft + model_.canvas_len * model_.hidden_size, [](float x) { return x == 0.0f; });
   }
 
+  // Of the canvas at kv_len: 1 without self-conditioning, else one more than the pass before.
+  int32_t NumberOfStep(std::span<const int32_t> canvas, int64_t kv_len, const float* soft) {
+    int32_t& step = step_at_[static_cast<size_t>(kv_len)];
+    if (IsZero(soft)) return step = 1;
+    ++step;
+    if (!script_->knows_steps) return step;
+    std::vector<float> shown(soft, soft + model_.canvas_len * model_.hidden_size);
+    shown.insert(shown.end(), canvas.begin(), canvas.end());
+    shown.push_back(static_cast<float>(kv_len));
+    return step = known_steps_.try_emplace(std::move(shown), step).first->second;
+  }
+
   // Behind rows that were just written.
   void FillCausal(std::span<const int32_t> tokens, int64_t kv_len, float* hidden) const {
     const size_t num_floats = tokens.size() * static_cast<size_t>(model_.hidden_size);
@@ -118,13 +132,6 @@ class FakeExecutor : public Executor {
       const int64_t token = sure ? TargetAt(next - script_->prompt_len) : mixed % model_.vocab_size;
       hidden[static_cast<int64_t>(row) * model_.hidden_size + token] = sure ? kSure : kLeaning;
     }
-  }
-
-  // Of the canvas at kv_len: a pass without self-conditioning begins it anew.
-  int32_t NextStep(int64_t kv_len, const float* soft) {
-    int32_t& step = step_at_[static_cast<size_t>(kv_len)];
-    step = IsZero(soft) ? 1 : step + 1;
-    return step;
   }
 
   void FillHidden(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv, int32_t step,
@@ -240,6 +247,7 @@ class FakeExecutor : public Executor {
   const ModelFacts& model_;
   std::vector<int32_t> history_;  // tokens whose rows were written
   std::vector<int32_t> step_at_;  // [kv_len]: steps done of the canvas there
+  std::map<std::vector<float>, int32_t> known_steps_;
 };
 
 }  // namespace

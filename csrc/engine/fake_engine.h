@@ -43,6 +43,7 @@ struct FakeScript {
   bool can_pack = true;
   bool is_row_bound = true;
   bool record_prefills = true;   // off where a test counts allocations
+  bool knows_steps = false;      // a step that was shown before has the number that it had, as after a failure in between
   std::function<void(int64_t call)> on_call;  // before every call: delays, cancelling, failure of any other kind
 };
 

@@ -58,7 +58,9 @@ std::span<const int32_t> Commit(SessionState& state, const CanvasPlan& plan, Res
 
   if (goes_on) rows.Publish(plan.num_rows);
   if (state.logprobs != nullptr && (needs_pass || is_verified)) PublishLogprobs(state, emission.num_tokens);
-  if (is_packed) speculation->stage = Speculation::Stage::kCommitted;
+  if (goes_on && speculation != nullptr && speculation->stage != Speculation::Stage::kNone) {
+    speculation->stage = Speculation::Stage::kCommitted;
+  }
   state.stats.packed_commits += is_packed;
   const size_t before = state.tokens.size();
   state.tokens.insert(state.tokens.end(), emitted.begin(), emitted.end());

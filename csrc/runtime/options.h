@@ -58,7 +58,8 @@ enum class DrafterKind : int32_t {
   kNone = 0,
   kSuffix = 1,  // copies of what followed the same words before
   kModel = 2,   // the engine's own drafter network
-  kAuto = 3,    // chosen as the text goes on; none of them with kExact
+  kAuto = 3,    // chosen among those above as the text goes on; none of them with kExact
+  kOverlap = 4,  // the model itself: the next canvas begins while this one settles (kVerified, without `draft`)
 };
 
 // The checks of kVerified (checks.cc), and what it takes to try a draft. The defaults are those of the design, fixed before
@@ -91,6 +92,16 @@ struct VerifyOptions {
   Redraft redraft = Redraft::kAuto;
 };
 
+// When DrafterKind::kOverlap begins the next canvas, and when it begins it again (overlap.cc). Numbers of the design; nothing
+// has been tuned on them, so they are neither in Python nor in C: for tests and measurements.
+struct OverlapOptions {
+  // Share of the canvas whose most likely tokens stayed in the last step: from there on the next canvas is worth a step.
+  float min_settled = 0.95f;
+  // Positions that may have changed since then. With more the next canvas stands behind another text and begins from its
+  // noise, as soon as the share holds again.
+  int32_t max_changed = 8;
+};
+
 struct GenerateOptions {
   int64_t max_new_tokens = -1;       // -1: until a stop id or the context ends
   uint64_t seed = 0;
@@ -101,7 +112,8 @@ struct GenerateOptions {
   bool logprobs = false;             // only of kExact: also the causal pass's log-probability of each token
   DrafterKind drafter = DrafterKind::kNone;  // not with kExact, but for kAuto
   std::vector<int32_t> draft;        // only of kVerified: the output as the caller expects it; implies kSuffix or kAuto
-  VerifyOptions verify;              // of kVerified
+  VerifyOptions verify;              // of kVerified, but for kOverlap, which has nothing to check
+  OverlapOptions overlap;            // of kOverlap
   float causal_temperature = 1;      // of kCausal; 1: the model's own distribution, 0: its most likely token
   std::function<std::unique_ptr<Drafter>()> make_drafter;  // a drafter of the caller's own, in place of `drafter`
   SamplerOptions sampler;

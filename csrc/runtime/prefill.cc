@@ -135,7 +135,7 @@ void ExtendPrompt(SessionState& state, std::span<const int32_t> tokens) {
   state.tokens.clear();
   state.canvas_index = 0;
   state.finish = FinishReason::kNone;
-  if (state.speculation != nullptr) state.speculation->stage = Speculation::Stage::kNone;
+  ForgetWhatIsAhead(state);
   if (state.verification != nullptr) state.verification->draft_of = -1;
   if (state.logprobs != nullptr) state.logprobs->tokens.clear();
   state.stats.prompt_tokens = prompt_len;

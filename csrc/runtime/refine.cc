@@ -68,10 +68,11 @@ RefineOutcome Refine(SessionState& state, const CanvasPlan& plan, GenerateSink* 
   if (state.cancelled.load()) return RefineOutcome::kCancelled;  // before anything is started or adopted
   const Verdict verdict = state.verification != nullptr ? state.verification->verdict : Verdict::kNone;
   const bool was_refused = verdict == Verdict::kRefine;  // the first step was a check, and said that this is not the end
+  const int32_t num_ahead = ResumeOverlapped(state, plan);
   bool has_step = was_refused || TakePlainStep(state) || AdoptNextCanvas(state);
-  if (!has_step && verdict != Verdict::kWarmStart) StartCanvas(state, plan.index, canvas);
+  if (!has_step && num_ahead == 0 && verdict != Verdict::kWarmStart) StartCanvas(state, plan.index, canvas);
   if (state.has_start_canvas) canvas.tokens = canvas.argmax = state.start_canvas;
-  for (int32_t step = state.options.sampler.max_denoising_steps; step >= 1; --step) {
+  for (int32_t step = state.options.sampler.max_denoising_steps - num_ahead; step >= 1; --step) {
     if (state.cancelled.load()) return RefineOutcome::kCancelled;
     if (!has_step && canvas.num_steps > 0) {
       const Verdict redraft = VerifyRedraft(state, plan, step);

@@ -23,7 +23,7 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 constexpr double kMaxDeadlineMs = 1e12;
-constexpr double kMaxFolds = 16, kMostNats = 1e9, kMostSteps = 1e9;
+constexpr double kMaxFolds = 16, kMostNats = 1e9, kMostSteps = 1e9, kMostChanged = 1e9;
 
 int UsableCpus() {
 #ifdef __linux__
@@ -67,6 +67,24 @@ void CheckVerifyOptions(const VerifyOptions& verify) {
   }
 }
 
+// A tier that takes drafters, but not this one; a draft, which it has no use for; an engine that cannot pack.
+void CheckOverlap(const GenerateOptions& options, const Engine& engine) {
+  RequireRange("overlap.min_settled", options.overlap.min_settled, 0, 1);
+  RequireRange("overlap.max_changed", options.overlap.max_changed, 0, kMostChanged);
+  if (options.drafter != DrafterKind::kOverlap) return;
+  if (options.guarantee != Guarantee::kVerified) {
+    throw InvalidArgument("drafter: expected none, suffix, model or auto with guarantee causal, found overlap; guarantee "
+                          "verified takes it");
+  }
+  if (!options.draft.empty()) {
+    throw InvalidArgument("draft: expected none with drafter overlap, found one; drafters suffix and auto copy from it");
+  }
+  if (Overlaps(options) && !engine.can_pack()) {
+    throw Unsupported("drafter: expected none, suffix, model or auto with this engine, found overlap: a packed pass of it "
+                      "rounds differently");
+  }
+}
+
 }  // namespace
 
 RuntimeOptions ResolveOptions(const RuntimeOptions& options) {
@@ -101,8 +119,8 @@ void CheckOptions(const GenerateOptions& options, const Engine& engine) {
   if (options.guarantee < Guarantee::kExact || options.guarantee > Guarantee::kVerified) {
     Reject("guarantee", "0 (exact), 1 (causal) or 2 (verified)", static_cast<int32_t>(options.guarantee));
   }
-  if (options.drafter < DrafterKind::kNone || options.drafter > DrafterKind::kAuto) {
-    Reject("drafter", "0 (none), 1 (suffix), 2 (model) or 3 (auto)", static_cast<int32_t>(options.drafter));
+  if (options.drafter < DrafterKind::kNone || options.drafter > DrafterKind::kOverlap) {
+    Reject("drafter", "0 (none), 1 (suffix), 2 (model), 3 (auto) or 4 (overlap)", static_cast<int32_t>(options.drafter));
   }
   const bool is_chosen = options.drafter != DrafterKind::kNone && options.drafter != DrafterKind::kAuto;
   if (options.guarantee == Guarantee::kExact && (is_chosen || options.make_drafter)) {
@@ -122,6 +140,7 @@ void CheckOptions(const GenerateOptions& options, const Engine& engine) {
   }
   RequireTokens("draft", options.draft, model.vocab_size);
   CheckVerifyOptions(options.verify);
+  CheckOverlap(options, engine);
   if (options.pipeline < Pipeline::kAuto || options.pipeline > Pipeline::kOn) {
     Reject("pipeline", "0 (auto), 1 (off) or 2 (on)", static_cast<int32_t>(options.pipeline));
   }
@@ -169,15 +188,20 @@ std::vector<KvLayerShape> KvShapes(const ModelFacts& model) {
   return shapes;
 }
 
+bool Overlaps(const GenerateOptions& options) {
+  return options.guarantee == Guarantee::kVerified && options.drafter == DrafterKind::kOverlap && !options.make_drafter;
+}
+
 // On a CPU a packed pass costs nearly what its three passes cost, and another session's memory (README.md beside this file).
 bool Speculates(const GenerateOptions& options, const Engine& engine) {
+  if (Overlaps(options)) return true;
   if (options.guarantee != Guarantee::kExact || options.logprobs) return false;
   return options.pipeline == Pipeline::kOn ||
          (options.pipeline == Pipeline::kAuto && engine.can_pack() && !engine.is_row_bound());
 }
 
 bool Verifies(const GenerateOptions& options) {
-  return options.guarantee == Guarantee::kVerified &&
+  return options.guarantee == Guarantee::kVerified && !Overlaps(options) &&
          (options.drafter != DrafterKind::kNone || options.make_drafter || !options.draft.empty());
 }
 
@@ -215,7 +239,9 @@ int64_t WorkspaceBytes(const GenerateOptions& options, const Engine& engine) {
   // Five token rows, accepted, entropy, uniform, start canvas, confidence of a draft, origins.
   const int64_t per_position = 5 * 4 + 1 + 4 + 8 + 4 + 4 + 1;
   const int64_t rows = 3 * model.canvas_len * model.hidden_size * float_bytes;
-  return num_canvases * (per_position * model.canvas_len + rows) + (options.logprobs || verifies ? logprobs * float_bytes : 0) +
+  const int64_t overlap = Overlaps(options) ? (4 + model.hidden_size) * model.canvas_len * 4 : 0;  // of struct Overlap
+  return num_canvases * (per_position * model.canvas_len + rows) + overlap +
+         (options.logprobs || verifies ? logprobs * float_bytes : 0) +
          (verifies ? (4 + 4 + 1 + 1 + 4 + 4) * model.canvas_len : 0) +  // the rows of Verification
          DrafterBytes(options, model) +
          PackedCanvases(options, engine) * model.canvas_len * (1 + model.hidden_size) * float_bytes +
@@ -246,6 +272,7 @@ std::unique_ptr<Drafter> MakeDrafter(SessionState& state) {
     case DrafterKind::kSuffix: return std::make_unique<SuffixDrafter>(options.draft);
     case DrafterKind::kModel: return std::make_unique<ModelDrafter>(state);
     case DrafterKind::kAuto: return std::make_unique<AutoDrafter>(state, options.draft);
+    case DrafterKind::kOverlap: return nullptr;  // the model's own steps: overlap.cc
   }
   throw InternalError("drafter: a kind that CheckOptions let through");
 }
@@ -268,7 +295,7 @@ SessionState::SessionState(std::shared_ptr<Runtime> owner, Engine& engine, Lanes
       head_workspace(VocabularyHeadWorkspaceBytes(model.canvas_len, model.hidden_size, model.vocab_size)),
       is_row_bound(engine.is_row_bound()),
       draft_costs(DraftCostsOf(model, is_row_bound)),
-      speculation(Speculates(wanted, engine) ? std::make_unique<Speculation>(model) : nullptr),
+      speculation(Speculates(wanted, engine) ? std::make_unique<Speculation>(model, wanted) : nullptr),
       logprobs(wanted.logprobs || Verifies(wanted) ? std::make_unique<Logprobs>(model) : nullptr),
       verification(Verifies(wanted) ? std::make_unique<Verification>(model, PackedCanvases(wanted, engine)) : nullptr),
       redrafts(Redrafts(wanted, engine)),

@@ -42,20 +42,33 @@ struct Canvas {
   int32_t num_equal = 0;                 // steps right before the last one with the same argmax canvas
 };
 
-// What was computed ahead in the hope that the canvas in work ends as `candidate`. Stages: written by speculate.cc, except
-// kRight -> kCommitted, which is commit.cc's.
+// What overlapping canvases take beside commit speculation. Written by overlap.cc.
+struct Overlap {
+  explicit Overlap(const ModelFacts& model);
+
+  std::vector<int32_t> began_behind;  // [L] the argmax canvas when the next canvas began
+  // The canvas in work as it was when the one before was committed, for another try after a failure.
+  int32_t canvas_index = -1;          // of that canvas; -1: the one in work began from noise
+  std::vector<int32_t> tokens, argmax, previous_argmax;  // [L]
+  AlignedBuffer<float> soft;          // [L, D]
+  int32_t num_steps = 0;
+};
+
+// What was computed ahead in the hope that the canvas in work ends as `candidate`, or not far from it. Stages: written by
+// speculate.cc and overlap.cc, except -> kCommitted, which is commit.cc's.
 struct Speculation {
-  explicit Speculation(const ModelFacts& model)
-      : next(model), candidate(static_cast<size_t>(model.canvas_len), model.pad_token_id) {}
+  Speculation(const ModelFacts& model, const GenerateOptions& options);
 
   enum class Stage {
     kNone,
-    kRight,      // the argmax canvas is the candidate: the reserved KV rows are its, `next` has done its first step
-    kCommitted,  // the candidate was committed: `next` is the canvas to go on with
+    kBegun,      // only with overlap: the argmax canvas is not the candidate, and `next` is kept all the same
+    kRight,      // the argmax canvas is the candidate: the reserved KV rows are its, `next` has done a step behind it
+    kCommitted,  // the canvas was committed: `next` is the one to go on with
   };
   Canvas next;
   std::vector<int32_t> candidate;  // [L]
   Stage stage = Stage::kNone;
+  const std::unique_ptr<Overlap> overlap;  // null: exact; `next` is right to the bit or nothing
 };
 
 // What the causal pass predicts behind the last committed token and behind the tokens of a canvas; with
@@ -164,6 +177,9 @@ void CheckPrompt(std::span<const int32_t> prompt, Guarantee guarantee, const Mod
 // Throws InvalidArgument, naming the first token that is not in [0, vocab_size).
 void RequireTokens(const char* what, std::span<const int32_t> tokens, int64_t vocab_size);
 
+// Whether canvases overlap: drafter kOverlap, if no drafter of the caller's own is in its place.
+bool Overlaps(const GenerateOptions& options);
+
 // Whether a session computes ahead, which takes a second canvas.
 bool Speculates(const GenerateOptions& options, const Engine& engine);
 
@@ -244,11 +260,29 @@ bool WorthPacking(const SessionState& state, const CanvasPlan& plan);
 // speculate.cc: DenoiseStep that also computes ahead.
 bool PackedStep(SessionState& state, const CanvasPlan& plan, int32_t step);
 
-// speculate.cc: after a plain step: what was computed ahead is void if the argmax canvas has changed.
+// speculate.cc: after a plain step: whether what was computed ahead is void because the argmax canvas has changed.
 void CheckSpeculation(SessionState& state);
 
 // speculate.cc: makes the canvas that was computed ahead the canvas in work, if there is one. True: its first step is done.
 bool AdoptNextCanvas(SessionState& state);
+
+// overlap.cc: whether so little of the canvas changes that the next one may begin.
+bool IsSettled(const SessionState& state);
+
+// overlap.cc: the next canvas before its first step, behind the argmax canvas of the one in work.
+void BeginNextCanvas(SessionState& state, const CanvasPlan& plan);
+
+// overlap.cc: whether the next canvas is of use though it stood behind another text than it would be committed behind now.
+bool IsWorthKeeping(const SessionState& state);
+
+// overlap.cc: the next canvas has done a step that nobody is told of; it is ready for another.
+void FinishStepAhead(Canvas& next);
+
+// overlap.cc: puts a canvas that has begun beside the one before in work. How many steps it has done; 0: there is none.
+int32_t ResumeOverlapped(SessionState& state, const CanvasPlan& plan);
+
+// overlap.cc: another turn begins: nothing that was computed ahead belongs to it.
+void ForgetWhatIsAhead(SessionState& state) noexcept;
 
 // commit.cc: what of the finished canvas is emitted and why the request ends, if it does. No side effects.
 struct Emission {

@@ -11,10 +11,10 @@ struct Stats {
   int64_t denoise_passes = 0;   // denoise_step.cc
   int64_t commit_passes = 0;    // commit.cc: causal passes over a finished canvas; over the last one only with logprobs
   int64_t causal_passes = 0;    // causal.cc: passes that emit tokens of the causal distribution
-  int64_t packed_passes = 0;    // speculate.cc: a denoise step, a commit and the next canvas's first step in one
+  int64_t packed_passes = 0;    // speculate.cc: a denoise step, a commit and a step of the next canvas in one
   int64_t packed_commits = 0;   // commit.cc: commits whose KV rows a packed pass had written
   int64_t verify_passes = 0;    // checks.cc: passes that check a draft; the first denoise step of a drafted canvas is (in) one
-  int64_t draft_calls = 0;      // drafter calls (0 with drafter "none")
+  int64_t draft_calls = 0;      // drafter calls (0 with drafter "none"); overlap.cc: canvases begun ahead
   int64_t draft_passes = 0;     // model_drafter.cc: passes of the engine's drafter network
   int64_t draft_rows = 0;       // token rows of these; they are not in row_tokens
   int64_t draft_commits = 0;    // commit.cc: canvases committed as drafted, after the checks alone
@@ -23,7 +23,7 @@ struct Stats {
   int64_t accepted_drafts = 0;  // drafted positions that were committed unchanged
   int64_t row_tokens = 0;       // token rows over all passes
   int64_t canvases = 0;         // finished canvases
-  std::vector<int32_t> steps_per_canvas;  // commit.cc
+  std::vector<int32_t> steps_per_canvas;  // commit.cc: steps beside the canvas before included
   int64_t prompt_tokens = 0;
   int64_t prefix_tokens = 0;    // of the prompt, those whose rows were there: prefix cache or turns before
   int64_t tokens = 0;           // emitted tokens: up to and including the first stop id

@@ -53,7 +53,8 @@ def add_generation(parser: argparse.ArgumentParser, *, max_new_tokens: int | Non
     )  # fmt: skip
     group.add_argument(
         "--drafter", default="none", metavar="NAME",
-        help=f"{', '.join(DRAFTERS)}: who proposes tokens; model is the engine's own network (default: none)",
+        help=f"{', '.join(DRAFTERS)}: who proposes tokens; model is the engine's own network, overlap"
+        " begins a canvas before the last one is done (default: none)",
     )  # fmt: skip
     group.add_argument(
         "--pipeline", default="auto", metavar="WHEN",

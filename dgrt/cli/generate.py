@@ -198,7 +198,9 @@ def _print_stats(result: GenerateResult) -> None:
             ("commit", f"{stats.commit_ms:.1f} ms in {stats.commit_passes} passes"),
             ("packed", f"{stats.packed_ms:.1f} ms in {stats.packed_passes} passes, {stats.packed_commits} commits"),
         ]
-        if result.options.guarantee == "verified":
+        if result.options.drafter == "overlap":
+            passes.append(("begun ahead", f"{stats.draft_calls} canvases"))
+        elif result.options.guarantee == "verified":
             passes[-1:] = [
                 ("verify", f"{stats.verify_ms:.1f} ms in {stats.verify_passes} passes"),
                 ("drafts", f"{stats.draft_commits} committed, {stats.draft_refines} refined, "

@@ -139,8 +139,12 @@ def test_session_options_are_checked(runtime: Any) -> None:
     for name, value in {"pipeline": 3, "verify_packing": 3, "verify_redraft": 3, "guarantee": 3, **flags}.items():
         with pytest.raises(Failure, match=name.replace("_", ".")):  # verify_folds is verify.folds in the message
             c_api.Session(runtime, **{name: value})
-    with pytest.raises(Failure, match=r"drafter: expected .*, 2 \(model\) or 3 \(auto\), found 4"):
+    with pytest.raises(Failure, match=r"drafter: expected .*, 3 \(auto\) or 4 \(overlap\), found 5"):
+        c_api.Session(runtime, guarantee=1, drafter=5)
+    with pytest.raises(Failure, match="auto with guarantee causal, found overlap; guarantee verified takes it"):
         c_api.Session(runtime, guarantee=1, drafter=4)
+    with pytest.raises(Failure, match="draft: expected none with drafter overlap, found one"):
+        c_api.Session(runtime, guarantee=2, drafter=4, draft=[5])
     with pytest.raises(Failure, match="DGRT_UNSUPPORTED.*found model: the package has no drafter"):
         c_api.Session(runtime, guarantee=1, drafter=2)
     c_api.Session(runtime, drafter=3).destroy()  # auto is none with guarantee exact

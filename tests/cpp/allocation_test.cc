@@ -124,6 +124,24 @@ TEST(ADraftOfTheNetworkAllocatesNothing) {
     CHECK_EQ(allocations.load(), 0);
   }
 }
+
+TEST(ACanvasThatOverlapsAllocatesNothing) {
+  SessionFixture f;
+  f.script->record_prefills = false;
+  f.options.guarantee = Guarantee::kVerified;
+  f.options.drafter = DrafterKind::kOverlap;
+  f.options.sampler.stability_threshold = 3;
+  f.options.max_new_tokens = 32;
+  Session session = f.MakeSession(2);
+  session.Prefill(f.prompt);
+  session.NextCanvas(nullptr);
+  CHECK_EQ(session.stats().draft_calls, 1);
+  counting = true;
+  session.NextCanvas(nullptr);
+  counting = false;
+  CHECK_EQ(session.stats().draft_calls, 2);
+  CHECK_EQ(allocations.load(), 0);
+}
 #endif
 
 TEST(ComputingAheadAllocatesNothing) { CheckSecondCanvas(Pipeline::kOn, 6, 6); }

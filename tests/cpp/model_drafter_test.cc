@@ -418,8 +418,8 @@ TEST(OptionsOfTheNetworkThatDoNotFitAreRefused) {
   CHECK_THROWS(InvalidArgument, "drafters suffix and auto copy from it", draft.MakeSession());
   draft.options.drafter = DrafterKind::kAuto;
   draft.MakeSession();
-  draft.options.drafter = static_cast<DrafterKind>(4);
-  CHECK_THROWS(InvalidArgument, "2 (model) or 3 (auto), found 4", draft.MakeSession());
+  draft.options.drafter = static_cast<DrafterKind>(5);
+  CHECK_THROWS(InvalidArgument, "3 (auto) or 4 (overlap), found 5", draft.MakeSession());
 }
 
 TEST(WhatADrafterExpectsCanBeAsked) {

@@ -82,13 +82,13 @@ struct SessionFixture {
   }
 
   // Generates to the end, trying again after each failure, which must leave the session as it was. Returns their number.
-  int FinishThroughFailures(Session& session) const {
+  int FinishThroughFailures(Session& session, GenerateSink* sink = nullptr) const {
     int failures = 0;
     while (session.finish_reason() == FinishReason::kNone) {
       const size_t before = session.tokens().size();
       const int64_t kv_len = session.kv_len();
       try {
-        session.NextCanvas(nullptr);
+        session.NextCanvas(sink);
       } catch (const DeviceError&) {
         ++failures;
         CHECK_EQ(session.tokens().size(), before);

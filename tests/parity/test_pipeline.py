@@ -1,4 +1,5 @@
-"""Commit speculation on real engines: the tokens, steps and counts of the plain loop, whatever was computed ahead.
+"""Commit speculation on real engines: the tokens, steps and counts of the plain loop, whatever was computed ahead; and
+canvases that overlap: each stops behind the committed text, by the stop rule or at the end of the schedule.
 
 The C++ tests do the same with a scripted engine; here ONNX Runtime computes, so a packed pass that rounds differently
 in one bit would show. Random models, and mini's edits, whose answers span several canvases.
@@ -57,6 +58,8 @@ def test_an_engine_that_rounds_packed_passes_differently_refuses_them(engines: A
         assert runtime.generate([2, 9], max_new_tokens=4).stats.packed_passes == 0
         with pytest.raises(dgrt.Unsupported, match="pipeline: expected auto or off"):
             runtime.generate([2, 9], max_new_tokens=4, pipeline="on")
+        with pytest.raises(dgrt.Unsupported, match="drafter: expected none, suffix, model or auto with this engine"):
+            runtime.generate([2, 9], max_new_tokens=4, guarantee="verified", drafter="overlap")
 
 
 def test_edits_of_mini_are_the_same_with_and_without(mini: Any) -> None:
@@ -70,3 +73,53 @@ def test_edits_of_mini_are_the_same_with_and_without(mini: Any) -> None:
         borders, foreseen = borders + found[0], foreseen + found[1]
     assert borders >= PIPELINE_EDITS
     assert foreseen > borders // 5
+
+
+def check_overlap(runtime: Any, prompt: Any, **options: Any) -> tuple[int, int]:
+    """Canvases begun ahead and steps that they did; fails if one stopped where it should not."""
+    result = runtime.generate(prompt, guarantee="verified", drafter="overlap", trace=True, **options)
+    stats, in_force = result.stats, result.options
+    most, ahead, begun = in_force.max_denoising_steps, 0, 0
+    for canvas, num_steps in enumerate(stats.steps_per_canvas):
+        steps = [step for step in result.trace if step.canvas_index == canvas]
+        assert steps, "a step behind the committed text"
+        assert {step.kv_len for step in steps} == {stats.prompt_tokens + canvas * runtime.info.canvas_len}
+        assert [step.step for step in steps] == list(range(steps[0].step, most - num_steps, -1))
+        assert num_steps == most or steps[-1].entropy.mean() < in_force.confidence_threshold
+        assert num_steps == most or len(steps) >= in_force.stability_threshold
+        ahead, begun = ahead + num_steps - len(steps), begun + (num_steps > len(steps))
+    assert stats.denoise_passes + stats.packed_passes == sum(stats.steps_per_canvas) - ahead
+    assert stats.commit_passes + stats.packed_commits == stats.canvases - 1
+    assert begun <= stats.draft_calls <= stats.packed_passes
+    return begun, ahead
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_overlapping_canvases_of_random_models_stop_behind_the_committed_text(pairs: Any, name: str) -> None:
+    pair, spec = pairs(name), models.spec(name)
+    random = np.random.default_rng(12)
+    begun = ahead = 0
+    for seed in range(PIPELINE_GENERATIONS // len(SPECS) // 4):
+        prompt = random.integers(5, spec.vocab_size, random.integers(1, 2 * spec.window))
+        found = check_overlap(
+            pair.runtime, prompt, seed=seed, stop_ids=(), max_new_tokens=2 * spec.canvas_len + 1,
+            max_denoising_steps=int(random.integers(2, 9)), entropy_bound=float(random.choice([0.1, 40.0])),
+            stability_threshold=int(random.integers(0, 4)), confidence_threshold=float(random.choice([0.005, 9.0])),
+        )  # fmt: skip
+        begun, ahead = begun + found[0], ahead + found[1]
+    assert 0 < begun < ahead
+
+
+def test_few_edits_of_mini_are_lost_where_canvases_overlap(mini: Any) -> None:
+    from dgrt_train.tasks import edit
+    from dgrt_train.tasks.case import PROBE_SEED
+
+    begun = right = plain_right = 0
+    for index in range(PIPELINE_EDITS):
+        case = edit.generate(PROBE_SEED, index, ("medium", "long")[index % 2])
+        begun += check_overlap(mini.runtime, case.prompt, seed=index)[0]
+        result = mini.runtime.generate(case.prompt, seed=index, guarantee="verified", drafter="overlap")
+        right += result.text == case.answer
+        plain_right += mini.runtime.generate(case.prompt, seed=index).text == case.answer
+    assert begun > 0
+    assert right >= 0.9 * plain_right

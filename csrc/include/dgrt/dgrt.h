@@ -57,8 +57,16 @@ enum { DGRT_FINISH_NONE = 0, DGRT_FINISH_STOP = 1, DGRT_FINISH_LENGTH = 2, DGRT_
 enum { DGRT_GUARANTEE_EXACT = 0, DGRT_GUARANTEE_CAUSAL = 1, DGRT_GUARANTEE_VERIFIED = 2 };
 /* Who proposes tokens: NONE; SUFFIX, what followed the same words before in prompt or output; MODEL, the engine's own
  * drafter network (DGRT_UNSUPPORTED where the package has none: `dgrt export --drafter`); AUTO, whichever of these has
- * paid so far in this session, with care not to be slower than NONE. With EXACT: NONE, or AUTO, which is NONE there. */
-enum { DGRT_DRAFTER_NONE = 0, DGRT_DRAFTER_SUFFIX = 1, DGRT_DRAFTER_MODEL = 2, DGRT_DRAFTER_AUTO = 3 };
+ * paid so far in this session, with care not to be slower than NONE; OVERLAP (VERIFIED only, without a draft;
+ * DGRT_UNSUPPORTED with engines whose packed passes round differently), the next canvas begins while the one before is
+ * still settling. With EXACT: NONE, or AUTO, which is NONE there. */
+enum {
+  DGRT_DRAFTER_NONE = 0,
+  DGRT_DRAFTER_SUFFIX = 1,
+  DGRT_DRAFTER_MODEL = 2,
+  DGRT_DRAFTER_AUTO = 3,
+  DGRT_DRAFTER_OVERLAP = 4
+};
 /* Whether a denoise step may carry along what follows if it is the last one (EXACT only): AUTO, where weights, not
  * rows, are what a pass costs; OFF, the plain loop; ON, wherever it can be. It changes the passes, never the tokens. */
 enum { DGRT_PIPELINE_AUTO = 0, DGRT_PIPELINE_OFF = 1, DGRT_PIPELINE_ON = 2 };
