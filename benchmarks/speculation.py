@@ -11,6 +11,7 @@ Drafters: the suffix drafter, the engine's own network ("model"; left out where 
 ("auto"). Passes and rows of the network are counted apart. The modes of the verified tier also draft from an expected
 output: the right answer, the right answer with one letter or digit replaced by another, the answer to another prompt
 ("foreign"), or what the prompt gives to work on, unchanged ("stale"). "no folds" is without the leave-out check.
+"each step": the network is asked after each step too, and what it says checked beside the next, as where rows are free.
 "packed" holds all checks in one pass; the run stops if that emits other tokens than checks on their own. "overlap"
 begins a canvas before the last one is done; left out where the engine cannot pack.
 
@@ -49,6 +50,11 @@ MODES = {
     "verified, suffix": {"guarantee": "verified", "drafter": "suffix"},
     "verified, model": {"guarantee": "verified", "drafter": "model"},
     "verified, model, no folds": {"guarantee": "verified", "drafter": "model", "verify": dgrt.VerifyOptions(folds=0)},
+    "verified, model, each step": {
+        "guarantee": "verified",
+        "drafter": "model",
+        "verify": dgrt.VerifyOptions(packing="on", redraft="on", always=True),
+    },
     "verified, auto": {"guarantee": "verified", "drafter": "auto"},
     "verified, overlap": {"guarantee": "verified", "drafter": "overlap"},
     "verified, right draft": {"guarantee": "verified"},

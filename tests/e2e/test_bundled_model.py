@@ -66,3 +66,28 @@ def test_the_bundled_drafter_saves_passes(drafted: dgrt.Runtime, task: str, fact
             passes[drafter] += stats.causal_passes
             assert drafter == "none" or stats.accepted_drafts > 0
     assert passes["none"] > factor * passes["model"]
+
+
+@pytest.mark.parametrize("task", ["json", "sudoku_4x4"])
+def test_the_bundled_drafter_is_asked_again_after_each_step(drafted: dgrt.Runtime, task: str) -> None:
+    """The same tokens packed and not; packed, fewer passes than the plain loop; a refused draft leaves no trace."""
+    plain_passes = passes = in_the_middle = 0
+    for index in range(10):
+        prompt = TASKS[task][0](HELD_OUT_SEED, index).prompt
+        plain = drafted.generate(prompt, seed=index, max_new_tokens=96)
+        packed, alone = (
+            drafted.generate(
+                prompt, seed=index, max_new_tokens=96, guarantee="verified", drafter="model",
+                verify=dgrt.VerifyOptions(packing=packing, redraft="on", always=True),
+            )
+            for packing in ("on", "off")
+        )  # fmt: skip
+        assert packed.tokens.tolist() == alone.tokens.tolist()
+        stats, others = packed.stats, alone.stats
+        assert (stats.draft_commits, stats.steps_per_canvas) == (others.draft_commits, others.steps_per_canvas)
+        if stats.draft_commits + stats.draft_refines == 0:
+            assert packed.tokens.tolist() == plain.tokens.tolist()
+        in_the_middle += stats.draft_commits > 0 and stats.steps_per_canvas[0] > 1
+        plain_passes += plain.stats.denoise_passes
+        passes += stats.denoise_passes + stats.verify_passes
+    assert passes < 0.9 * plain_passes and in_the_middle > 0

@@ -79,7 +79,7 @@ def test_packed_checks_decide_what_checks_on_their_own_decide(mini: Any, task: s
             for name in ("draft_commits", "draft_refines", "draft_discards", "steps_per_canvas", "accepted_drafts"):
                 assert getattr(packed.stats, name) == getattr(alone.stats, name), name
             tries = packed.stats.draft_commits + packed.stats.draft_refines + packed.stats.draft_discards
-            assert 0 < tries == packed.stats.verify_passes <= alone.stats.verify_passes
+            assert 0 < tries <= packed.stats.verify_passes <= alone.stats.verify_passes  # a refined canvas has one more
 
 
 @pytest.mark.parametrize("task", ["4x4", "json"])
