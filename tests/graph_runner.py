@@ -74,7 +74,8 @@ class GraphRunner:
     def check(
         self, canvases: np.ndarray, soft: np.ndarray, draft: np.ndarray, kv: list[np.ndarray], past: int
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Hidden states of `canvases` [G, L], the first with `soft` [L, D], and of the causal pass over `draft` [S], and the KV rows of that."""
+        """Hidden states of `canvases` [G, L], the first with `soft` [L, D], and of the causal pass over `draft` [S];
+        the KV rows of that."""
         own = np.arange(past, past + canvases.shape[1])
         positions = np.concatenate((*[own] * len(canvases), np.arange(past, past + len(draft))))
         feeds = {"canvases": canvases, "tokens": draft[None], "positions": positions[None], "soft": soft[None],

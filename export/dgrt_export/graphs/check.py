@@ -1,4 +1,4 @@
-"""The checking graph: a denoise step of a canvas, first steps of others there and the causal pass over a draft in one pass."""
+"""The checking graph: a denoise step, first steps of other canvases there and the causal pass over a draft in one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from .denoise import Denoise
 class Check(Denoise):
     """See `contract.CHECK_GRAPH`. G groups of L rows, then S rows. All look back on the same past, none on each other.
 
-    canvases    as in `Denoise`; those behind the first with no self-conditioning yet: all zeros, which leave its post-norm
-                alone
+    canvases    as in `Denoise`; behind the first without self-conditioning: all zeros leave its post-norm alone
     tokens      as in `Score`: causal, at the first S positions of the canvases
     """
 
