@@ -28,8 +28,8 @@ class Check(Denoise):
         encoder_layers = self.model.encoder.language_model.layers
         rows = [canvases.shape[0] * length, tokens.shape[1]]
         denoised, scored = self.embed(torch.cat((canvases.view(1, -1), tokens), 1)).split(rows)
-        others = self.rms_norm(denoised[length:], decoder.self_conditioning.post_norm)
-        x = torch.cat((self.condition(denoised[:length], soft), others, scored))
+        denoised = torch.cat((denoised[:length] + self.signal(soft), denoised[length:]))
+        x = torch.cat((self.rms_norm(denoised, decoder.self_conditioning.post_norm), scored))
         tables, new = self.rotary_tables(positions), []
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]

@@ -26,6 +26,9 @@ class Denoise(Wrapper):
 
     def condition(self, x: Tensor, soft: Tensor) -> Tensor:
         """Adds the self-conditioning signal; the post-norm runs even when `soft` is all zeros."""
+        return self.rms_norm(x + self.signal(soft), self.model.decoder.self_conditioning.post_norm)
+
+    def signal(self, soft: Tensor) -> Tensor:
+        """The self-conditioning signal [L, D] of `soft` [1, L, D]."""
         module = self.model.decoder.self_conditioning
-        signal = self.rms_norm(soft.squeeze(0), module.pre_norm)
-        return self.rms_norm(x + self.gated_mlp(module, signal), module.post_norm)
+        return self.gated_mlp(module, self.rms_norm(soft.squeeze(0), module.pre_norm))
