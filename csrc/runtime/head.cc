@@ -28,4 +28,10 @@ bool AllFinite(std::span<const float> numbers) {
   return found == 0;
 }
 
+float MeanEntropy(std::span<const float> entropies) {
+  double sum = 0;
+  for (const float entropy : entropies) sum += static_cast<double>(entropy);
+  return static_cast<float>(sum / static_cast<double>(entropies.size()));
+}
+
 }  // namespace dgrt

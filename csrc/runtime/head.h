@@ -15,6 +15,9 @@ VocabularyHeadParams HeadParams(SessionState& state, Canvas& canvas);
 
 bool AllFinite(std::span<const float> numbers);
 
+// Over the positions of a canvas, nats: what the stop rule compares.
+float MeanEntropy(std::span<const float> entropies);
+
 // Throws DeviceError "<where()>: <what> not finite".
 template <typename Where>
 void RequireFinite(std::span<const float> numbers, const char* what, Where where) {

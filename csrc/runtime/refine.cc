@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/head.h"
 #include "runtime/noise.h"
 #include "runtime/session.h"
 
@@ -14,10 +15,7 @@ namespace {
 bool StopRuleHolds(Canvas& canvas, const SamplerOptions& sampler) {
   const bool equal = canvas.num_steps > 1 && canvas.argmax == canvas.previous_argmax;
   canvas.num_equal = equal ? canvas.num_equal + 1 : 0;
-  double sum = 0;
-  for (const float entropy : canvas.entropy) sum += static_cast<double>(entropy);
-  const float mean = static_cast<float>(sum / static_cast<double>(canvas.entropy.size()));
-  return canvas.num_equal >= sampler.stability_threshold && mean < sampler.confidence_threshold;
+  return canvas.num_equal >= sampler.stability_threshold && MeanEntropy(canvas.entropy) < sampler.confidence_threshold;
 }
 
 // Whether a packed check has done the step.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/checks.h"
+#include "runtime/head.h"
 #include "runtime/noise.h"
 #include "runtime/session.h"
 
@@ -105,11 +106,7 @@ void PutOnCanvas(SessionState& state, const CanvasPlan& plan) {
 }
 
 bool IsConfident(const SessionState& state) {
-  double sum = 0;
-  const std::vector<float>& entropies = state.verification->drafted.entropy;
-  for (const float entropy : entropies) sum += static_cast<double>(entropy);
-  const auto mean = static_cast<float>(sum / static_cast<double>(entropies.size()));
-  return mean < state.options.sampler.confidence_threshold;
+  return MeanEntropy(state.verification->drafted.entropy) < state.options.sampler.confidence_threshold;
 }
 
 // The next step starts from what was confirmed, from noise where the draft was not, from what the sampler says elsewhere.
