@@ -20,8 +20,9 @@ from .prefill import Prefill, Score
 
 # Sizes to trace with: any that differ from each other and from 0 and 1, which tracing would treat as constants.
 _TRACE_SIZES = {"S": 7, "B": 11, "P_sliding": 3, "P_full": 5, "Q_sliding": 2, "Q_full": 9, "G": 4, "R": 13}
-# Axes with at least one row.
-_NEVER_NONE = ("S", "B", "G", "R")
+# Axes with at least one row, and the fewest to trace for. Tracing takes a size of 1 for a constant; `Check` takes one
+# canvas off its G, and a canvas may be of one token.
+_FEWEST = {"S": 1, "B": 1, "G": 3, "R": 1}
 
 _WRAPPERS = {
     contract.PREFILL_GRAPH: Prefill, contract.DENOISE_GRAPH: Denoise, contract.SCORE_GRAPH: Score,
@@ -45,7 +46,7 @@ def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig, layers: I
     layered = [t for t in tensors if "{layer}" in t.name]
     rows = config.canvas_len
     fixed = {"1": "1", "L": str(rows), "3L": str(3 * rows), "D": str(config.hidden_size)}
-    fixed |= {axis: axis for axis in _NEVER_NONE}
+    fixed |= {axis: axis for axis in _FEWEST}
     expanded = [contract.Tensor(t.name, tuple(fixed[a] for a in t.axes), t.dtype) for t in plain]
     for index in layers:
         layer = config.layers[index]
@@ -73,7 +74,7 @@ def trace_drafter(target: torch.nn.Module, config: ModelConfig, drafter: Drafter
 def _trace(
     name: str, wrapper: torch.nn.Module, inputs: list[contract.Tensor], outputs: list[contract.Tensor]
 ) -> TracedGraph:
-    symbols = {axis: Dim(axis) if axis in _NEVER_NONE else Dim(axis, min=0) for axis in _TRACE_SIZES}
+    symbols = {axis: Dim(axis, min=_FEWEST.get(axis, 0)) for axis in _TRACE_SIZES}
 
     def example(tensor: contract.Tensor) -> torch.Tensor:
         shape = [_TRACE_SIZES.get(axis) or int(axis) for axis in tensor.axes]

@@ -101,6 +101,10 @@ def distill(
             torch.set_num_threads(threads)
         target = Target(Path(engine))
         shape, most_tokens = _shape(settings, target), _given(settings.max_new_tokens, 4 * target.config.canvas_len)
+        torch.manual_seed(settings.seed)
+        drafter = BlockDrafter(shape)
+        if settings.start is not None:
+            load_weights(drafter, target, Path(settings.start))
         work = _work_folder(output, {
             **asdict(settings), **asdict(shape), "kv_layers": list(shape.kv_layers), "max_new_tokens": most_tokens,
             "num_prompts": len(prompts), "target": target.fingerprint,
@@ -114,10 +118,6 @@ def distill(
         collect(runtime, target, prompts, work, settings.seed, most_tokens, collected)
     texts = Trajectories(work, len(prompts))
     blocks = Blocks(texts, target, shape.kv_layers, shape.block_len)
-    torch.manual_seed(settings.seed)
-    drafter = BlockDrafter(shape)
-    if settings.start is not None:
-        load_weights(drafter, target, Path(settings.start))
     is_continued = settings.start is not None
     schedule = TrainSettings(settings.steps, settings.batch_size, seed=settings.seed, is_continued=is_continued)
 
