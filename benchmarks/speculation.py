@@ -166,11 +166,13 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=100, help="held-out cases per task (default 100)")
     parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), default=list(TASKS))
     parser.add_argument("--tiers", nargs="+", choices=("exact", "causal", "verified"), help="default: all")
+    parser.add_argument("--modes", nargs="+", choices=sorted(MODES), metavar="MODE", help="default: all of the tiers")
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--out", type=Path, help="write the rows as JSON")
+    parser.add_argument("--out", type=Path, help="write the rows as JSON, after each task")
     args = parser.parse_args()
     runtime = dgrt.Runtime(args.engine, threads=args.threads)
     modes = {m: o for m, o in MODES.items() if m == PLAIN or args.tiers is None or m.split(",")[0] in args.tiers}
+    modes = {m: o for m, o in modes.items() if m == PLAIN or args.modes is None or m in args.modes}
     if "drafter" not in runtime.info.manifest:
         modes = {mode: options for mode, options in modes.items() if options.get("drafter") != "model"}
     # Loading of graphs and first touch of weights; several canvases, so all graphs.
@@ -204,9 +206,9 @@ def main() -> None:
                 + f"  only right: plain {row['only_plain_right']}, mode {row['only_mode_right']}",
                 flush=True,
             )
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({"rows": rows, **environment()}, indent=1) + "\n")
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps({"rows": rows, **environment()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
