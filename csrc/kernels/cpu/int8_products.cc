@@ -1,6 +1,7 @@
 // The variants of int8_products.h. Compiled without fused multiply-add of floats (CMakeLists.txt).
 #include "kernels/cpu/int8_products.h"
 
+#include "kernels/cpu/tile_products.h"
 #include "kernels/cpu/x86_variants.inc"
 
 #if DGRT_X86_VARIANTS
@@ -58,12 +59,17 @@ DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t pair) {
 }  // namespace avx512_vnni
 #pragma GCC pop_options
 
+namespace amx {
+constexpr Int8Products kInt8Products = {avx512_vnni::Quantise<4>, nullptr, MultiplyInt8OnTiles, avx512_vnni::Gate};
+}  // namespace amx
+
 #endif
 
 }  // namespace
 
 const Int8Products& Int8ProductsOf(CpuIsa isa) {
 #if DGRT_X86_VARIANTS
+  if (isa == CpuIsa::kAmx) return amx::kInt8Products;
   if (isa >= CpuIsa::kAvx512Vnni) return avx512_vnni::kInt8Products;
   if (isa == CpuIsa::kAvx512) return avx512::kInt8Products;
   if (isa == CpuIsa::kAvx2) return avx2::kInt8Products;

@@ -3,7 +3,7 @@
 //
 // Integers are multiplied as pairs of int16, which every x86 since SSE2 multiplies and adds up in one instruction, twice as
 // many a cycle as fp32: weights are widened a few rows at a time into the second-level cache, tokens lie as pairs of
-// neighbouring depths. Sums of 32 bits are exact, and what is left of floating point is compiled without fused operations,
+// neighbouring depths. Matrix tiles multiply quads of bytes: there weights stay where they lie. Sums of 32 bits are exact, and what is left of floating point is compiled without fused operations,
 // so the variants (isa.h) agree in every bit.
 #pragma once
 
@@ -14,8 +14,8 @@
 namespace dgrt {
 
 // A panel of sixteen quantised tokens: first fp32 [depth][16], as RowProducts packs it; `quantise` makes of it words
-// [ceil(depth / 2)][16] of two neighbouring depths, the lower one in the lower half (of an odd depth the last upper halves
-// are zero), and behind them the tokens' scales, fp32 [16]. 64-byte aligned.
+// [ceil(depth / 2)][16] of two neighbouring depths, the lower one in the lower half, or [ceil(depth / 4)][16] of four, the
+// lowest in the lowest byte (what the last word lacks is zero), and behind them the tokens' scales, fp32 [16]. 64-byte aligned.
 constexpr int64_t Int8PanelBytes(int64_t depth) { return (depth < 2 ? 2 : depth) * kTokenLanes * 4; }
 
 // Bytes of a row of widened weights: of an odd depth the last one is followed by a zero.
@@ -24,10 +24,11 @@ constexpr int64_t WidenedRowBytes(int64_t depth) { return (depth + 1) / 2 * 4; }
 struct Int8Products {
   void (*quantise)(void* panel, int64_t depth);
 
-  // num_rows rows of int8 [depth], at any address -> int16 rows of WidenedRowBytes, one after the other.
+  // num_rows rows of int8 [depth], at any address -> int16 rows of WidenedRowBytes, one after the other. Null: `multiply` takes
+  // the rows as they are.
   void (*widen)(const void* rows, int64_t num_rows, int64_t depth, void* out);
 
-  // As RowProducts::multiply: of rows that `widen` wrote, with their scales, and quantised panels.
+  // As RowProducts::multiply: of rows that `widen` wrote or, without it, of stored ones, with their scales, and quantised panels.
   void (*multiply)(const WeightRows& weight, int64_t depth, const void* panels, int64_t panel_bytes, int64_t num_panels,
                    float* out);
 

@@ -13,6 +13,7 @@ enum class CpuIsa : int32_t {
   kAvx512 = 2,      // F, DQ, BW, VL
   kAvx512Vnni = 3,  // and sums of int16 products
   kAvx512Bf16 = 4,  // and products of bf16 pairs
+  kAmx = 5,         // and matrix tiles of bf16 and int8
 };
 
 const char* CpuIsaName(CpuIsa isa);

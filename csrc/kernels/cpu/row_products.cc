@@ -1,6 +1,7 @@
 // The variants of row_products.h.
 #include "kernels/cpu/row_products.h"
 
+#include "kernels/cpu/tile_products.h"
 #include "kernels/cpu/x86_variants.inc"
 
 #if DGRT_X86_VARIANTS
@@ -93,6 +94,18 @@ DGRT_AVX512_LOADS
 }  // namespace avx512_bf16
 #pragma GCC pop_options
 
+namespace amx {
+void Multiply(const WeightRows& weight, int64_t depth, const void* panels, int64_t panel_bytes, int64_t num_panels, float* out) {
+  (weight.dtype == DType::kBFloat16 ? MultiplyOnTiles : avx512_bf16::Multiply)(weight, depth, panels, panel_bytes, num_panels,
+                                                                              out);
+}
+constexpr RowProducts kProducts = [] {
+  RowProducts products = avx512_bf16::kProducts;
+  products.multiply = Multiply;
+  return products;
+}();
+}  // namespace amx
+
 #endif
 
 #undef DGRT_PLAIN_DOT2
@@ -102,6 +115,7 @@ DGRT_AVX512_LOADS
 
 const RowProducts& RowProductsOf(CpuIsa isa) {
 #if DGRT_X86_VARIANTS
+  if (isa == CpuIsa::kAmx) return amx::kProducts;
   if (isa == CpuIsa::kAvx512Bf16) return avx512_bf16::kProducts;
   if (isa >= CpuIsa::kAvx512) return avx512::kProducts;
   if (isa == CpuIsa::kAvx2) return avx2::kProducts;

@@ -36,7 +36,8 @@ struct LayerProducts {
         int8(weights == WeightFormat::kInt8Both ? &Int8ProductsOf(SelectedCpuIsa()) : nullptr),
         format(weights),
         dtype(weights == WeightFormat::kFloat32 ? DType::kFloat32 : inner.operands),
-        in_place(weights == WeightFormat::kFloat32 || (weights == WeightFormat::kBFloat16 && dtype == DType::kBFloat16)) {}
+        in_place(weights == WeightFormat::kFloat32 || (weights == WeightFormat::kBFloat16 && dtype == DType::kBFloat16) ||
+                 (int8 != nullptr && int8->widen == nullptr)) {}
 
   const RowProducts& inner;
   const Int8Products* int8;  // where tokens become int8, or null
@@ -58,9 +59,9 @@ struct LayerProducts {
   // Rows first .. of a matrix, in `scratch` unless they are multiplied in place.
   WeightRows Rows(const WeightMatrix& matrix, int64_t depth, int64_t first, int64_t count, unsigned char* scratch) const {
     const WeightMatrix rows = RowsFrom(matrix, format, depth, first);
-    if (in_place) return {rows.values, dtype, count, depth};
+    DGRT_CHECK(int8 == nullptr || depth <= kMaxInt8Width);
+    if (in_place) return {.data = rows.values, .dtype = dtype, .num_rows = count, .row_step = depth, .scales = rows.scales};
     if (int8 != nullptr) {
-      DGRT_CHECK(depth <= kMaxInt8Width);
       int8->widen(rows.values, count, depth, scratch);
       return {.data = scratch, .num_rows = count, .scales = rows.scales};
     }
