@@ -76,13 +76,15 @@ def main() -> None:
     bits, hidden = inputs(0)
     uniform = np.random.default_rng(1).random(ROWS)
 
-    def ours() -> object:
-        return _native.vocabulary_head(
+    def ours(bf16_products: bool) -> Callable[[], object]:
+        return lambda: _native.vocabulary_head(
             hidden, bits, softcap=SOFTCAP, temperature=TEMPERATURE, embed_scale=WIDTH**0.5, uniform=uniform,
-            threads=args.threads,
+            bf16_products=bf16_products, threads=args.threads,
         )  # fmt: skip
 
-    row = {"threads": args.threads, "rounds": args.rounds, "dgrt_s": seconds(ours, args.rounds)}
+    row = {"threads": args.threads, "rounds": args.rounds}
+    for name, bf16_products in (("dgrt_s", False), ("dgrt_bf16_s", True)):
+        row[name] = seconds(ours(bf16_products), args.rounds)
     for dtype in args.dtypes:
         row[f"{dtype}_s"] = seconds(torch_head(hidden, bits, dtype), args.rounds)
     print(", ".join(f"{name[:-2]} {value:.2f} s" for name, value in row.items() if name.endswith("_s")))

@@ -166,6 +166,7 @@ def vocabulary_head(
     pinned: Sequence[int] | None = None,
     allowed: Sequence[Sequence[int] | None] | None = None,
     want_soft: bool = True,
+    bf16_products: bool = False,
     threads: int = 1,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32] | None]:
     """The sampler kernel for tests: (argmax [L], entropy [L], sampled [L], soft [L, D] or None). `table` is float32

@@ -89,19 +89,20 @@ struct Weights {
 
 // `rows` says what the weights are.
 double PeakFlops(decltype(RowProducts::multiply) multiply, WeightRows rows, ThreadPool& pool) {
-  constexpr int64_t kRowCount = 24, kDepth = 128, kTimes = 2000;
+  constexpr int64_t kMostRows = 96, kDepth = 128, kTimes = 2000;
+  const int64_t num_rows = rows.dtype == DType::kFloat32 && rows.scales == nullptr ? 24 : kMostRows;  // whole blocks, first level
   const double seconds = MedianSeconds([&] {
     pool.ParallelFor(pool.num_threads(), [&](int64_t) {
-      alignas(64) static thread_local float panels[kMaxPanels * kDepth * kTokenLanes], out[kMaxPanels * kRowCount * kTokenLanes];
-      static thread_local float weights[kRowCount * kDepth];
+      alignas(64) static thread_local float panels[kMaxPanels * kDepth * kTokenLanes], out[kMaxPanels * kMostRows * kTokenLanes];
+      static thread_local float weights[kMostRows * kDepth];
       WeightRows own = rows;
       own.data = own.scales = weights;
-      own.num_rows = kRowCount;
+      own.num_rows = num_rows;
       own.row_step = kDepth;
       for (int64_t i = 0; i < kTimes; ++i) multiply(own, kDepth, panels, PanelBytes(kDepth, rows.dtype), kMaxPanels, out);
     });
   });
-  return 2.0 * kRowCount * kDepth * kMaxPanels * kTokenLanes * kTimes * pool.num_threads() / seconds;
+  return 2.0 * static_cast<double>(num_rows) * kDepth * kMaxPanels * kTokenLanes * kTimes * pool.num_threads() / seconds;
 }
 
 double ReadBandwidth(ThreadPool& pool) {
@@ -249,6 +250,29 @@ Job Attention(int64_t tokens, int64_t past, int64_t heads, int64_t kv_heads, int
           static_cast<double>(8 * (past + tokens) * width), Ready(bench, AttentionWorkspaceBytes, LaunchAttention, pool)};
 }
 
+// Over a table of bf16, whatever the products are.
+Job Head(int64_t rows, int64_t width, int64_t vocab, WeightFormat format, ThreadPool& pool) {
+  const auto bench = std::make_shared<Bench<VocabularyHeadParams>>();
+  const auto uniform = std::make_shared<std::vector<double>>(static_cast<size_t>(rows), 0.5);
+  const auto ids = std::make_shared<std::vector<int32_t>>(static_cast<size_t>(2 * rows));
+  VocabularyHeadParams& p = bench->params;
+  p.hidden = bench->Floats(rows * width);
+  p.table = {bench->Matrix(vocab, width, WeightFormat::kBFloat16).values, DType::kBFloat16, vocab, width,
+             format == WeightFormat::kBFloat16};
+  p.canvas_len = rows;
+  p.softcap = 30;
+  p.temperature = 0.6f;
+  p.uniform = uniform->data();
+  p.argmax = ids->data();
+  p.sampled = ids->data() + rows;
+  p.entropy = bench->Room(rows);
+  p.soft = bench->Room(rows * width);
+  bench->workspace = AlignedBuffer<unsigned char>(VocabularyHeadWorkspaceBytes(rows, width, vocab));
+  p.workspace = bench->workspace.data();
+  return {format, 4.0 * static_cast<double>(rows * width * vocab), bench->weight_bytes(),
+          [bench, uniform, ids, &pool] { LaunchVocabularyHead(bench->params, pool); }};
+}
+
 void Main(int threads, const std::string& wanted) {
   ThreadPool pool(threads);
   const double bandwidth = ReadBandwidth(pool);
@@ -287,6 +311,11 @@ void Main(int threads, const std::string& wanted) {
     if (!is_wanted("canvas_attention", shape)) return;
     Report("canvas_attention", shape, {Attention(256, past, heads, kv_heads, head_dim, pool)}, machines);
   };
+  const auto head = [&](const char* shape, int64_t width, int64_t vocab) {
+    if (!is_wanted("vocabulary_head", shape)) return;
+    const Job bf16_job = Head(256, width, vocab, WeightFormat::kBFloat16, pool);
+    Report("vocabulary_head", shape, {bf16_job, Head(256, width, vocab, WeightFormat::kFloat32, pool)}, machines);
+  };
   linear("mid 256 x 512 -> 512", 256, 512, 512);
   linear("released 256 x 2816 -> 4096", 256, 2816, 4096);
   linear("released 1 x 2816 -> 4096", 1, 2816, 4096);
@@ -298,6 +327,8 @@ void Main(int threads, const std::string& wanted) {
   attention("mid sliding 256 + 511, 8/4 x 64", 511, 8, 4, 64);
   attention("mid full 256 + 1024, 8/2 x 128", 1024, 8, 2, 128);
   attention("released full 256 + 4096, 16/2 x 512", 4096, 16, 2, 512);
+  head("mid 256 x 512, 32768 ids", 512, 32768);
+  head("released 256 x 2816, 262144 ids", 2816, 262144);
 }
 
 }  // namespace

@@ -15,6 +15,7 @@ struct EmbeddingTable {
   DType dtype = DType::kFloat32;
   int64_t vocab_size = 0;      // V
   int64_t hidden_size = 0;     // D
+  bool bf16_products = false;  // of a bf16 table: what is multiplied with it is rounded to bf16, as by the layers
 };
 
 }  // namespace dgrt

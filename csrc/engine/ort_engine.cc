@@ -128,6 +128,7 @@ class OrtEngine : public Engine {
   OrtEngine(const Manifest& manifest, const OrtEngineOptions& options, const std::string& ort_version)
       : model_(manifest.model),
         embedding_location_(manifest.embedding),
+        has_bf16_products_(manifest.profile == "fused" && manifest.precision != "fp32"),
         embedding_file_(GraphSet::Path(manifest, manifest.embedding.file)),
         all_threads_(manifest, *options.pool),
         one_thread_(manifest, *options.one_thread),
@@ -157,6 +158,7 @@ class OrtEngine : public Engine {
     table.dtype = embedding_location_.dtype;
     table.vocab_size = model_.vocab_size;
     table.hidden_size = model_.hidden_size;
+    table.bf16_products = has_bf16_products_ && table.dtype == DType::kBFloat16;
     return table;
   }
 
@@ -176,6 +178,7 @@ class OrtEngine : public Engine {
  private:
   ModelFacts model_;
   EmbeddingLocation embedding_location_;
+  const bool has_bf16_products_;
   MappedFile embedding_file_;
   std::vector<float> no_evidence_;  // [block_len, D] zeros: what a drafter sees where there is none
   GraphSet all_threads_, one_thread_;

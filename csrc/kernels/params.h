@@ -27,6 +27,8 @@ namespace dgrt {
 //   best_log_prob[l] = ln p[l, argmax[l]]
 //   soft[l]   = embed_scale * sum_v p[l, v] table[v]
 // A pinned position has argmax = sampled = pinned, entropy 0, log_probs 0, soft = embed_scale * table[pinned].
+// Where the table says `bf16_products`, hidden is rounded to bf16 first, and so are the weights p in the sum of soft (relative to
+// the largest of the ids so far); sums are fp32.
 // Results do not depend on the number of threads.
 struct VocabularyHeadParams {
   const float* hidden = nullptr;     // in  [L, D]

@@ -76,7 +76,7 @@ std::vector<PositionConstraint> Constraints(const std::optional<std::vector<int3
 
 py::tuple VocabularyHead(const py::array& hidden, const py::array& table, float softcap, float temperature,
                          float embed_scale, const py::array& uniform, std::optional<std::vector<int32_t>> pinned,
-                         std::optional<AllowedSets> allowed, bool want_soft, int threads) {
+                         std::optional<AllowedSets> allowed, bool want_soft, bool bf16_products, int threads) {
   VocabularyHeadParams params;
   params.hidden = View<float>(hidden, 2, "hidden", "[L, D]").data();
   params.canvas_len = hidden.shape(0);
@@ -99,6 +99,10 @@ py::tuple VocabularyHead(const py::array& hidden, const py::array& table, float 
   params.softcap = softcap;
   params.temperature = temperature;
   params.embed_scale = embed_scale;
+  if (bf16_products && params.table.dtype != DType::kBFloat16) {
+    throw InvalidArgument(Message("bf16_products: expected a table of bf16, found ", Describe(table)));
+  }
+  params.table.bf16_products = bf16_products;
   params.uniform = uniforms.data();
   const auto constraints =
       Constraints(pinned, allowed, static_cast<size_t>(params.canvas_len), params.table.vocab_size);
@@ -173,6 +177,7 @@ void RegisterKernels(py::module_& module) {
   module.def("vocabulary_head", &VocabularyHead, py::arg("hidden"), py::arg("table"), py::kw_only(),
              py::arg("softcap"), py::arg("temperature"), py::arg("embed_scale"), py::arg("uniform"),
              py::arg("pinned") = py::none(), py::arg("allowed") = py::none(), py::arg("want_soft") = true,
+             py::arg("bf16_products") = false,
              py::arg("threads") = 1, "The sampler kernel for tests: (argmax, entropy, sampled, soft or None).");
   module.def("accept_by_entropy", &Accept, py::arg("entropy"), py::arg("entropy_bound"),
              "Positions that the entropy bound accepts.");

@@ -26,7 +26,21 @@ struct HeadCase {
   DType dtype = DType::kFloat32;
   size_t misalignment = 0;  // bytes
   float softcap = 30, temperature = 0.7f, spread = 2;
+  bool bf16_products = false;
 };
+
+HeadCase OfBf16Products(int64_t len, int64_t vocab, int64_t dim, size_t misalignment = 0) {
+  return {.len = len, .vocab = vocab, .dim = dim, .dtype = DType::kBFloat16, .misalignment = misalignment, .bf16_products = true};
+}
+
+// To bf16, ties to even.
+float Rounded(float x) {
+  uint32_t word;
+  std::memcpy(&word, &x, 4);
+  word = (word + 0x7fffu + (word >> 16 & 1u)) & 0xffff0000u;
+  std::memcpy(&x, &word, 4);
+  return x;
+}
 
 struct HeadOutput {
   std::vector<int32_t> argmax, sampled;
@@ -77,7 +91,7 @@ struct Fixture {
     std::memset(workspace.data(), 0xff, workspace.bytes());  // NaN everywhere: nothing may be read before it is written
     VocabularyHeadParams params;
     params.hidden = hidden.data();
-    params.table = {bytes.data() + c.misalignment, c.dtype, c.vocab, c.dim};
+    params.table = {bytes.data() + c.misalignment, c.dtype, c.vocab, c.dim, c.bf16_products};
     params.canvas_len = c.len;
     params.softcap = c.softcap;
     params.temperature = c.temperature;
@@ -110,7 +124,8 @@ std::vector<double> Scores(const Fixture& f, int64_t row, const std::vector<int3
   for (const int32_t id : ids) {
     double dot = 0;
     for (int64_t d = 0; d < f.c.dim; ++d) {
-      dot += Product(f.hidden[Fixture::Size(row * f.c.dim + d)], f.table[Fixture::Size(id * f.c.dim + d)]);
+      const float hidden = f.hidden[Fixture::Size(row * f.c.dim + d)];
+      dot += Product(f.c.bf16_products ? Rounded(hidden) : hidden, f.table[Fixture::Size(id * f.c.dim + d)]);
     }
     const double cap = static_cast<double>(f.c.softcap);
     scores.push_back((cap > 0 ? cap * std::tanh(dot / cap) : dot) / static_cast<double>(f.c.temperature));
@@ -124,7 +139,7 @@ void CheckRow(const Fixture& f, const HeadOutput& out, int64_t row, const std::v
   double total = 0;
   for (const double s : scores) total += std::exp(s - best);
   double entropy = 0, below = 0, from = -1, to = -1, argmax_score = -1e9, log_prob = 1;
-  std::vector<double> soft(Fixture::Size(f.c.dim));
+  std::vector<double> soft(Fixture::Size(f.c.dim)), magnitude(Fixture::Size(f.c.dim));
   for (size_t i = 0; i < ids.size(); ++i) {
     const double p = std::exp(scores[i] - best) / total;
     entropy -= p * (scores[i] - best - std::log(total));
@@ -133,7 +148,9 @@ void CheckRow(const Fixture& f, const HeadOutput& out, int64_t row, const std::v
     if (ids[i] == out.scored[Fixture::Size(row)]) log_prob = scores[i] - best - std::log(total);
     below += p;
     for (int64_t d = 0; d < f.c.dim; ++d) {
-      soft[Fixture::Size(d)] += 1.5 * p * static_cast<double>(f.table[Fixture::Size(ids[i] * f.c.dim + d)]);
+      const double part = 1.5 * p * static_cast<double>(f.table[Fixture::Size(ids[i] * f.c.dim + d)]);
+      soft[Fixture::Size(d)] += part;
+      magnitude[Fixture::Size(d)] += std::abs(part);
     }
   }
   CHECK_NEAR(argmax_score, best, kScoreTolerance);
@@ -142,8 +159,10 @@ void CheckRow(const Fixture& f, const HeadOutput& out, int64_t row, const std::v
   const double u = f.uniform[Fixture::Size(row)];
   CHECK(from >= 0);  // an id of the set
   CHECK(u >= from - kBorderTolerance && u < to + kBorderTolerance);
+  const double rounding = f.c.bf16_products ? 1.0 / 256 : 0;  // of a weight
   for (int64_t d = 0; d < f.c.dim && !out.soft.empty(); ++d) {
-    CHECK_NEAR(out.soft[Fixture::Size(row * f.c.dim + d)], soft[Fixture::Size(d)], kSoftTolerance);
+    CHECK_NEAR(out.soft[Fixture::Size(row * f.c.dim + d)], soft[Fixture::Size(d)],
+               kSoftTolerance + rounding * magnitude[Fixture::Size(d)]);
   }
 }
 
@@ -193,14 +212,29 @@ TEST(HeadMatchesTheFormulasForFlatAndPeakedDistributionsAndWithoutSoftcap) {
   }
 }
 
-TEST(HeadGivesTheSameBitsForAnyNumberOfThreads) {
-  const Fixture fixture({96, 1300, 33});
-  const HeadOutput expected = fixture.Run(1);
-  for (const int threads : {2, 3, 7}) CHECK(fixture.Run(threads) == expected);
+TEST(HeadOfBf16ProductsMatchesTheFormulasOnEveryInstructionSet) {
+  for (const CpuIsa isa : UsableCpuIsas()) {
+    UseCpuIsa(CpuIsaName(isa));
+    for (const int64_t len : {1, 17, 70}) {
+      for (const int64_t vocab : {1, 111, 513, 1300}) {
+        for (const int64_t dim : {1, 8, 33, 128}) CheckAgainstFormulas(OfBf16Products(len, vocab, dim, len % 3));
+      }
+    }
+    CheckAgainstFormulas(OfBf16Products(256, 3203, 100));
+  }
+  UseCpuIsa(CpuIsaName(UsableCpuIsas().front()));
 }
 
-TEST(ARowDoesNotDependOnTheRowsBesideIt) {
-  Fixture fixture({40, 1300, 33});
+TEST(HeadGivesTheSameBitsForAnyNumberOfThreads) {
+  for (const HeadCase& shape : {HeadCase{96, 1300, 33}, OfBf16Products(150, 1300, 33)}) {
+    const Fixture fixture(shape);
+    const HeadOutput expected = fixture.Run(1);
+    for (const int threads : {2, 3, 7}) CHECK(fixture.Run(threads) == expected);
+  }
+}
+
+void CheckRowsAlone(const HeadCase& shape) {
+  Fixture fixture(shape);
   // Some know what they want, and for them most ids weigh nothing; some do not.
   for (size_t i = 0; i < fixture.hidden.size(); ++i) fixture.hidden[i] *= std::array{1.0f, 10.0f, 0.01f}[i / 33 % 3];
   const HeadOutput together = fixture.Run(2);
@@ -216,6 +250,11 @@ TEST(ARowDoesNotDependOnTheRowsBesideIt) {
     CHECK_EQ(out.sampled[0], together.sampled[Fixture::Size(row)]);
     CHECK(std::equal(out.soft.begin(), out.soft.end(), together.soft.begin() + row * 33));
   }
+}
+
+TEST(ARowDoesNotDependOnTheRowsBesideIt) {
+  CheckRowsAlone({40, 1300, 33});
+  CheckRowsAlone(OfBf16Products(40, 1300, 33, 1));
 }
 
 TEST(SkippingTheSoftEmbeddingChangesNothingElse) {
@@ -244,8 +283,8 @@ TEST(TheExtremesOfTheUniformGiveTheFirstAndTheLastToken) {
   CHECK_EQ(out.sampled[1], 1299);
 }
 
-TEST(PinnedPositionsAreCertainAndKeepTheirToken) {
-  const Fixture fixture({17, 513, 33, DType::kBFloat16, 1});
+void CheckPinned(const HeadCase& shape) {
+  const Fixture fixture(shape);
   std::vector<PositionConstraint> constraints(17);
   constraints[0].pinned = 512;
   constraints[9].pinned = 3;
@@ -265,8 +304,13 @@ TEST(PinnedPositionsAreCertainAndKeepTheirToken) {
   }
 }
 
-TEST(AllowedSetsRenormaliseOverTheSet) {
-  const Fixture fixture({31, 3203, 33});
+TEST(PinnedPositionsAreCertainAndKeepTheirToken) {
+  CheckPinned({17, 513, 33, DType::kBFloat16, 1});
+  CheckPinned(OfBf16Products(17, 513, 33, 1));
+}
+
+void CheckAllowedSets(const HeadCase& shape) {
+  const Fixture fixture(shape);
   std::vector<std::vector<int32_t>> sets = {{42}, {0, 3202}, {}, {}};
   for (int32_t id = 1; id < 3203; id += 2) sets[2].push_back(id);
   for (int32_t id = 100; id < 140; ++id) sets[3].push_back(id);
@@ -281,6 +325,11 @@ TEST(AllowedSetsRenormaliseOverTheSet) {
   }
   CHECK_EQ(out.entropy[0], 0.0f);
   CHECK(fixture.Run(1, constraints.data()) == out);
+}
+
+TEST(AllowedSetsRenormaliseOverTheSet) {
+  CheckAllowedSets({31, 3203, 33});
+  CheckAllowedSets(OfBf16Products(31, 3203, 33));
 }
 
 TEST(SampledTokensFollowTheDistribution) {
@@ -306,8 +355,8 @@ TEST(SampledTokensFollowTheDistribution) {
   }
 }
 
-TEST(NotANumberInHiddenShowsInTheEntropyAndStaysInItsRow) {
-  Fixture fixture({17, 513, 33});
+void CheckNotANumber(const HeadCase& shape) {
+  Fixture fixture(shape);
   const HeadOutput expected = fixture.Run(2);
   fixture.hidden[3 * 33 + 5] = std::numeric_limits<float>::quiet_NaN();
   const HeadOutput out = fixture.Run(2);
@@ -315,6 +364,11 @@ TEST(NotANumberInHiddenShowsInTheEntropyAndStaysInItsRow) {
   CHECK(out.argmax[3] >= 0 && out.argmax[3] < 513);
   CHECK(out.sampled[3] >= 0 && out.sampled[3] < 513);
   for (const size_t row : {0u, 2u, 4u, 16u}) CHECK_EQ(out.entropy[row], expected.entropy[row]);
+}
+
+TEST(NotANumberInHiddenShowsInTheEntropyAndStaysInItsRow) {
+  CheckNotANumber({17, 513, 33});
+  CheckNotANumber(OfBf16Products(17, 513, 33));
 }
 
 TEST(EveryVariantOfTheTileLoopsAgreesWithPlainSums) {

@@ -51,12 +51,23 @@ struct RowProducts {
   // tile [num_rows][16] to the tokens' own rows: rows[lane][i] = tile[i][lane]; a null row is skipped.
   void (*unpack)(const float* tile, int64_t num_rows, float* const* rows);
 
+  // tile [num_rows][16] to rows of bf16: rows[lane * row_step + i] = tile[i][lane].
+  void (*unpack_rounded)(const float* tile, int64_t num_rows, uint16_t* rows, int64_t row_step);
+
+  // Rows [width] of fp32 or bf16, depths 2 * first_word .. (of an odd number the last halves are zero), into panels of bf16
+  // whose lanes are columns: column c is lane c % 16 of panel c / 16.
+  void (*pack_columns)(const void* const* rows, int64_t num_rows, int64_t width, DType dtype, void* panels, int64_t panel_bytes,
+                       int64_t first_word);
+
   // One tile of keys of an online softmax. scores [num_keys][16] -> exp(score - max); raises max[16]; rescale[16] = exp(old
   // max - max), sum[16] = sum * rescale + the tile's weights. A score of -infinity has weight 0 exactly.
   void (*softmax)(float* scores, int64_t num_keys, float* max, float* sum, float* rescale);
 
   // total[i][lane] = total[i][lane] * rescale[lane] + part[i][lane] over num_rows.
   void (*add)(float* total, const float* part, int64_t num_rows, const float* rescale);
+
+  // total[row][i] = total[row][i] * rescale[row] + part[row][i], rows of sixteen.
+  void (*add_rows)(float* total, const float* part, int64_t num_rows, const float* rescale);
 
   // num_rows rows of stored weights that are not fp32 -> rows [depth] of `operands`, one after the other, of the same values.
   void (*unpack_weights)(const WeightMatrix& rows, WeightFormat format, int64_t num_rows, int64_t depth, void* out);

@@ -8,6 +8,9 @@
 // computes the scores of that one run again.
 // Work is shared out by blocks of rows, tile after tile, so the table is read from memory once for all threads; while
 // one tile is worked on, the next is unpacked. A row's arithmetic is the same wherever it runs.
+// Where products are of bf16 and the processor multiplies pairs of it, both are those of the layers (row_products.h), of up to
+// four blocks at a time: table rows, where they lie, times packed rows; and the rows' weights times the table packed by
+// columns. A set of ids, whose rows are scattered, goes the other way, with the same numbers rounded.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -15,20 +18,24 @@
 #include "common/check.h"
 #include "common/thread_pool.h"
 #include "kernels/cpu/gemm_tile.h"
+#include "kernels/cpu/row_products.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/kernels.h"
 
 namespace dgrt {
 namespace {
 
-constexpr int64_t kPieceIds = 32;  // table rows unpacked per chunk of work
+constexpr int64_t kPieceIds = 32;  // table rows unpacked per chunk of work; even
+constexpr int64_t kColumnPanelBytes = PanelBytes(kVocabTile, DType::kBFloat16) + 64;  // no power of two apart
+constexpr int64_t kWeightStep = kVocabTile + 32;                                       // of rows of weights, likewise
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 // Scratch of one launch, cut from the caller's workspace. Sizes follow from L, D and V alone.
 struct HeadScratch {
-  float* tile[2];         // [panels][kVocabTile][16]: the tile in work and the next one
-  float* hidden;          // [blocks][panels * 16][kRowLanes]
-  float* soft;            // same shape; relative to the running maximum
+  float* tile[2];         // [panels][kVocabTile][16]: the tile in work and the next one; or as bf16, packed by columns
+  float* rounded;         // [L, D] the rows that the products see, if not the given ones
+  float* hidden;          // [blocks][panels * 16][kRowLanes]; or as bf16, packed
+  float* soft;            // same shape; relative to the running maximum; or, of the blocks of a chunk, [panels][rows][16]
   float* best;            // [blocks][kRowLanes] running maximum
   int32_t* arg;           // [blocks][kRowLanes] its position in the id list
   float* tile_max;        // [blocks][tiles][kRowLanes] running maximum after the tile
@@ -45,6 +52,7 @@ size_t Carve(void* base, int64_t canvas_len, int64_t hidden_size, int64_t vocab_
   const int64_t block_tiles = blocks * CeilDiv(vocab_size, kVocabTile);
   Scratch scratch(base);
   for (float*& tile : out->tile) tile = scratch.Take<float>(panels * kPanelFloats);
+  out->rounded = scratch.Take<float>(CeilDiv(canvas_len * hidden_size, kRowLanes) * kRowLanes);
   out->hidden = scratch.Take<float>(blocks * panels * kPanelWidth * kRowLanes);
   out->soft = scratch.Take<float>(blocks * panels * kPanelWidth * kRowLanes);
   out->best = scratch.Take<float>(blocks * kRowLanes);
@@ -63,6 +71,8 @@ class VocabularyHead {
       : params_(params),
         pool_(pool),
         kernels_(TileKernelsOf(SelectedCpuIsa())),
+        products_(RowProductsOf(SelectedCpuIsa())),
+        hidden_(params.hidden),
         panels_(NumPanels(params.table.hidden_size)),
         block_floats_(panels_ * kPanelWidth * kRowLanes),
         row_bytes_(params.table.hidden_size * BytesOf(params.table.dtype)) {
@@ -71,6 +81,7 @@ class VocabularyHead {
 
   // Rows that share a set of ids (usually all of them: the whole vocabulary) go through the tiles together.
   void Run() {
+    if (params_.table.bf16_products) RoundHidden();
     std::fill_n(scratch_.done, params_.canvas_len, uint8_t{0});
     for (int64_t row = 0; row < params_.canvas_len; ++row) {
       if (scratch_.done[row]) continue;
@@ -97,6 +108,14 @@ class VocabularyHead {
     return static_cast<const unsigned char*>(params_.table.rows) + id * row_bytes_;
   }
 
+  void RoundHidden() {
+    const int64_t count = params_.canvas_len * params_.table.hidden_size;
+    std::copy_n(params_.hidden, count, scratch_.rounded);
+    std::fill_n(scratch_.rounded + count, CeilDiv(count, kRowLanes) * kRowLanes - count, 0.0f);
+    products_.round(scratch_.rounded, CeilDiv(count, kRowLanes) * kRowLanes);
+    hidden_ = scratch_.rounded;
+  }
+
   void CollectGroup(int64_t first_row) {
     ids_ = AllowedOf(first_row);
     num_rows_ = 0;
@@ -109,34 +128,49 @@ class VocabularyHead {
     }
     num_ids_ = ids_.empty() ? params_.table.vocab_size : static_cast<int64_t>(ids_.size());
     num_tiles_ = CeilDiv(num_ids_, kVocabTile);
+    uses_pairs_ = params_.table.bf16_products && ids_.empty() && products_.operands == DType::kBFloat16;
+    const int64_t blocks = CeilDiv(num_rows_, kRowLanes);
+    chunk_blocks_ = uses_pairs_ ? std::min(kMaxPanels, CeilDiv(blocks, 2 * int64_t{pool_.num_threads()})) : 1;
+    num_chunks_ = CeilDiv(blocks, chunk_blocks_);
   }
 
   void RunGroup() {
-    const int64_t blocks = CeilDiv(num_rows_, kRowLanes);
-    pool_.ParallelFor(blocks + NumPieces(0), [&](int64_t chunk) {
-      if (chunk < blocks) {
-        StartBlock(chunk);
+    pool_.ParallelFor(num_chunks_ + NumPieces(0), [&](int64_t work) {
+      if (work < num_chunks_) {
+        for (int64_t block = work * chunk_blocks_; block < LastBlock(work); ++block) StartBlock(block);
       } else {
-        LoadPiece(0, chunk - blocks);
+        LoadPiece(0, work - num_chunks_);
       }
     });
     for (int64_t tile = 0; tile < num_tiles_; ++tile) {
-      pool_.ParallelFor(blocks + NumPieces(tile + 1), [&](int64_t chunk) {
-        if (chunk < blocks) {
-          WorkTile(chunk, tile);
+      pool_.ParallelFor(num_chunks_ + NumPieces(tile + 1), [&](int64_t work) {
+        if (work >= num_chunks_) {
+          LoadPiece(tile + 1, work - num_chunks_);
+        } else if (uses_pairs_) {
+          WorkTileInPairs(work, tile);
         } else {
-          LoadPiece(tile + 1, chunk - blocks);
+          WorkTile(work, tile);
         }
       });
     }
     pool_.ParallelFor(num_rows_, [&](int64_t index) { FinishRow(index); });
   }
 
+  // One past the last block of a chunk.
+  int64_t LastBlock(int64_t chunk) const { return std::min((chunk + 1) * chunk_blocks_, CeilDiv(num_rows_, kRowLanes)); }
   int64_t IdsInTile(int64_t tile) const { return std::min(kVocabTile, num_ids_ - tile * kVocabTile); }
   int64_t NumPieces(int64_t tile) const { return tile < num_tiles_ ? CeilDiv(IdsInTile(tile), kPieceIds) : 0; }
 
   void LoadPiece(int64_t tile, int64_t piece) {
     const int64_t end = std::min((piece + 1) * kPieceIds, IdsInTile(tile));
+    if (uses_pairs_) {
+      if (params_.soft == nullptr) return;
+      const void* rows[kPieceIds];
+      const int64_t begin = piece * kPieceIds;
+      for (int64_t i = begin; i < end; ++i) rows[i - begin] = TableRow(IdAt(tile * kVocabTile + i));
+      return products_.pack_columns(rows, end - begin, params_.table.hidden_size, params_.table.dtype, scratch_.tile[tile % 2],
+                                    kColumnPanelBytes, begin / 2);
+    }
     for (int64_t i = piece * kPieceIds; i < end; ++i) {
       kernels_.load_row(TableRow(IdAt(tile * kVocabTile + i)), params_.table.dtype, params_.table.hidden_size,
                         scratch_.tile[tile % 2], i);
@@ -151,22 +185,26 @@ class VocabularyHead {
     std::fill_n(scratch_.best + block * kRowLanes, kRowLanes, kMinusInfinity);
     std::fill_n(scratch_.arg + block * kRowLanes, kRowLanes, 0);
     const int64_t lanes = std::min(kRowLanes, num_rows_ - block * kRowLanes);
+    if (uses_pairs_) {
+      const float* rows[kRowLanes] = {};
+      for (int64_t lane = 0; lane < lanes; ++lane) rows[lane] = HiddenOf(block * kRowLanes + lane);
+      return products_.pack(rows, params_.table.hidden_size, DType::kBFloat16, hidden);
+    }
     for (int64_t lane = 0; lane < lanes; ++lane) {
-      const float* row = params_.hidden + scratch_.rows[block * kRowLanes + lane] * params_.table.hidden_size;
+      const float* row = HiddenOf(block * kRowLanes + lane);
       for (int64_t d = 0; d < params_.table.hidden_size; ++d) hidden[d * kRowLanes + lane] = row[d];
     }
   }
 
-  void WorkTile(int64_t block, int64_t tile) {
-    alignas(64) float scores[kVocabTile * kRowLanes];
-    alignas(64) float before[kRowLanes], rescale[kRowLanes];
-    const int64_t num_ids = IdsInTile(tile);
-    const float* table = scratch_.tile[tile % 2];
-    float* best = scratch_.best + block * kRowLanes;
-    kernels_.score(table, CeilDiv(num_ids, kPanelWidth) * kPanelWidth, scratch_.hidden + block * block_floats_, panels_,
-                   scores);
-    kernels_.cap(scores, num_ids, params_.softcap, params_.temperature);
+  const float* HiddenOf(int64_t index) const { return hidden_ + scratch_.rows[index] * params_.table.hidden_size; }
 
+  // Scores of one block and one tile, in place, to weights relative to the row's maximum so far; rescale[16] is what the
+  // maximum's rise leaves of the weights before.
+  void Weigh(int64_t block, int64_t tile, float* scores, float* rescale) {
+    const int64_t num_ids = IdsInTile(tile);
+    float* best = scratch_.best + block * kRowLanes;
+    alignas(64) float before[kRowLanes];
+    kernels_.cap(scores, num_ids, params_.softcap, params_.temperature);
     std::copy_n(best, kRowLanes, before);
     kernels_.update_max(scores, num_ids, static_cast<int32_t>(tile * kVocabTile), best,
                         scratch_.arg + block * kRowLanes);
@@ -175,11 +213,50 @@ class VocabularyHead {
     float* runs = scratch_.run_sum + stats * kTileRuns;
     std::fill_n(runs, kTileRuns * kRowLanes, 0.0f);
     kernels_.weigh(scores, num_ids, best, runs, scratch_.tile_weighted + stats);
-    if (params_.soft == nullptr) return;
     for (int64_t lane = 0; lane < kRowLanes; ++lane) {
       rescale[lane] = before[lane] == best[lane] ? 1.0f : std::exp(before[lane] - best[lane]);  // 0 after -infinity
     }
+  }
+
+  void WorkTile(int64_t block, int64_t tile) {
+    alignas(64) float scores[kVocabTile * kRowLanes];
+    alignas(64) float rescale[kRowLanes];
+    const int64_t num_ids = IdsInTile(tile);
+    const float* table = scratch_.tile[tile % 2];
+    kernels_.score(table, CeilDiv(num_ids, kPanelWidth) * kPanelWidth, scratch_.hidden + block * block_floats_, panels_,
+                   scores);
+    Weigh(block, tile, scores, rescale);
+    if (params_.soft == nullptr) return;
+    if (params_.table.bf16_products) products_.round(scores, num_ids * kRowLanes);
     kernels_.accumulate(scores, table, num_ids, rescale, panels_, scratch_.soft + block * block_floats_);
+  }
+
+  void WorkTileInPairs(int64_t chunk, int64_t tile) {
+    alignas(64) float scores[kMaxPanels * kVocabTile * kRowLanes];
+    alignas(64) uint16_t weights[kMaxPanels * kRowLanes * kWeightStep];
+    alignas(64) float rescale[kMaxPanels * kRowLanes];
+    const int64_t first = chunk * chunk_blocks_, blocks = LastBlock(chunk) - first, num_ids = IdsInTile(tile);
+    const int64_t width = params_.table.hidden_size, block_bytes = block_floats_ * static_cast<int64_t>(sizeof(float));
+    const WeightRows ids{.data = TableRow(static_cast<int32_t>(tile * kVocabTile)), .dtype = DType::kBFloat16,
+                         .num_rows = num_ids, .row_step = width};
+    products_.multiply(ids, width, scratch_.hidden + first * block_floats_, block_bytes, blocks, scores);
+    for (int64_t i = 0; i < blocks; ++i) {
+      float* const of_block = scores + i * num_ids * kRowLanes;
+      Weigh(first + i, tile, of_block, rescale + i * kRowLanes);
+      products_.unpack_rounded(of_block, num_ids, weights + i * kRowLanes * kWeightStep, kWeightStep);
+    }
+    if (params_.soft == nullptr) return;
+    const int64_t rows = blocks * kRowLanes;
+    const WeightRows weight{.data = weights, .dtype = DType::kBFloat16, .num_rows = rows, .row_step = kWeightStep};
+    const auto* const table = reinterpret_cast<const unsigned char*>(scratch_.tile[tile % 2]);
+    float* soft = scratch_.soft + first * block_floats_;
+    for (int64_t panel = 0; panel < panels_; panel += kMaxPanels) {  // the scores are read no more: room for sums
+      const int64_t together = std::min(kMaxPanels, panels_ - panel);
+      products_.multiply(weight, num_ids, table + panel * kColumnPanelBytes, kColumnPanelBytes, together, scores);
+      for (int64_t i = 0; i < together; ++i, soft += rows * kPanelWidth) {
+        products_.add_rows(soft, scores + i * rows * kPanelWidth, rows, rescale);
+      }
+    }
   }
 
   // What is left of one row's pass over one tile.
@@ -219,8 +296,17 @@ class VocabularyHead {
     if (params_.best_log_prob != nullptr) params_.best_log_prob[row] = static_cast<float>(-std::log(total));
     if (params_.soft == nullptr) return;
     const float scale = static_cast<float>(params_.embed_scale / total);
-    const float* soft = scratch_.soft + index / kRowLanes * block_floats_ + index % kRowLanes;
     float* out = params_.soft + row * params_.table.hidden_size;
+    if (uses_pairs_) {
+      const int64_t first = index / kRowLanes / chunk_blocks_ * chunk_blocks_;
+      const int64_t rows = (LastBlock(first / chunk_blocks_) - first) * kRowLanes;
+      const float* soft = scratch_.soft + first * block_floats_ + (index - first * kRowLanes) * kPanelWidth;
+      for (int64_t d = 0; d < params_.table.hidden_size; ++d) {
+        out[d] = scale * soft[d / kPanelWidth * rows * kPanelWidth + d % kPanelWidth];
+      }
+      return;
+    }
+    const float* soft = scratch_.soft + index / kRowLanes * block_floats_ + index % kRowLanes;
     for (int64_t d = 0; d < params_.table.hidden_size; ++d) out[d] = scale * soft[d * kRowLanes];
   }
 
@@ -229,8 +315,7 @@ class VocabularyHead {
   float LogProb(int64_t index, int32_t id, double total) const {
     alignas(64) float score[kRowLanes] = {};
     const EmbeddingTable& table = params_.table;
-    const float* hidden = params_.hidden + scratch_.rows[index] * table.hidden_size;
-    score[0] = kernels_.dot(hidden, TableRow(id), table.dtype, table.hidden_size);
+    score[0] = kernels_.dot(HiddenOf(index), TableRow(id), table.dtype, table.hidden_size);
     kernels_.cap(score, 1, params_.softcap, params_.temperature);
     return std::min(0.0f, static_cast<float>(static_cast<double>(score[0]) - scratch_.best[index] - std::log(total)));
   }
@@ -275,9 +360,8 @@ class VocabularyHead {
     std::fill_n(max, kRowLanes, scratch_.best[index]);
     const int64_t num_ids = std::min(kRunIds, num_ids_ - begin);
     const EmbeddingTable& table = params_.table;
-    const float* hidden = params_.hidden + scratch_.rows[index] * table.hidden_size;
     for (int64_t i = 0; i < num_ids; ++i) {
-      weights[i] = kernels_.dot(hidden, TableRow(IdAt(begin + i)), table.dtype, table.hidden_size);
+      weights[i] = kernels_.dot(HiddenOf(index), TableRow(IdAt(begin + i)), table.dtype, table.hidden_size);
     }
     kernels_.cap(weights, kRunIds / kRowLanes, params_.softcap, params_.temperature);
     kernels_.weigh(weights, kRunIds / kRowLanes, max, unused_sum, unused_weighted);
@@ -310,10 +394,14 @@ class VocabularyHead {
   const VocabularyHeadParams& params_;
   ThreadPool& pool_;
   const TileKernels& kernels_;
+  const RowProducts& products_;
+  const float* hidden_;  // [L, D]
   const int64_t panels_, block_floats_, row_bytes_;
   HeadScratch scratch_;
   std::span<const int32_t> ids_;  // of the group in work; empty: the whole vocabulary
   int64_t num_rows_ = 0, num_ids_ = 0, num_tiles_ = 0;
+  bool uses_pairs_ = false;
+  int64_t chunk_blocks_ = 1, num_chunks_ = 0;  // blocks of rows that are worked on together; such chunks
 };
 
 }  // namespace
@@ -326,6 +414,7 @@ size_t VocabularyHeadWorkspaceBytes(int64_t canvas_len, int64_t hidden_size, int
 void LaunchVocabularyHead(const VocabularyHeadParams& params, ThreadPool& pool) {
   DGRT_CHECK(params.canvas_len > 0 && params.table.vocab_size > 0 && params.table.hidden_size > 0);
   DGRT_CHECK(params.temperature > 0 && params.workspace != nullptr);
+  DGRT_CHECK(!params.table.bf16_products || params.table.dtype == DType::kBFloat16);
   DGRT_CHECK(reinterpret_cast<uintptr_t>(params.workspace) % 64 == 0);
   VocabularyHead(params, pool).Run();
 }
