@@ -231,7 +231,8 @@ Job Experts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden, int6
           Ready(bench, ExpertsWorkspaceBytes, LaunchExperts, pool)};
 }
 
-Job Attention(int64_t tokens, int64_t past, int64_t heads, int64_t kv_heads, int64_t head_dim, ThreadPool& pool) {
+Job Attention(int64_t tokens, int64_t past, int64_t heads, int64_t kv_heads, int64_t head_dim, WeightFormat format,
+              ThreadPool& pool) {
   const auto bench = std::make_shared<Bench<AttentionParams>>();
   const int64_t width = kv_heads * head_dim;
   AttentionParams& p = bench->params;
@@ -245,8 +246,9 @@ Job Attention(int64_t tokens, int64_t past, int64_t heads, int64_t kv_heads, int
   p.num_heads = heads;
   p.num_kv_heads = kv_heads;
   p.head_dim = head_dim;
+  p.bf16_products = format == WeightFormat::kBFloat16;
   p.y = bench->Room(tokens * heads * head_dim);
-  return {WeightFormat::kFloat32, 4.0 * static_cast<double>(tokens * (past + tokens) * heads * head_dim),
+  return {format, 4.0 * static_cast<double>(tokens * (past + tokens) * heads * head_dim),
           static_cast<double>(8 * (past + tokens) * width), Ready(bench, AttentionWorkspaceBytes, LaunchAttention, pool)};
 }
 
@@ -309,7 +311,8 @@ void Main(int threads, const std::string& wanted) {
   };
   const auto attention = [&](const char* shape, int64_t past, int64_t heads, int64_t kv_heads, int64_t head_dim) {
     if (!is_wanted("canvas_attention", shape)) return;
-    Report("canvas_attention", shape, {Attention(256, past, heads, kv_heads, head_dim, pool)}, machines);
+    const auto job = [&](WeightFormat format) { return Attention(256, past, heads, kv_heads, head_dim, format, pool); };
+    Report("canvas_attention", shape, {job(WeightFormat::kBFloat16), job(WeightFormat::kFloat32)}, machines);
   };
   const auto head = [&](const char* shape, int64_t width, int64_t vocab) {
     if (!is_wanted("vocabulary_head", shape)) return;

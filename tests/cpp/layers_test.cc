@@ -1,4 +1,4 @@
-// kernels/cpu/{linear,gated_mlp,attention}.cc against the formulas of params.h in double, for every instruction set that
+// kernels/cpu/{linear,gated_mlp}.cc against the formulas of params.h in double, for every instruction set that
 // this machine has, over sizes that are multiples of nothing.
 #include <algorithm>
 #include <bit>
@@ -17,6 +17,7 @@
 #include "common/thread_pool.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/kernels.h"
+#include "layer_fixture.h"
 #include "test.h"
 
 namespace dgrt {
@@ -28,17 +29,6 @@ namespace {
 constexpr double kSumTolerance = 2e-6;
 constexpr double kBf16MlpTolerance = 4e-3;
 constexpr double kMlpTolerance = 4e-6;
-constexpr double kAttentionTolerance = 1e-5;  // absolute, values of size 1
-
-using Floats = std::vector<float>;
-using Run = std::function<void(void* workspace, ThreadPool& pool, float* y)>;
-
-size_t Size(int64_t n) { return static_cast<size_t>(n); }
-
-float ToBf16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  return std::bit_cast<float>((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
-}
 
 // A row of tokens as int8: by the formula of params.h, an operation at a time.
 struct Int8Row {
@@ -69,16 +59,6 @@ std::vector<double> Rounded(const float* x, int64_t count, WeightFormat format) 
 
 constexpr WeightFormat kFormats[] = {WeightFormat::kFloat32, WeightFormat::kBFloat16, WeightFormat::kInt8, WeightFormat::kInt4,
                                      WeightFormat::kInt8Both};
-
-struct Random {
-  std::mt19937 engine{17};
-  std::normal_distribution<float> normal;
-  Floats Vector(int64_t size, float scale = 1) {
-    Floats out(Size(size));
-    for (float& x : out) x = scale * normal(engine);
-    return out;
-  }
-};
 
 // A weight [rows, width] as a package holds it, at odd addresses. Where it is quantised its values are what comes near.
 class Weight {
@@ -146,28 +126,6 @@ class Weight {
   WeightFormat format_;
   std::vector<unsigned char> bytes_, scale_bytes_;
 };
-
-// y and scratch start as NaN: nothing may be read before it is written, everything must be written.
-Floats RunOn(int threads, size_t workspace_bytes, int64_t size, const Run& run) {
-  AlignedBuffer<unsigned char> workspace(workspace_bytes);
-  std::memset(workspace.data(), 0xff, workspace.bytes());
-  Floats y(Size(size), std::numeric_limits<float>::quiet_NaN());
-  ThreadPool pool(threads);
-  run(workspace.data(), pool, y.data());
-  return y;
-}
-
-void ForEachIsa(const std::function<void()>& check) {
-  for (const CpuIsa isa : UsableCpuIsas()) {
-    UseCpuIsa(CpuIsaName(isa));
-    check();
-  }
-  UseCpuIsa(CpuIsaName(UsableCpuIsas().front()));
-}
-
-bool SameBits(const Floats& a, const Floats& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 // ---- linear ----
 
@@ -482,130 +440,6 @@ TEST(AnExpertThatDoesNotExistIsAnError) {
   p.workspace = workspace.data();
   ThreadPool pool(1);
   CHECK_THROWS(InternalError, "check failed", LaunchExperts(p, pool));
-}
-
-// ---- attention ----
-
-struct AttentionCase {
-  int64_t tokens, past, heads, kv_heads, head_dim;
-  bool is_causal;
-  int64_t window;
-};
-
-void CheckAttention(const AttentionCase& c) {
-  Random random;
-  const int64_t width = c.heads * c.head_dim, kv_width = c.kv_heads * c.head_dim;
-  const Floats q = random.Vector(c.tokens * width, 2 / std::sqrt(static_cast<float>(c.head_dim)));
-  const Floats keys = random.Vector((c.past + c.tokens) * kv_width), values = random.Vector((c.past + c.tokens) * kv_width);
-  ForEachIsa([&] {
-    // `past` of the keys come as the past, the rest as new; queries are the last `tokens`.
-    const auto run = [&](int threads) {
-      AttentionParams p;
-      p.q = q.data();
-      p.k = keys.data() + c.past * kv_width;
-      p.v = values.data() + c.past * kv_width;
-      p.past_k = keys.data();
-      p.past_v = values.data();
-      p.num_tokens = c.tokens;
-      p.past_len = c.past;
-      p.num_heads = c.heads;
-      p.num_kv_heads = c.kv_heads;
-      p.head_dim = c.head_dim;
-      p.is_causal = c.is_causal;
-      p.window = c.window;
-      return RunOn(threads, AttentionWorkspaceBytes(p, threads), c.tokens * width,
-                   [&](void* workspace, ThreadPool& pool, float* y) {
-                     p.workspace = workspace;
-                     p.y = y;
-                     LaunchAttention(p, pool);
-                   });
-    };
-    const Floats y = run(1);
-    for (int64_t s = 0; s < c.tokens; ++s) {
-      const int64_t last = c.is_causal ? c.past + s : c.past + c.tokens - 1;
-      const int64_t first = c.is_causal && c.window > 0 ? std::max<int64_t>(0, last - c.window + 1) : 0;
-      for (int64_t h = 0; h < c.heads; ++h) {
-        const int64_t kv = h / (c.heads / c.kv_heads) * c.head_dim;
-        std::vector<double> weight;
-        double total = 0, top = -1e30;
-        for (int64_t t = first; t <= last; ++t) {
-          double score = 0;
-          for (int64_t i = 0; i < c.head_dim; ++i) {
-            score += static_cast<double>(q[Size(s * width + h * c.head_dim + i)]) *
-                     static_cast<double>(keys[Size(t * kv_width + kv + i)]);
-          }
-          weight.push_back(score);
-          top = std::max(top, score);
-        }
-        for (double& w : weight) total += w = std::exp(w - top);
-        for (int64_t i = 0; i < c.head_dim; ++i) {
-          double expected = 0;
-          for (int64_t t = first; t <= last; ++t) {
-            expected += weight[Size(t - first)] * static_cast<double>(values[Size(t * kv_width + kv + i)]);
-          }
-          CHECK_NEAR(y[Size(s * width + h * c.head_dim + i)], expected / total, kAttentionTolerance);
-        }
-      }
-    }
-    CHECK(SameBits(y, run(3)));
-  });
-}
-
-TEST(AttentionAgreesWithDoubleSums) {
-  for (const bool is_causal : {false, true}) {
-    CheckAttention({1, 0, 1, 1, 1, is_causal, 0});
-    CheckAttention({1, 200, 4, 2, 16, is_causal, 0});
-    CheckAttention({33, 0, 4, 4, 24, is_causal, 0});
-    CheckAttention({70, 91, 6, 2, 19, is_causal, 0});
-    CheckAttention({40, 129, 8, 1, 32, is_causal, 0});
-  }
-  CheckAttention({70, 91, 4, 2, 8, true, 1});
-  CheckAttention({70, 91, 4, 2, 8, true, 17});
-  CheckAttention({150, 63, 2, 1, 8, true, 64});
-  CheckAttention({30, 100, 2, 2, 8, true, 1000});
-}
-
-// Scores far from each other: all the weight on one key, and the running maximum rises by more than exp can hold.
-TEST(AttentionSurvivesExtremeScores) {
-  constexpr int64_t kKeys = 300, kDim = 4;
-  Floats q(kDim, 1), keys(kKeys * kDim), values(kKeys * kDim);
-  for (size_t t = 0; t < Size(kKeys); ++t) {
-    keys[t * kDim] = t % 7 == 0 ? -500.0f : static_cast<float>(t);
-    values[t * kDim] = static_cast<float>(t);
-  }
-  keys[250 * kDim] = 3000;
-  ForEachIsa([&] {
-    AttentionParams p{q.data(), keys.data() + 299 * kDim, values.data() + 299 * kDim, keys.data(), values.data(), 1, 299, 1, 1,
-                      kDim, false, 0, nullptr, nullptr};
-    const Floats y = RunOn(1, AttentionWorkspaceBytes(p, 1), kDim, [&](void* workspace, ThreadPool& pool, float* out) {
-      p.workspace = workspace;
-      p.y = out;
-      LaunchAttention(p, pool);
-    });
-    CHECK_NEAR(y[0], 250.0, 1e-6);
-  });
-}
-
-// Where the past ends must not show: a packed pass gets as new what its own pass would get as past.
-TEST(AttentionDoesNotDependOnWhereThePastEnds) {
-  constexpr int64_t kKeys = 210, kQueries = 20, kDim = 12;
-  Random random;
-  const Floats q = random.Vector(kKeys * kDim), keys = random.Vector(kKeys * kDim), values = random.Vector(kKeys * kDim);
-  ForEachIsa([&] {
-    const auto run = [&](int64_t past) {  // the last kQueries of the result belong to the same queries each time
-      AttentionParams p{q.data() + past * kDim, keys.data() + past * kDim, values.data() + past * kDim, keys.data(),
-                        values.data(), kKeys - past, past, 1, 1, kDim, false, 0, nullptr, nullptr};
-      const Floats y = RunOn(1, AttentionWorkspaceBytes(p, 1), p.num_tokens * kDim,
-                             [&](void* workspace, ThreadPool& pool, float* out) {
-                               p.workspace = workspace;
-                               p.y = out;
-                               LaunchAttention(p, pool);
-                             });
-      return Floats(y.end() - kQueries * kDim, y.end());
-    };
-    const Floats expected = run(kKeys - kQueries);
-    for (const int64_t past : {0, 1, 63, 64, 65, 150}) CHECK(SameBits(run(past), expected));
-  });
 }
 
 TEST(AnInstructionSetThatIsNotThereIsNamed) {

@@ -1,18 +1,17 @@
 // Attention on the CPU (formula: AttentionParams in params.h; inner loops: row_products.h), in fp32 over the KV rows where
-// they lie. The queries of the heads that share a KV head are packed together as tokens; K rows and V columns are the
-// weight rows of two products, with an online softmax over tiles of keys between them.
+// they lie; attention_pairs.cc has the form with products of bf16. The queries of the heads that share a KV head are packed
+// together as tokens; K rows and V columns are the weight rows of two products, with an online softmax over tiles of keys
+// between them.
 #include <algorithm>
-#include <atomic>
 
+#include "kernels/cpu/attention_block.h"
 #include "kernels/cpu/token_panels.h"
 #include "kernels/kernels.h"
 
 namespace dgrt {
 namespace {
 
-constexpr int64_t kTileKeys = 64;
-constexpr float kMinusInfinity = -__builtin_inff();
-constexpr float kNoMax = -1e30f;  // below any score, yet a difference to it is a number
+constexpr int64_t kMostQueries = kMaxPanels * kTokenLanes;  // of a block
 
 // Scratch of one thread.
 struct Tiles {
@@ -24,61 +23,42 @@ struct Tiles {
   float* v;       // [kTileKeys][W]
 
   Tiles(int64_t head_dim, Scratch& scratch)
-      : q(scratch.Take<float>(kMaxPanels * head_dim * kTokenLanes)),
-        scores(scratch.Take<float>(kMaxPanels * kTileKeys * kTokenLanes)),
-        part(scratch.Take<float>(kMaxPanels * head_dim * kTokenLanes)),
-        total(scratch.Take<float>(kMaxPanels * head_dim * kTokenLanes)),
+      : q(scratch.Take<float>(head_dim * kMostQueries)),
+        scores(scratch.Take<float>(kTileKeys * kMostQueries)),
+        part(scratch.Take<float>(head_dim * kMostQueries)),
+        total(scratch.Take<float>(head_dim * kMostQueries)),
         k(scratch.Take<float>(kTileKeys * head_dim)),
         v(scratch.Take<float>(kTileKeys * head_dim)) {}
-};
-
-// Queries first .. first + count - 1 of one KV head. A query is (token, head of the group), the head fastest.
-struct QueryBlock {
-  int64_t kv_head = 0, first = 0, count = 0;
-  int64_t num_panels() const { return NumTokenPanels(count); }
 };
 
 class Worker {
  public:
   Worker(const AttentionParams& params, const RowProducts& products, const Tiles& tiles)
-      : p_(params), products_(products), tiles_(tiles), group_(params.num_heads / params.num_kv_heads),
-        kv_width_(params.num_kv_heads * params.head_dim) {}
+      : p_(params), view_(params), products_(products), tiles_(tiles) {}
 
   void Run(const QueryBlock& block) {
     const int64_t width = p_.head_dim, size = block.num_panels() * width * kTokenLanes;
     for (int64_t panel = 0; panel < block.num_panels(); ++panel) {
       const float* rows[kTokenLanes];
-      for (int64_t lane = 0; lane < kTokenLanes; ++lane) rows[lane] = RowOf(block, panel, lane, p_.q);
+      RowsOf(block, panel, p_.q, rows);
       products_.pack(rows, width, DType::kFloat32, tiles_.q + panel * width * kTokenLanes);
     }
     std::fill_n(tiles_.total, size, 0.0f);
-    std::fill_n(max_, kMaxPanels * kTokenLanes, kNoMax);
-    std::fill_n(sum_, kMaxPanels * kTokenLanes, 0.0f);
-
-    int64_t begin = 0, end = p_.past_len + p_.num_tokens;
-    if (p_.is_causal) {
-      end = p_.past_len + TokenOf(block, block.count - 1) + 1;
-      if (p_.window > 0) begin = std::max<int64_t>(0, p_.past_len + TokenOf(block, 0) - p_.window + 1);
-    }
-    // Tiles end at multiples of kTileKeys, whatever the block sees of them and wherever the past ends: so a query's sums are
-    // the same whether a key is past or comes with this pass.
-    for (int64_t key = begin; key < end;) {
-      const int64_t tile_end = std::min(end, (key / kTileKeys + 1) * kTileKeys);
-      AddKeys(block, key, tile_end);
-      key = tile_end;
-    }
+    std::fill_n(max_, kMostQueries, kNoMax);
+    std::fill_n(sum_, kMostQueries, 0.0f);
+    const int64_t end = view_.EndKey(block);
+    for (int64_t key = view_.FirstKey(block); key < end; key += kTileKeys) AddKeys(block, key, std::min(end, key + kTileKeys));
     for (int64_t panel = 0; panel < block.num_panels(); ++panel) Finish(block, panel);
   }
 
  private:
-  int64_t TokenOf(const QueryBlock& block, int64_t query) const { return (block.first + query) / group_; }
-
+  // The rows of a panel in a matrix [S, H * W], null beyond the last.
   template <typename T>
-  T* RowOf(const QueryBlock& block, int64_t panel, int64_t lane, T* matrix) const {
-    const int64_t query = panel * kTokenLanes + lane;
-    if (query >= block.count) return nullptr;
-    const int64_t head = block.kv_head * group_ + (block.first + query) % group_;
-    return matrix + (TokenOf(block, query) * p_.num_heads + head) * p_.head_dim;
+  void RowsOf(const QueryBlock& block, int64_t panel, T* matrix, T** rows) const {
+    for (int64_t lane = 0; lane < kTokenLanes; ++lane) {
+      const int64_t query = panel * kTokenLanes + lane;
+      rows[lane] = query < block.count ? view_.RowOf(block, query, matrix) : nullptr;
+    }
   }
 
   struct KvRows {
@@ -88,12 +68,10 @@ class Worker {
   // One KV head's rows [begin, end). A tile over the end of the past is copied together.
   KvRows RowsOfKeys(const float* past, const float* now, const QueryBlock& block, int64_t begin, int64_t end,
                     float* copy) const {
-    const int64_t head = block.kv_head * p_.head_dim;
-    if (end <= p_.past_len) return {past + begin * kv_width_ + head, kv_width_};
-    if (begin >= p_.past_len) return {now + (begin - p_.past_len) * kv_width_ + head, kv_width_};
+    const float* const first = view_.KeyRow(past, now, block, begin);
+    if (end <= p_.past_len || begin >= p_.past_len) return {first, p_.num_kv_heads * p_.head_dim};
     for (int64_t key = begin; key < end; ++key) {
-      const float* const row = key < p_.past_len ? past + key * kv_width_ : now + (key - p_.past_len) * kv_width_;
-      std::copy_n(row + head, p_.head_dim, copy + (key - begin) * p_.head_dim);
+      std::copy_n(view_.KeyRow(past, now, block, key), p_.head_dim, copy + (key - begin) * p_.head_dim);
     }
     return {copy, p_.head_dim};
   }
@@ -105,8 +83,8 @@ class Worker {
     const WeightRows keys{k.data, DType::kFloat32, count, k.step, 1};
     const WeightRows values{v.data, DType::kFloat32, width, 1, v.step};
     products_.multiply(keys, width, tiles_.q, PanelBytes(width, DType::kFloat32), num_panels, tiles_.scores);
-    if (p_.is_causal) Mask(block, begin, end);
-    alignas(64) float rescale[kMaxPanels * kTokenLanes];
+    view_.Mask(block, begin, end, tiles_.scores);
+    alignas(64) float rescale[kMostQueries];
     for (int64_t panel = 0; panel < num_panels; ++panel) {
       const int64_t lane = panel * kTokenLanes;
       products_.softmax(tiles_.scores + lane * count, count, max_ + lane, sum_ + lane, rescale + lane);
@@ -118,18 +96,6 @@ class Worker {
     }
   }
 
-  void Mask(const QueryBlock& block, int64_t begin, int64_t end) {
-    for (int64_t query = 0; query < block.num_panels() * kTokenLanes; ++query) {
-      const int64_t last = p_.past_len + TokenOf(block, std::min(query, block.count - 1));
-      const int64_t first = p_.window > 0 ? last - p_.window + 1 : 0;
-      if (first <= begin && end - 1 <= last) continue;
-      float* const column = tiles_.scores + query / kTokenLanes * (end - begin) * kTokenLanes + query % kTokenLanes;
-      for (int64_t key = begin; key < end; ++key) {
-        if (key < first || key > last) column[(key - begin) * kTokenLanes] = kMinusInfinity;
-      }
-    }
-  }
-
   void Finish(const QueryBlock& block, int64_t panel) {
     const int64_t width = p_.head_dim;
     float* const total = tiles_.total + panel * width * kTokenLanes;
@@ -137,41 +103,46 @@ class Worker {
     for (int64_t lane = 0; lane < kTokenLanes; ++lane) share[lane] = 1 / sum_[panel * kTokenLanes + lane];
     for (int64_t i = 0; i < width * kTokenLanes; ++i) total[i] *= share[i % kTokenLanes];
     float* rows[kTokenLanes];
-    for (int64_t lane = 0; lane < kTokenLanes; ++lane) rows[lane] = RowOf(block, panel, lane, p_.y);
+    RowsOf(block, panel, p_.y, rows);
     products_.unpack(total, width, rows);
   }
 
   const AttentionParams& p_;
+  const AttentionView view_;
   const RowProducts& products_;
   const Tiles& tiles_;
-  const int64_t group_, kv_width_;
-  alignas(64) float max_[kMaxPanels * kTokenLanes];
-  alignas(64) float sum_[kMaxPanels * kTokenLanes];
+  alignas(64) float max_[kMostQueries];
+  alignas(64) float sum_[kMostQueries];
 };
+
+bool UsesPairs(const AttentionParams& params) {
+  return params.bf16_products && RowProductsOf(SelectedCpuIsa()).operands == DType::kBFloat16;
+}
+
+size_t ThreadBytes(int64_t head_dim) {
+  Scratch scratch(nullptr);
+  Tiles(head_dim, scratch);
+  return scratch.used();
+}
 
 }  // namespace
 
 size_t AttentionWorkspaceBytes(const AttentionParams& params, int num_threads) {
-  Scratch scratch(nullptr);
-  for (int i = 0; i < num_threads; ++i) Tiles(params.head_dim, scratch);
-  return scratch.used();
+  const size_t bytes = UsesPairs(params) ? PairAttentionBytes(params.head_dim) : ThreadBytes(params.head_dim);
+  return bytes * static_cast<size_t>(num_threads);
 }
 
 void LaunchAttention(const AttentionParams& p, ThreadPool& pool) {
+  if (UsesPairs(p)) return LaunchPairAttention(p, pool);
   const RowProducts& products = RowProductsOf(SelectedCpuIsa());
-  const int64_t num_queries = p.num_tokens * (p.num_heads / p.num_kv_heads);
-  const int64_t blocks = CeilDiv(num_queries, kMaxPanels * kTokenLanes), num_pieces = p.num_kv_heads * blocks;
-  std::atomic<int64_t> next{0};
-  // One chunk per thread, so that each has scratch of its own; pieces are taken one by one.
-  pool.ParallelFor(pool.num_threads(), [&](int64_t thread) {
-    Scratch scratch(static_cast<unsigned char*>(p.workspace) + thread * static_cast<int64_t>(AttentionWorkspaceBytes(p, 1)));
-    const Tiles tiles(p.head_dim, scratch);
-    Worker worker(p, products, tiles);
-    for (int64_t piece; (piece = next.fetch_add(1)) < num_pieces;) {
-      const int64_t first = piece % blocks * kMaxPanels * kTokenLanes;
-      worker.Run({piece / blocks, first, std::min(kMaxPanels * kTokenLanes, num_queries - first)});
-    }
-  });
+  const int64_t num_queries = AttentionView(p).num_queries(), blocks = CeilDiv(num_queries, kMostQueries);
+  ForEachPiece(pool, p.num_kv_heads * blocks, static_cast<unsigned char*>(p.workspace),
+               static_cast<int64_t>(ThreadBytes(p.head_dim)), [&](int64_t piece, unsigned char* memory) {
+                 Scratch scratch(memory);
+                 const Tiles tiles(p.head_dim, scratch);
+                 const int64_t first = piece % blocks * kMostQueries;
+                 Worker(p, products, tiles).Run({piece / blocks, first, std::min(kMostQueries, num_queries - first)});
+               });
 }
 
 }  // namespace dgrt

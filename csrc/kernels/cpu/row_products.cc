@@ -19,6 +19,9 @@ namespace {
     return sum + __builtin_bit_cast(float, pair & 0xffff0000u) * (FloatVec)(words & 0xffff0000u);         \
   }
 
+#define DGRT_PLAIN_HALVES \
+  DGRT_INLINE HalfVec Halves(FloatVec x) { return __builtin_convertvector(Rounded(x) >> 16, HalfVec); }
+
 // With a mask of all lanes: GCC 12 takes what the plain forms leave undefined for a mistake.
 #define DGRT_AVX512_LOADS                                                                                     \
   DGRT_INLINE IntVec LoadBytes(const unsigned char* p) {                                                      \
@@ -34,6 +37,7 @@ constexpr int kLanes = 4, kPanels = 1, kRows[] = {2};
 constexpr DType kOperands = DType::kFloat32;
 #include "kernels/cpu/vector.inc"
 DGRT_PLAIN_DOT2
+DGRT_PLAIN_HALVES
 DGRT_INLINE IntVec LoadBytes(const unsigned char* p) {
   IntVec x;
   for (int i = 0; i < kLanes; ++i) x[i] = static_cast<int8_t>(p[i]);
@@ -56,6 +60,7 @@ constexpr int kLanes = 8, kPanels = 1, kRows[] = {6};
 constexpr DType kOperands = DType::kFloat32;
 #include "kernels/cpu/vector.inc"
 DGRT_PLAIN_DOT2
+DGRT_PLAIN_HALVES
 DGRT_INLINE IntVec LoadBytes(const unsigned char* p) {
   return (IntVec)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
@@ -75,6 +80,7 @@ constexpr int kLanes = 16, kPanels = 4, kRows[] = {8, 8, 8, 6};
 constexpr DType kOperands = DType::kFloat32;
 #include "kernels/cpu/vector.inc"
 DGRT_PLAIN_DOT2
+DGRT_PLAIN_HALVES
 DGRT_AVX512_LOADS
 #include "kernels/cpu/row_products.inc"
 }  // namespace avx512
@@ -89,6 +95,7 @@ constexpr DType kOperands = DType::kBFloat16;
 DGRT_INLINE FloatVec Dot2(FloatVec sum, FloatVec token, uint32_t pair) {
   return (FloatVec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)token, (__m512bh)_mm512_set1_epi32(static_cast<int>(pair)));
 }
+DGRT_INLINE HalfVec Halves(FloatVec x) { return (HalfVec)_mm512_cvtneps_pbh((__m512)x); }
 DGRT_AVX512_LOADS
 #include "kernels/cpu/row_products.inc"
 }  // namespace avx512_bf16
@@ -109,6 +116,7 @@ constexpr RowProducts kProducts = [] {
 #endif
 
 #undef DGRT_PLAIN_DOT2
+#undef DGRT_PLAIN_HALVES
 #undef DGRT_AVX512_LOADS
 
 }  // namespace

@@ -54,6 +54,9 @@ struct RowProducts {
   // tile [num_rows][16] to rows of bf16: rows[lane * row_step + i] = tile[i][lane].
   void (*unpack_rounded)(const float* tile, int64_t num_rows, uint16_t* rows, int64_t row_step);
 
+  // Rows [width] to rows of bf16, `row_step` apart.
+  void (*round_rows)(const float* const* rows, int64_t num_rows, int64_t width, uint16_t* out, int64_t row_step);
+
   // Rows [width] of fp32 or bf16, depths 2 * first_word .. (of an odd number the last halves are zero), into panels of bf16
   // whose lanes are columns: column c is lane c % 16 of panel c / 16.
   void (*pack_columns)(const void* const* rows, int64_t num_rows, int64_t width, DType dtype, void* panels, int64_t panel_bytes,
