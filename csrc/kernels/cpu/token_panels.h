@@ -106,12 +106,17 @@ inline void PackTokens(const float* x, int64_t width, int64_t num_tokens, unsign
   });
 }
 
-// Calls fn(piece, scratch) for each piece, with `scratch_bytes` that belong to the thread (a multiple of 64).
+// Calls fn(piece, scratch) for each piece, with `scratch_bytes` that belong to the thread (a multiple of 64). Where there are
+// many, a thread takes neighbours: the rows that it fetches ahead are those of its own next piece.
 template <typename Fn>
 void ForEachPiece(ThreadPool& pool, int64_t num_pieces, unsigned char* scratch, int64_t scratch_bytes, Fn fn) {
+  const int64_t together = std::clamp<int64_t>(num_pieces / (16 * pool.num_threads()), 1, 8);
   std::atomic<int64_t> next{0};
   pool.ParallelFor(std::min<int64_t>(pool.num_threads(), num_pieces), [&](int64_t thread) {
-    for (int64_t piece; (piece = next.fetch_add(1)) < num_pieces;) fn(piece, scratch + thread * scratch_bytes);
+    for (int64_t first; (first = next.fetch_add(together)) < num_pieces;) {
+      const int64_t end = std::min(num_pieces, first + together);
+      for (int64_t piece = first; piece < end; ++piece) fn(piece, scratch + thread * scratch_bytes);
+    }
   });
 }
 
