@@ -109,6 +109,8 @@ void Multiply(const WeightRows& weight, int64_t depth, const void* panels, int64
 constexpr RowProducts kProducts = [] {
   RowProducts products = avx512_bf16::kProducts;
   products.multiply = Multiply;
+  products.register_rows = 32;
+  products.unpacked_bytes = int64_t{512} << 10;  // of 2 MiB
   return products;
 }();
 }  // namespace amx

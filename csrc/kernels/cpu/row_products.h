@@ -80,6 +80,10 @@ struct RowProducts {
 
   // The dtype that products of bf16 values are fastest in: without an instruction for pairs it is fp32.
   DType operands;
+
+  // Weight rows that are in registers together, and how many bytes of unpacked ones a piece of work may have: with a panel or
+  // four of tokens they stay in the second-level cache.
+  int64_t register_rows, unpacked_bytes;
 };
 
 // The variant of an instruction set.

@@ -15,9 +15,6 @@ namespace dgrt {
 
 inline constexpr int64_t kBlockRows = 64;  // weight rows of one piece of work; even, so that bf16 pairs stay together
 
-// Unpacked rows of one piece of work: with a panel or four of tokens they fit the second-level cache.
-inline constexpr int64_t kUnpackedBytes = 288 << 10;
-
 constexpr int64_t NumTokenPanels(int64_t num_tokens) { return CeilDiv(num_tokens, kTokenLanes); }
 
 // Pointers to the rows of a panel, or null beyond the last.
@@ -50,9 +47,8 @@ struct LayerProducts {
 
   // Weight rows of a piece of work, even and at most `most`, of which `at_once` blocks are unpacked together.
   int64_t RowsOfPiece(int64_t depth, int64_t most, int64_t at_once = 1) const {
-    constexpr int64_t kRegisterRows = 6;
-    const int64_t fitting = kUnpackedBytes / at_once / std::max<int64_t>(1, BytesOfRow(depth)) / kRegisterRows * kRegisterRows;
-    return in_place ? most : std::clamp(fitting, kRegisterRows, most);
+    const int64_t rows = inner.register_rows, bytes = at_once * std::max<int64_t>(1, BytesOfRow(depth));
+    return in_place ? most : std::clamp(inner.unpacked_bytes / bytes / rows * rows, rows, most);
   }
   int64_t UnpackedBytes(int64_t rows, int64_t depth) const { return in_place ? 0 : rows * BytesOfRow(depth); }
 
