@@ -245,6 +245,9 @@ struct Attention {
     num_heads = attributes.GetAttribute<int64_t>("num_heads");
     num_kv_heads = attributes.GetAttribute<int64_t>("num_kv_heads");
     if (kIsCausal) window = attributes.GetAttribute<int64_t>("window");
+    int64_t flag = 0;  // an attribute of version 4
+    const Ort::Status found(Ort::GetApi().KernelInfoGetAttribute_int64(info, "bf16_products", &flag));
+    bf16_products = found.IsOK() && flag != 0;
     if (num_kv_heads < 1 || num_heads < 1 || num_heads % num_kv_heads != 0 || window < 0) {
       throw InvalidArgument(Message(kName, ": expected num_heads a multiple of num_kv_heads and window 0 or more, found ",
                                     num_heads, ", ", num_kv_heads, " and ", window));
@@ -272,6 +275,7 @@ struct Attention {
     p.head_dim = head_dim;
     p.is_causal = kIsCausal;
     p.window = window;
+    p.bf16_products = bf16_products;
     p.y = call.Output(q);
     for (int64_t group = 0; group < q[0]; ++group) {
       call.Launch(p, AttentionWorkspaceBytes(p, pool.num_threads()), LaunchAttention, pool);
@@ -283,6 +287,7 @@ struct Attention {
   }
 
   int64_t num_heads = 0, num_kv_heads = 0, window = 0;
+  bool bf16_products = false;
 };
 
 template <typename... Kernels>

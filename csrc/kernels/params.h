@@ -117,7 +117,7 @@ struct AttentionParams {
   int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;  // H, G, W
   bool is_causal = false;
   int64_t window = 0;              // of a causal query, itself included; 0: none
-  bool bf16_products = false;      // where the processor multiplies pairs of bf16, round q, k, v and the softmax's weights to it
+  bool bf16_products = false;      // rounds q, k, v and the softmax's weights (relative to the largest key so far) to bf16
   float* y = nullptr;              // out [S, H * W]
   void* workspace = nullptr;       // scratch, AttentionWorkspaceBytes(...) bytes, 64-byte aligned
 };

@@ -19,7 +19,7 @@ struct Tiles {
   float* scores;  // [panels][kTileKeys][16]
   float* part;    // [panels][W][16] what one tile of keys adds
   float* total;   // [panels][W][16]
-  float* k;       // [kTileKeys][W] rows of the tile in which the past ends
+  float* k;       // [kTileKeys][W] rows of a tile that are not taken where they lie
   float* v;       // [kTileKeys][W]
 
   Tiles(int64_t head_dim, Scratch& scratch)
@@ -41,7 +41,9 @@ class Worker {
     for (int64_t panel = 0; panel < block.num_panels(); ++panel) {
       const float* rows[kTokenLanes];
       RowsOf(block, panel, p_.q, rows);
-      products_.pack(rows, width, DType::kFloat32, tiles_.q + panel * width * kTokenLanes);
+      float* const q = tiles_.q + panel * width * kTokenLanes;
+      products_.pack(rows, width, DType::kFloat32, q);
+      Round(q, width * kTokenLanes);
     }
     std::fill_n(tiles_.total, size, 0.0f);
     std::fill_n(max_, kMostQueries, kNoMax);
@@ -65,14 +67,20 @@ class Worker {
     const float* data = nullptr;
     int64_t step = 0;
   };
-  // One KV head's rows [begin, end). A tile over the end of the past is copied together.
+  // To what products of bf16 would see of it.
+  void Round(float* values, int64_t count) const {
+    if (p_.bf16_products) products_.round(values, CeilDiv(count, kTokenLanes) * kTokenLanes);
+  }
+
+  // One KV head's rows [begin, end). A tile over the end of the past is copied together, and one that is rounded.
   KvRows RowsOfKeys(const float* past, const float* now, const QueryBlock& block, int64_t begin, int64_t end,
                     float* copy) const {
     const float* const first = view_.KeyRow(past, now, block, begin);
-    if (end <= p_.past_len || begin >= p_.past_len) return {first, p_.num_kv_heads * p_.head_dim};
+    if (!p_.bf16_products && (end <= p_.past_len || begin >= p_.past_len)) return {first, p_.num_kv_heads * p_.head_dim};
     for (int64_t key = begin; key < end; ++key) {
       std::copy_n(view_.KeyRow(past, now, block, key), p_.head_dim, copy + (key - begin) * p_.head_dim);
     }
+    Round(copy, (end - begin) * p_.head_dim);
     return {copy, p_.head_dim};
   }
 
@@ -88,6 +96,7 @@ class Worker {
     for (int64_t panel = 0; panel < num_panels; ++panel) {
       const int64_t lane = panel * kTokenLanes;
       products_.softmax(tiles_.scores + lane * count, count, max_ + lane, sum_ + lane, rescale + lane);
+      Round(tiles_.scores + lane * count, count * kTokenLanes);
     }
     products_.multiply(values, count, tiles_.scores, PanelBytes(count, DType::kFloat32), num_panels, tiles_.part);
     for (int64_t panel = 0; panel < num_panels; ++panel) {

@@ -77,6 +77,11 @@ class GraphBuilder:
 
     # Weights
 
+    @property
+    def has_fp32_weights(self) -> bool:
+        """Whether any weight of the package is stored in fp32."""
+        return any(entry.dtype == "F32" for entry in self._weights.values())
+
     def stored(self, name: str, expert: int | None = None, *, rows: bool = False) -> tuple[str, int]:
         """A weight as it is stored: (value name, ONNX dtype).
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from onnx import TensorProto
 
+from .. import contract
 from ..errors import Unsupported, mismatch
 from ..graphs import ops  # noqa: F401 - registers torch.ops.dgrt
 
@@ -60,11 +61,20 @@ def _experts(low: Lowering, node: Node) -> str:
     return _operator(low, EXPERTS, node, inputs, [gate_up, down])
 
 
+def _attention_products(low: Lowering) -> dict[str, int]:
+    """Attention has no weights that could say it: its products are of bf16 where those of all weights are.
+
+    A drafter's are not: its attention is small beside the target's, and sharp enough that rounding shows.
+    """
+    is_target = low.traced.name != contract.DRAFTER_GRAPH
+    return {"bf16_products": 1} if is_target and not low.build.has_fp32_weights else {}
+
+
 def _causal_attention(low: Lowering, node: Node) -> str:
     *tensors, heads, kv_heads, window = node.args
     return low.build.operator(
         "CausalAttention", [low.value(t) for t in tensors], node.name,
-        num_heads=heads, num_kv_heads=kv_heads, window=window,
+        num_heads=heads, num_kv_heads=kv_heads, window=window, **_attention_products(low),
     )  # fmt: skip
 
 
@@ -75,8 +85,9 @@ def _canvas_attention(low: Lowering, node: Node) -> str:
     if keys > rows:  # packed: the candidate's rows come with this pass, but to the next canvas they are past
         (past_k, k), (past_v, v) = (_move_to_past(low, *pair, keys - rows, rows) for pair in ((past_k, k), (past_v, v)))
     return low.build.operator(
-        "CanvasAttention", [q, k, v, past_k, past_v], node.name, num_heads=heads, num_kv_heads=kv_heads
-    )
+        "CanvasAttention", [q, k, v, past_k, past_v], node.name,
+        num_heads=heads, num_kv_heads=kv_heads, **_attention_products(low),
+    )  # fmt: skip
 
 
 def _move_to_past(low: Lowering, past: str, new: str, count: int, rest: int) -> tuple[str, str]:
