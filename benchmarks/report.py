@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -167,6 +168,35 @@ def _discordant(row: dict) -> str:
     return f"{row['only_plain_right']}, {row['only_mode_right']}" if "only_plain_right" in row else ""
 
 
+def proof_table() -> str:
+    """The verified tier against the plain loop over so many cases that a point shows; counts only."""
+    report = json.loads((RESULTS / "verified-proof.json").read_text())
+    lines = [
+        "| task | mode | exact answers | right: plain only, mode only (p) | false commits | draft retention | tokens/case | "
+        "ended by a stop id | 8-grams that occurred before | passes/case |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        cases = row["cases"]
+        lost, won = row["only_plain_right"], row["only_mode_right"]
+        repeated = 100 * row["repeated_grams"] / max(row["grams"], 1)
+        is_plain = not row["mode"].startswith("verified")
+        lines.append(
+            f"| {row['task']} | {row['mode']} | {100 * row['correct'] / cases:.1f} % of {cases:,} | "
+            f"{'' if is_plain else f'{lost}, {won} ({_mcnemar(lost, won):.2g})'} | "
+            f"{row['false_commits'] if 'draft' in row['mode'] else ''} | {_retention(row)} | "
+            f"{row['tokens'] / cases:.1f} | {100 * row['stopped'] / cases:.1f} % | {repeated:.2f} % | "
+            f"{row['passes'] / cases:.1f} |"
+        )
+    return "\n".join([*lines, "", source_line(report)])
+
+
+def _mcnemar(lost: int, won: int) -> float:
+    """Exact two-sided p: as many or more on one side of lost + won fair coins."""
+    count, least = lost + won, min(lost, won)
+    return min(1.0, 2 * sum(math.comb(count, i) for i in range(least + 1)) / 2**count)
+
+
 def outputs_table() -> str:
     """What outputs are like with and without drafts; empty for results of before it was counted."""
     report = json.loads((RESULTS / "verified.json").read_text())
@@ -288,6 +318,7 @@ TABLES = {
     "speed": speed_table, "accuracy": accuracy_table, "precision": precision_table, "export": export_table,
     "speculation": speculation_table,
     "verified": verified_table,
+    "proof": proof_table,
     "outputs": outputs_table,
     "serving": serving_table,
     "soak": soak_line,
