@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from e2e import workload
@@ -32,16 +34,18 @@ HF_SETTINGS = [
 ]
 
 
-def run_worker(script: str, work: dict) -> dict:
-    """Runs one side in a fresh process and returns what it printed."""
+def run_worker(script: str, work: dict, timeout_s: float | None = None) -> dict:
+    """Runs one side in a fresh process and returns what it printed. RuntimeError: it failed, or took too long."""
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
         json.dump(work, file)
     env = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(work["threads"])}
     try:
         done = subprocess.run(
             [sys.executable, str(HERE / "e2e" / script), file.name],
-            env=env, capture_output=True, text=True, check=False,
+            env=env, capture_output=True, text=True, check=False, timeout=timeout_s,
         )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{script}: given up after {timeout_s:.0f} s") from error
     finally:
         os.unlink(file.name)
     if done.returncode != 0:
@@ -63,15 +67,21 @@ def summary(outputs: list[dict]) -> dict:
 
 
 def best_hf_setting(work: dict) -> tuple[dict, dict[str, float]]:
-    """Tries every setting on one prompt and returns the fastest with all times (ms per denoise step)."""
+    """Tries every setting on one prompt and returns the fastest with all times (ms per denoise step).
+
+    A setting that takes four times as long as the quickest so far is given up: on some processors one takes minutes.
+    """
     trial = {**work, "prompts": work["prompts"][:1]}
-    times = {}
+    times, quickest = {}, math.inf
     for setting in HF_SETTINGS:
+        begun = time.perf_counter()
         try:
-            output = run_worker("hf_worker.py", {**trial, "hf_setting": setting})
+            patience = 4 * quickest if math.isfinite(quickest) else None
+            output = run_worker("hf_worker.py", {**trial, "hf_setting": setting}, patience)
         except RuntimeError as error:
             print(f"  {setting}: {str(error).splitlines()[-1][:100]}", flush=True)
             continue
+        quickest = min(quickest, time.perf_counter() - begun)
         times[f"{setting['dtype']} {setting['experts']}"] = output["rows"][0]["ms_per_step"]
     best = min(times, key=times.__getitem__)
     return dict(zip(("dtype", "experts"), best.split(), strict=True)), times
