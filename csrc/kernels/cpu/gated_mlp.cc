@@ -64,8 +64,8 @@ void RunGroups(const Sizes& sizes, const Group* groups, int64_t num_groups, cons
   for_each_piece(num_groups * inner_blocks, [&](int64_t piece, unsigned char* unpacked) {
     const Group& group = groups[piece / inner_blocks];
     const int64_t first = piece % inner_blocks * sizes.inner_rows, count = std::min(sizes.inner_rows, sizes.inner - first);
-    const WeightRows gate = products.Rows(group.gate, sizes.hidden, first, count, unpacked);
-    const WeightRows up = products.Rows(group.up, sizes.hidden, first, count, unpacked + sizes.half_bytes);
+    WeightRows gate = products.Rows(group.gate, sizes.hidden, first, count, unpacked);
+    WeightRows up = products.Rows(group.up, sizes.hidden, first, count, unpacked + sizes.half_bytes);
     alignas(64) float gate_tile[kMaxPanels * kInnerRows * kTokenLanes];
     alignas(64) float up_tile[kMaxPanels * kInnerRows * kTokenLanes];
     for (int64_t panel = 0; panel < group.num_panels; panel += kMaxPanels) {
@@ -74,6 +74,7 @@ void RunGroups(const Sizes& sizes, const Group* groups, int64_t num_groups, cons
       const unsigned char* x = panels.x + at * sizes.x_bytes();
       products.Multiply(gate, sizes.hidden, x, together, gate_tile);
       products.Multiply(up, sizes.hidden, x, together, up_tile);
+      gate.fetches_next = up.fetches_next = false;  // once is enough
       for (int64_t i = 0; i < together; ++i) {
         const int64_t tile = i * count * kTokenLanes;
         products.Gate(gate_tile + tile, up_tile + tile, count, panels.inner + (at + i) * sizes.inner_bytes(), first);

@@ -113,7 +113,7 @@ void Block(const Matrix& matrix, int64_t first, const unsigned char* panels, int
   Lines weights[kRowTiles], tokens[kPanels];
   const int64_t whole = rows == kRows ? matrix.row_bytes / kLine : 0;
   for (int64_t k = 0; k < whole; ++k) {
-    if (fetch_next) {  // rows of the next block: short rows end before the processor has seen a pattern
+    if (fetch_next) {  // short rows end before the processor has seen a pattern
       const unsigned char* const next = block + kRowTiles * kRows * matrix.step + k * kLine;
 #pragma GCC unroll 16
       for (int64_t row = 0; row < kRowTiles * kRows; ++row) __builtin_prefetch(next + row * matrix.step, 0, 2);
@@ -177,13 +177,14 @@ void Rows(const Matrix& matrix, const unsigned char* panels, int64_t panel_bytes
 }
 
 template <bool kInt8>
-void MultiplyMatrix(const Matrix& matrix, const unsigned char* panels, int64_t panel_bytes, int64_t num_panels, float* out) {
+void MultiplyMatrix(const Matrix& matrix, const unsigned char* panels, int64_t panel_bytes, int64_t num_panels, bool fetches_next,
+                    float* out) {
   const TileRegisters registers;
   for (int64_t panel = 0; panel < num_panels; panel += 2) {
     if (num_panels - panel >= 2) {
-      Rows<kInt8, 2>(matrix, panels, panel_bytes, panel == 0, out);
+      Rows<kInt8, 2>(matrix, panels, panel_bytes, fetches_next && panel == 0, out);
     } else {
-      Rows<kInt8, 1>(matrix, panels, panel_bytes, panel == 0, out);
+      Rows<kInt8, 1>(matrix, panels, panel_bytes, fetches_next && panel == 0, out);
     }
     panels += 2 * panel_bytes;
     out += 2 * matrix.num_rows * kTokenLanes;
@@ -195,13 +196,14 @@ void MultiplyMatrix(const Matrix& matrix, const unsigned char* panels, int64_t p
 void MultiplyOnTiles(const WeightRows& weight, int64_t depth, const void* panels, int64_t panel_bytes, int64_t num_panels,
                      float* out) {
   const Matrix matrix = {static_cast<const unsigned char*>(weight.data), weight.num_rows, 2 * depth, 2 * weight.row_step};
-  MultiplyMatrix<false>(matrix, static_cast<const unsigned char*>(panels), panel_bytes, num_panels, out);
+  MultiplyMatrix<false>(matrix, static_cast<const unsigned char*>(panels), panel_bytes, num_panels,
+                        weight.fetches_next, out);
 }
 
 void MultiplyInt8OnTiles(const WeightRows& weight, int64_t depth, const void* panels, int64_t panel_bytes, int64_t num_panels,
                          float* out) {
   const Matrix matrix = {static_cast<const unsigned char*>(weight.data), weight.num_rows, depth, depth};
-  MultiplyMatrix<true>(matrix, static_cast<const unsigned char*>(panels), panel_bytes, num_panels, out);
+  MultiplyMatrix<true>(matrix, static_cast<const unsigned char*>(panels), panel_bytes, num_panels, weight.fetches_next, out);
   const auto* const scales = static_cast<const unsigned char*>(weight.scales);
   for (int64_t panel = 0; panel < num_panels; ++panel) {
     const __m512 tokens = _mm512_loadu_ps(static_cast<const unsigned char*>(panels) + panel * panel_bytes + (depth + 3) / 4 * kLine);

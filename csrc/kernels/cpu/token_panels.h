@@ -56,7 +56,10 @@ struct LayerProducts {
   WeightRows Rows(const WeightMatrix& matrix, int64_t depth, int64_t first, int64_t count, unsigned char* scratch) const {
     const WeightMatrix rows = RowsFrom(matrix, format, depth, first);
     DGRT_CHECK(int8 == nullptr || depth <= kMaxInt8Width);
-    if (in_place) return {.data = rows.values, .dtype = dtype, .num_rows = count, .row_step = depth, .scales = rows.scales};
+    if (in_place) {
+      return {.data = rows.values, .dtype = dtype, .num_rows = count, .row_step = depth, .scales = rows.scales,
+              .fetches_next = true};
+    }
     if (int8 != nullptr) {
       int8->widen(rows.values, count, depth, scratch);
       return {.data = scratch, .num_rows = count, .scales = rows.scales};
@@ -106,7 +109,7 @@ inline void PackTokens(const float* x, int64_t width, int64_t num_tokens, unsign
 // many, a thread takes neighbours: the rows that it fetches ahead are those of its own next piece.
 template <typename Fn>
 void ForEachPiece(ThreadPool& pool, int64_t num_pieces, unsigned char* scratch, int64_t scratch_bytes, Fn fn) {
-  const int64_t together = std::clamp<int64_t>(num_pieces / (16 * pool.num_threads()), 1, 8);
+  const int64_t together = std::clamp<int64_t>(num_pieces / (2 * pool.num_threads()), 1, 8);
   std::atomic<int64_t> next{0};
   pool.ParallelFor(std::min<int64_t>(pool.num_threads(), num_pieces), [&](int64_t thread) {
     for (int64_t first; (first = next.fetch_add(together)) < num_pieces;) {
@@ -122,11 +125,12 @@ template <typename OutRows>
 void MultiplyBlock(const LayerProducts& products, const WeightMatrix& matrix, int64_t depth, int64_t first, int64_t count,
                    unsigned char* scratch, const unsigned char* panels, int64_t num_panels, OutRows out_rows) {
   const int64_t panel_bytes = products.BytesOfPanel(depth);
-  const WeightRows weight = products.Rows(matrix, depth, first, count, scratch);
+  WeightRows weight = products.Rows(matrix, depth, first, count, scratch);
   alignas(64) float tile[kMaxPanels * kBlockRows * kTokenLanes];
   for (int64_t panel = 0; panel < num_panels; panel += kMaxPanels) {
     const int64_t together = std::min(kMaxPanels, num_panels - panel);
     products.Multiply(weight, depth, panels + panel * panel_bytes, together, tile);
+    weight.fetches_next = false;  // once is enough
     for (int64_t i = 0; i < together; ++i) {
       float* rows[kTokenLanes];
       out_rows(panel + i, rows);
