@@ -80,7 +80,7 @@ def engines(checkpoints: Checkpoints, drafters: Drafters, tmp_path_factory: pyte
         if key not in done:
             done[key] = root / "-".join([name, *(f"{option}-{value}" for option, value in options.items())])
             drafter = drafters(name, options.pop("drafter")) if "drafter" in options else None
-            export(checkpoints(name), done[key], drafter=drafter, **options)
+            export(checkpoints(name), done[key], drafter=drafter, **{"profile": "portable", **options})
         return done[key]
 
     return build

@@ -28,9 +28,9 @@ examples:
       the checkpoint's own precision: weight files are hard-linked, nothing is copied
   dgrt export dgrt/models/mini -o engines/mini --precision fp32 --force
       converts bf16 weights to fp32 and replaces an existing package
-  dgrt export dgrt/models/mini -o engines/mini-fused --profile fused
-      operators of dgrt's native library in the place of the heavy nodes
-  dgrt export ./diffusiongemma-26B-A4B-it -o engines/26b-int4 --profile fused --precision int4
+  dgrt export dgrt/models/mini -o engines/mini-portable --profile portable
+      standard ONNX operators only, for any ONNX Runtime
+  dgrt export ./diffusiongemma-26B-A4B-it -o engines/26b-int4 --precision int4
       4.5 bits per weight of the layers: for machines that do not hold the model in bf16
   dgrt export dgrt/models/mini -o engines/mini --drafter dgrt/models/mini-drafter
       the package also has a drafter, which was trained for exactly this checkpoint
@@ -60,9 +60,9 @@ def add_parser(subparsers: Any) -> None:
         "linear layers, MLPs and experts, and int8 their inputs too",
     )  # fmt: skip
     parser.add_argument(
-        "--profile", choices=("portable", "fused"), default="portable",
+        "--profile", choices=("portable", "fused"),
         help="portable: standard ONNX operators; fused: linear layers, MLPs, experts and attention are operators of "
-        "dgrt's native library, on weights as they are stored (default: portable)",
+        "dgrt's native library, on weights as they are stored (default: fused, or portable with --moe)",
     )  # fmt: skip
     parser.add_argument(
         "--moe", choices=("auto", "dense", "unrolled", "loop"), default="auto",

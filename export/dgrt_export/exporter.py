@@ -77,7 +77,7 @@ def export(
     output: str | Path,
     *,
     precision: Precision | None = None,
-    profile: contract.Profile = contract.PORTABLE,
+    profile: contract.Profile | None = None,
     moe: MoeChoice = "auto",
     drafter: str | Path | None = None,
     force: bool = False,
@@ -91,7 +91,7 @@ def export(
         precision: how weights are stored; None keeps the checkpoint's own, without copying where links work. `int8` and
             `int4` need the profile `fused`.
         profile: operator profile; `portable` is standard ONNX, in `fused` the heavy nodes are operators that only the
-            native library of dgrt has.
+            native library of dgrt has. None: `fused`, or `portable` where `moe` asks for a form of it.
         moe: form of the experts in `portable`; `auto` chooses by size.
         drafter: checkpoint folder of a drafter for this model, which becomes part of the package.
         force: replace a package that is there.
@@ -110,6 +110,8 @@ def export(
         >>> report.manifest["parity"]["max_abs_error"] < 1e-4  # doctest: +SKIP
         True
     """
+    if profile is None:
+        profile = contract.FUSED if moe == "auto" else contract.PORTABLE
     if profile not in get_args(contract.Profile):
         raise Unsupported(mismatch("profile", "'portable' or 'fused'", repr(profile)))
     if precision not in (None, *get_args(Precision)):
