@@ -306,12 +306,27 @@ def scale_table() -> str:
 
 def head_line() -> str:
     report = json.loads((RESULTS / "head.json").read_text())
-    theirs = [
-        f"PyTorch {name} {report[f'{name}_s']:.1f} s (**{report[f'{name}_s'] / report['dgrt_s']:.1f}x**)"
-        for name in ("bfloat16", "float32")
-        if f"{name}_s" in report
+    pairs = [("bfloat16", "dgrt_bf16_s", "products of bf16"), ("float32", "dgrt_s", "of fp32")]
+    sides = [
+        f"{what}: dgrt {report[ours]:.2f} s, PyTorch {report[f'{dtype}_s']:.2f} s "
+        f"(**{report[f'{dtype}_s'] / report[ours]:.1f}x**)"
+        for dtype, ours, what in pairs
+        if f"{dtype}_s" in report
     ]
-    return f"dgrt {report['dgrt_s']:.1f} s, {', '.join(theirs)}. {source_line(report)}"
+    return f"{'; '.join(sides)}. {source_line(report)}"
+
+
+def curves_table() -> str:
+    """Milliseconds per size with one thread, and how much faster the most threads are."""
+    report = json.loads((RESULTS / "curves.json").read_text())
+    times: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
+    for row in report["rows"]:
+        times.setdefault((row["kernel"], row["axis"]), {}).setdefault(row["size"], {})[row["threads"]] = row["ms"]
+    lines = ["| kernel | grows with | size: ms with one thread (times faster with two) |", "|---|---|---|"]
+    for (kernel, axis), sizes in times.items():
+        cells = [f"{size:,}: {ms[1]:.2f} ({ms[1] / ms[2]:.1f})" for size, ms in sizes.items()]
+        lines.append(f"| {kernel} | {axis} | {', '.join(cells)} |")
+    return "\n".join([*lines, "", source_line(report)])
 
 
 TABLES = {
@@ -326,6 +341,7 @@ TABLES = {
     "prefix": prefix_table,
     "scale": scale_table,
     "head": head_line,
+    "curves": curves_table,
 }  # fmt: skip
 DOCUMENTS = ("README.md", "benchmarks/README.md", "dgrt/models/mini/README.md")
 

@@ -4,7 +4,8 @@
 //   cmake --build --preset cpu-release --target dgrt_micro && build/cpu-release/benchmarks/micro/dgrt_micro [threads] [part]
 //
 // Prints one JSON object per line; medians of at least nine runs, the formats of a shape in turns. Shapes: the mid scenario and
-// the released model; with `part` those whose kernel and shape contain it.
+// the released model; with `part` those whose kernel and shape contain it. With `curves` as part instead how the kernels of the
+// mid scenario grow, in bf16, with canvas, context, experts and canvases per pass (benchmarks/curves.py keeps that).
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -231,6 +232,17 @@ Job Experts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden, int6
           Ready(bench, ExpertsWorkspaceBytes, LaunchExperts, pool)};
 }
 
+// Median milliseconds of one job as its size grows.
+void Curve(const char* kernel, const char* axis, const std::vector<int64_t>& sizes, int threads,
+           const std::function<Job(int64_t)>& job) {
+  for (const int64_t size : sizes) {
+    const Job ready = job(size);
+    std::printf("{\"kernel\": \"%s\", \"axis\": \"%s\", \"size\": %lld, \"threads\": %d, \"ms\": %.4f}\n", kernel, axis,
+                static_cast<long long>(size), threads, 1e3 * MedianSeconds(ready.run));
+    std::fflush(stdout);
+  }
+}
+
 Job Attention(int64_t tokens, int64_t past, int64_t heads, int64_t kv_heads, int64_t head_dim, WeightFormat format,
               ThreadPool& pool) {
   const auto bench = std::make_shared<Bench<AttentionParams>>();
@@ -273,6 +285,22 @@ Job Head(int64_t rows, int64_t width, int64_t vocab, WeightFormat format, Thread
   p.workspace = bench->workspace.data();
   return {format, 4.0 * static_cast<double>(rows * width * vocab), bench->weight_bytes(),
           [bench, uniform, ids, &pool] { LaunchVocabularyHead(bench->params, pool); }};
+}
+
+void Curves(int threads) {
+  ThreadPool pool(threads);
+  constexpr WeightFormat kFormat = WeightFormat::kBFloat16;
+  const std::vector<int64_t> canvases = {16, 32, 64, 128, 256}, contexts = {256, 1024, 4096, 16384, 32768}, batch = {1, 2, 3, 4};
+  Curve("attention, full", "context", contexts, threads, [&](int64_t n) { return Attention(256, n, 8, 2, 128, kFormat, pool); });
+  Curve("attention, full", "canvas", canvases, threads, [&](int64_t n) { return Attention(n, 1024, 8, 2, 128, kFormat, pool); });
+  Curve("attention, sliding", "canvas", canvases, threads, [&](int64_t n) { return Attention(n, 511, 8, 4, 64, kFormat, pool); });
+  Curve("experts", "experts", {8, 16, 32, 64, 128}, threads, [&](int64_t n) { return Experts(256, n, 4, 512, 256, kFormat, pool); });
+  Curve("experts", "canvas", canvases, threads, [&](int64_t n) { return Experts(n, 32, 4, 512, 256, kFormat, pool); });
+  Curve("experts", "canvases", batch, threads, [&](int64_t n) { return Experts(256 * n, 32, 4, 512, 256, kFormat, pool); });
+  Curve("gated MLP", "canvas", canvases, threads, [&](int64_t n) { return GatedMlp(n, 512, 2048, kFormat, pool); });
+  Curve("gated MLP", "canvases", batch, threads, [&](int64_t n) { return GatedMlp(256 * n, 512, 2048, kFormat, pool); });
+  Curve("vocabulary head", "canvas", canvases, threads, [&](int64_t n) { return Head(n, 512, 32768, kFormat, pool); });
+  Curve("vocabulary head", "canvases", batch, threads, [&](int64_t n) { return Head(256 * n, 512, 32768, kFormat, pool); });
 }
 
 void Main(int threads, const std::string& wanted) {
@@ -340,8 +368,13 @@ void Main(int threads, const std::string& wanted) {
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
   if (threads < 1 || argc > 3) {
-    std::fprintf(stderr, "usage: dgrt_micro [threads] [a part of kernel and shape, as in \"experts mid\"]\n");
+    std::fprintf(stderr, "usage: dgrt_micro [threads] [curves | a part of kernel and shape, as in \"experts mid\"]\n");
     return 2;
   }
-  dgrt::Main(threads, argc > 2 ? argv[2] : "");
+  const std::string part = argc > 2 ? argv[2] : "";
+  if (part == "curves") {
+    dgrt::Curves(threads);
+  } else {
+    dgrt::Main(threads, part);
+  }
 }
