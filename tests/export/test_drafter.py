@@ -121,6 +121,12 @@ def test_heavy_nodes_of_the_fused_graph_are_our_operators(engines):
     assert not {"Gemm", "MatMul", "Attention"} & {node.op_type for node in graph.node}
 
 
+def test_a_drafter_attends_in_fp32_beside_a_target_of_bf16(engines):
+    graph = graph_of(engines("six_layers_bf16", drafter="bf16", profile="fused"))
+    names = {a.name for node in graph.node if node.op_type == "CanvasAttention" for a in node.attribute}
+    assert names == {"num_heads", "num_kv_heads"}
+
+
 def test_exports_with_a_drafter_are_reproducible(engines, checkpoints, drafters, tmp_path):
     export(checkpoints(TARGET), tmp_path / "again", drafter=drafters(TARGET, "fp32"))
     for name in ("drafter.onnx", "manifest.json"):

@@ -12,6 +12,7 @@ from collections import Counter
 import models
 import onnx
 import pytest
+from dgrt_export.contract import OPERATORS_VERSION
 from tolerances import tolerance
 
 from dgrt.cli import main
@@ -50,6 +51,14 @@ def export(*args, **options):
 
 
 # What the graphs look like
+
+
+@pytest.mark.parametrize(("name", "rounds"), [("plain", False), ("six_layers_bf16", True)])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_attention_rounds_to_bf16_where_all_weights_are(lowered, name, rounds, graph):
+    nodes = [node for node in lowered(name)[0][graph].graph.node if node.op_type.endswith("Attention")]
+    flags = [{a.name: a.i for a in node.attribute}.get("bf16_products", 0) for node in nodes]
+    assert flags and set(flags) == {int(rounds)}
 
 
 @pytest.mark.parametrize("name", ["plain", "six_layers_bf16"])
@@ -197,7 +206,7 @@ def test_the_gate_passes(engines, name, precision):
     from dgrt_export import check
 
     manifest = json.loads((engines(name, profile="fused", precision=precision) / "manifest.json").read_text())
-    assert (manifest["profile"], manifest["operators"], manifest["experts"]) == ("fused", 3, "fused")
+    assert (manifest["profile"], manifest["operators"], manifest["experts"]) == ("fused", OPERATORS_VERSION, "fused")
     assert manifest["parity"]["layers"] == list(range(len(models.spec(name).layers)))
     error = manifest["parity"]["max_abs_error"]
     # In bf16 an exact result would mean that nothing was rounded; values of the compared tensors reach about 5.
@@ -213,7 +222,7 @@ def test_the_bundled_model_passes_the_gate(mini_checkpoint, tmp_path):
 def test_vectors_in_another_dtype_than_matrices_are_kept(checkpoints, tmp_path):
     source = with_dtypes(checkpoints("plain"), tmp_path / "c", lambda _, tensor: tensor.dim() > 1)
     report = export(source, tmp_path / "e", profile="fused")
-    assert report.weights == "linked" and report.manifest["operators"] == 3
+    assert report.weights == "linked" and report.manifest["operators"] == OPERATORS_VERSION
 
 
 def test_a_portable_package_needs_no_operators(engines):
@@ -320,7 +329,7 @@ def test_the_command_line_exports_the_profile(checkpoints, tmp_path, capsys):
     assert "  profile   fused\n" in out and "  experts   fused\n" in out
     again = ["export", str(checkpoints("plain")), "-o", str(tmp_path / "e"), "--profile", "fused", "--force", "--json"]
     assert main(again) == 0
-    assert json.loads(capsys.readouterr().out)["manifest"]["operators"] == 3
+    assert json.loads(capsys.readouterr().out)["manifest"]["operators"] == OPERATORS_VERSION
 
 
 @pytest.mark.parametrize(
