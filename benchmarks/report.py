@@ -26,8 +26,9 @@ def source_line(report: dict) -> str:
 def speed_table() -> str:
     report = json.loads((RESULTS / "e2e.json").read_text())
     lines = [
-        "| model | runtime | ms/step | tokens/s | steps/canvas | peak RSS MB | parity |",
-        "|---|---|---|---|---|---|---|",
+        "| model | runtime | ms/step | of it the pass | prompt and commits, ms | tokens/s | steps/canvas | peak RSS MB "
+        "| parity |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
         setting = row["hf_setting"]
@@ -38,15 +39,31 @@ def speed_table() -> str:
         for side, name in names.items():
             r = row[side]
             lines.append(
-                f"| {row['scenario']} | {name} | {r['ms_per_step']:.2f} | {r['tokens_per_s']:.0f} | "
-                f"{r['steps_per_canvas']:.1f} | {r['peak_rss_mb']:.0f} | "
-                f"{row['parity'] if side == 'dgrt' else 'reference'} |"
+                f"| {row['scenario']} | {name} | {r['ms_per_step']:.2f} | {_engine(r, 'ms_per_pass', 2)} | "
+                f"{_engine(r, 'encoder_ms', 0)} | {r['tokens_per_s']:.0f} | {r['steps_per_canvas']:.1f} | "
+                f"{r['peak_rss_mb']:.0f} | {row['parity'] if side == 'dgrt' else 'reference'} |"
+            )
+        if "mlx" in row:
+            r = row["mlx"]
+            lines.append(
+                f"| {row['scenario']} | mlx-vlm {r['versions']['mlx-vlm']} ({r['dtype']}, one prompt) | "
+                f"{r['ms_per_step']:.0f} | | | {r['tokens_per_s']:.1f} | {r['steps_per_canvas']:.1f} | "
+                f"{r['peak_rss_mb']:.0f} | not compared |"
             )
         lines.append(
             f"| {row['scenario']} | dgrt / Hugging Face | **{row['speedup_step']:.2f}x** | "
-            f"**{row['speedup_end_to_end']:.2f}x** | | | |"
+            f"{_ratio(row, 'ms_per_pass')} | {_ratio(row, 'encoder_ms')} | **{row['speedup_end_to_end']:.2f}x** | | | |"
         )
     return "\n".join([*lines, "", *row_sources(report["rows"], "scenario")])
+
+
+def _engine(side: dict, what: str, digits: int) -> str:
+    """Time of engine passes; rows of before it was taken have none."""
+    return f"{side[what]:.{digits}f}" if what in side else ""
+
+
+def _ratio(row: dict, what: str) -> str:
+    return f"{row['hf'][what] / row['dgrt'][what]:.2f}x" if what in row["hf"] else ""
 
 
 def accuracy_table() -> str:

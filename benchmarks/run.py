@@ -2,6 +2,8 @@
 
     python benchmarks/run.py                                  # every scenario in benchmarks/scenarios
     python benchmarks/run.py --scenario mini --out benchmarks/results/e2e.json
+    python -m venv .cache/mlx && .cache/mlx/bin/pip install "mlx[cpu]" mlx-vlm
+    python benchmarks/run.py --scenario mid --mlx .cache/mlx/bin/python --out benchmarks/results/e2e.json
 
 Each side runs in a process of its own (so peak RSS is its own), the sides alternate for `--rounds` rounds, and both
 wait passively (OMP_WAIT_POLICY=passive), because a spinning pool on a busy machine fakes large wins. The Hugging Face
@@ -32,16 +34,17 @@ HF_SETTINGS = [
     for dtype in ("bfloat16", "float32")
     for experts in ("grouped_mm", "batched_mm", "eager")
 ]
+MLX_DTYPE = "float32"
 
 
-def run_worker(script: str, work: dict, timeout_s: float | None = None) -> dict:
+def run_worker(script: str, work: dict, timeout_s: float | None = None, python: str = sys.executable) -> dict:
     """Runs one side in a fresh process and returns what it printed. RuntimeError: it failed, or took too long."""
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
         json.dump(work, file)
     env = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(work["threads"])}
     try:
         done = subprocess.run(
-            [sys.executable, str(HERE / "e2e" / script), file.name],
+            [python, str(HERE / "e2e" / script), file.name],
             env=env, capture_output=True, text=True, check=False, timeout=timeout_s,
         )
     except subprocess.TimeoutExpired as error:
@@ -57,9 +60,11 @@ def summary(outputs: list[dict]) -> dict:
     """Medians over all prompts and rounds of one side."""
     rows = [row for output in outputs for row in output["rows"]]
     per_step = sorted(row["ms_per_step"] for row in rows)
+    engine = [what for what in ("ms_per_pass", "encoder_ms") if what in rows[0]]
     return {
         "ms_per_step": statistics.median(per_step),
         "ms_per_step_p95": per_step[int(0.95 * (len(per_step) - 1))],
+        **{what: statistics.median(row[what] for row in rows) for what in engine},
         "tokens_per_s": 1e3 * sum(r["tokens"] for r in rows) / sum(r["total_ms"] for r in rows),
         "steps_per_canvas": sum(r["steps"] for r in rows) / sum(r["canvases"] for r in rows),
         "peak_rss_mb": max(output["peak_rss_bytes"] for output in outputs) / 2**20,
@@ -110,8 +115,8 @@ def parity(work: dict, count: int) -> str:
     return f"{same}/{count} prompts token-identical under shared noise"
 
 
-def run_scenario(scenario: dict, rounds: int, threads: int, cache_dir: Path) -> dict:
-    """Measures one scenario and returns its row."""
+def run_scenario(scenario: dict, rounds: int, threads: int, cache_dir: Path, mlx: str | None) -> dict:
+    """Measures one scenario and returns its row; `mlx` is the interpreter of an environment with mlx-vlm."""
     from dgrt_export import export
 
     checkpoint = workload.checkpoint(scenario, cache_dir)
@@ -137,6 +142,10 @@ def run_scenario(scenario: dict, rounds: int, threads: int, cache_dir: Path) -> 
         "profile": scenario["profile"], "precision": scenario["precision"],
         "parity": parity(work, scenario["parity_prompts"]) if scenario["parity_prompts"] else "not compared",
     }
+    if mlx is not None:  # minutes per answer: one prompt, once
+        once = {**work, "prompts": prompts[:1], "warmup": [], "mlx_dtype": MLX_DTYPE}
+        output = run_worker("mlx_worker.py", once, python=mlx)
+        row["mlx"] = {**summary([output]), "dtype": MLX_DTYPE, "versions": output["versions"]}
     row["speedup_step"] = row["hf"]["ms_per_step"] / row["dgrt"]["ms_per_step"]
     row["speedup_end_to_end"] = row["dgrt"]["tokens_per_s"] / row["hf"]["tokens_per_s"]
     return row
@@ -148,6 +157,7 @@ def main() -> None:
     parser.add_argument("--scenario", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds of both sides (default 3)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--mlx", metavar="PYTHON", help="also mlx-vlm: the interpreter of an environment that has it")
     parser.add_argument("--cache", type=Path, default=HERE.parent / ".cache" / "benchmarks", help="work folder")
     parser.add_argument("--out", type=Path, help="write the rows as JSON; rows of other scenarios in it stay")
     args = parser.parse_args()
@@ -155,8 +165,10 @@ def main() -> None:
     here = environment()  # once: a results file that is being written makes the tree dirty
     for name in args.scenario:
         scenario = json.loads((HERE / "scenarios" / f"{name}.json").read_text())
-        row = {**run_scenario(scenario, args.rounds, args.threads, args.cache), **here}
-        for side in ("hf", "dgrt"):
+        row = {**run_scenario(scenario, args.rounds, args.threads, args.cache, args.mlx), **here}
+        for side in ("hf", "mlx", "dgrt"):
+            if side not in row:
+                continue
             r = row[side]
             print(
                 f"{name:5} {side:4} {r['ms_per_step']:8.2f} ms/step (p95 {r['ms_per_step_p95']:.2f})  "

@@ -34,6 +34,7 @@ def main() -> None:
         rows.append({
             "total_ms": total_ms, "steps": steps, "canvases": stats.canvases, "tokens": stats.tokens,
             "ms_per_step": (total_ms - stats.prefill_ms - stats.commit_ms) / steps,
+            "ms_per_pass": stats.denoise_ms / steps, "encoder_ms": stats.prefill_ms + stats.commit_ms,
         })
     print(json.dumps({"rows": rows[len(work["warmup"]):], "peak_rss_bytes": workload.peak_rss_bytes()}))
 

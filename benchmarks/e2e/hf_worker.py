@@ -67,12 +67,13 @@ def main() -> None:
         with torch.inference_mode():
             out = model.generate(torch.tensor([ids]), **options).sequences[0, len(ids):].tolist()
         total = time.perf_counter() - start
-        (_, encoder_seconds), (steps, _) = encoder.take(), decoder.take()
+        (_, encoder_seconds), (steps, decoder_seconds) = encoder.take(), decoder.take()
         end = next((i + 1 for i, t in enumerate(out) if t in stop_ids), len(out))
         tokens = min(end, work["max_new_tokens"])  # the output is whole canvases
         rows.append({
             "total_ms": 1e3 * total, "steps": steps, "canvases": len(out) // work["canvas_len"], "tokens": tokens,
             "ms_per_step": 1e3 * (total - encoder_seconds) / steps,
+            "ms_per_pass": 1e3 * decoder_seconds / steps, "encoder_ms": 1e3 * encoder_seconds,
         })
     print(json.dumps({"rows": rows[len(work["warmup"]):], "peak_rss_bytes": workload.peak_rss_bytes()}))
 

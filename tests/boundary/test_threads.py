@@ -29,8 +29,11 @@ def prefilled(runtime: Any, **options: Any) -> Any:
     return session
 
 
+MANY = 20  # turns; with the GIL held there are none or one, and on a busy machine a short action sees few
+
+
 def turns_during(action: Any) -> int:
-    """How often this thread gets its turn while `action` runs on another one; with the GIL held: hardly ever."""
+    """How often this thread gets its turn while `action` runs on another one."""
     entered, left = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -50,16 +53,16 @@ def turns_during(action: Any) -> int:
 
 
 def test_the_gil_is_released_in_next_canvas(runtime: Any) -> None:
-    assert turns_during(prefilled(runtime, **LONG).next_canvas) > 100
+    assert turns_during(prefilled(runtime, **LONG).next_canvas) > MANY
 
 
 def test_the_gil_is_released_in_prefill(runtime: Any) -> None:
     session = _native.Session(runtime, _native.Options(runtime, **LONG))
-    assert turns_during(lambda: session.prefill(np.full(1900, 7, np.int32))) > 100
+    assert turns_during(lambda: session.prefill(np.full(1900, 7, np.int32))) > MANY
 
 
 def test_the_gil_is_released_while_loading(plain_engine: Path, ort_library: str) -> None:
-    assert turns_during(lambda: _native.Runtime(str(plain_engine), threads=2, ort_library=ort_library)) > 100
+    assert turns_during(lambda: _native.Runtime(str(plain_engine), threads=2, ort_library=ort_library)) > MANY
 
 
 def test_a_callback_runs_on_the_calling_thread(runtime: Any) -> None:
