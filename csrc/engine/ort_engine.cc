@@ -12,6 +12,7 @@
 #include "common/check.h"
 #include "common/env.h"
 #include "common/thread_pool.h"
+#include "engine/contract.h"
 #include "engine/mapped_file.h"
 #include "engine/ort_contract.h"
 #include "engine/ort_error.h"
@@ -128,7 +129,7 @@ class OrtEngine : public Engine {
   OrtEngine(const Manifest& manifest, const OrtEngineOptions& options, const std::string& ort_version)
       : model_(manifest.model),
         embedding_location_(manifest.embedding),
-        has_bf16_products_(manifest.profile == "fused" && manifest.precision != "fp32"),
+        has_bf16_products_(manifest.profile == contract::kFusedProfile && manifest.precision != "fp32"),
         embedding_file_(GraphSet::Path(manifest, manifest.embedding.file)),
         all_threads_(manifest, *options.pool),
         one_thread_(manifest, *options.one_thread),

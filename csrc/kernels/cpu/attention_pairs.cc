@@ -87,13 +87,7 @@ class Worker {
     }
     products_.pack_columns(v, count, width_, DType::kFloat32, tiles_.v, kColumnBytes, 0);
     const WeightRows weights{.data = tiles_.weights, .dtype = DType::kBFloat16, .num_rows = num_rows, .row_step = kWeightStep};
-    for (int64_t panel = 0; panel < v_panels_; panel += kMaxPanels) {
-      const int64_t together = std::min(kMaxPanels, v_panels_ - panel), size = num_rows * kTokenLanes;
-      products_.multiply(weights, count, tiles_.v + panel * kColumnBytes, kColumnBytes, together, tiles_.part);
-      for (int64_t i = 0; i < together; ++i) {
-        products_.add_rows(tiles_.total + (panel + i) * size, tiles_.part + i * size, num_rows, rescale);
-      }
-    }
+    AddWeightedColumns(products_, weights, count, tiles_.v, kColumnBytes, v_panels_, rescale, tiles_.part, tiles_.total);
   }
 
   const AttentionParams& p_;

@@ -3,8 +3,8 @@
 //
 // Integers are multiplied as pairs of int16, which every x86 since SSE2 multiplies and adds up in one instruction, twice as
 // many a cycle as fp32: weights are widened a few rows at a time into the second-level cache, tokens lie as pairs of
-// neighbouring depths. Matrix tiles multiply quads of bytes: there weights stay where they lie. Sums of 32 bits are exact, and what is left of floating point is compiled without fused operations,
-// so the variants (isa.h) agree in every bit.
+// neighbouring depths. Matrix tiles multiply quads of bytes: there weights stay where they lie. Sums of 32 bits are exact, and
+// what is left of floating point is compiled without fused operations, so the variants (isa.h) agree in every bit.
 #pragma once
 
 #include <cstdint>

@@ -140,4 +140,19 @@ void MultiplyBlock(const LayerProducts& products, const WeightMatrix& matrix, in
   }
 }
 
+// total[panel][row][16] = total * rescale[row] + (rows of weights times panels that pack_columns wrote), `part` being room for
+// kMaxPanels panels of it: the second product of a softmax, whose rows are `weights`.
+inline void AddWeightedColumns(const RowProducts& products, const WeightRows& weights, int64_t depth,
+                               const unsigned char* panels, int64_t panel_bytes, int64_t num_panels, const float* rescale,
+                               float* part, float* total) {
+  const int64_t size = weights.num_rows * kTokenLanes;
+  for (int64_t panel = 0; panel < num_panels; panel += kMaxPanels) {
+    const int64_t together = std::min(kMaxPanels, num_panels - panel);
+    products.multiply(weights, depth, panels + panel * panel_bytes, panel_bytes, together, part);
+    for (int64_t i = 0; i < together; ++i) {
+      products.add_rows(total + (panel + i) * size, part + i * size, weights.num_rows, rescale);
+    }
+  }
+}
+
 }  // namespace dgrt

@@ -18,7 +18,7 @@
 #include "common/check.h"
 #include "common/thread_pool.h"
 #include "kernels/cpu/gemm_tile.h"
-#include "kernels/cpu/row_products.h"
+#include "kernels/cpu/token_panels.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/kernels.h"
 
@@ -199,7 +199,7 @@ class VocabularyHead {
   const float* HiddenOf(int64_t index) const { return hidden_ + scratch_.rows[index] * params_.table.hidden_size; }
 
   // Scores of one block and one tile, in place, to weights relative to the row's maximum so far; rescale[16] is what the
-  // maximum's rise leaves of the weights before.
+  // maximum's rise leaves of the weights before, where the soft embedding is wanted.
   void Weigh(int64_t block, int64_t tile, float* scores, float* rescale) {
     const int64_t num_ids = IdsInTile(tile);
     float* best = scratch_.best + block * kRowLanes;
@@ -213,6 +213,7 @@ class VocabularyHead {
     float* runs = scratch_.run_sum + stats * kTileRuns;
     std::fill_n(runs, kTileRuns * kRowLanes, 0.0f);
     kernels_.weigh(scores, num_ids, best, runs, scratch_.tile_weighted + stats);
+    if (params_.soft == nullptr) return;
     for (int64_t lane = 0; lane < kRowLanes; ++lane) {
       rescale[lane] = before[lane] == best[lane] ? 1.0f : std::exp(before[lane] - best[lane]);  // 0 after -infinity
     }
@@ -243,20 +244,16 @@ class VocabularyHead {
     for (int64_t i = 0; i < blocks; ++i) {
       float* const of_block = scores + i * num_ids * kRowLanes;
       Weigh(first + i, tile, of_block, rescale + i * kRowLanes);
+      if (params_.soft == nullptr) continue;
       products_.unpack_rounded(of_block, num_ids, weights + i * kRowLanes * kWeightStep, kWeightStep);
     }
     if (params_.soft == nullptr) return;
     const int64_t rows = blocks * kRowLanes;
     const WeightRows weight{.data = weights, .dtype = DType::kBFloat16, .num_rows = rows, .row_step = kWeightStep};
     const auto* const table = reinterpret_cast<const unsigned char*>(scratch_.tile[tile % 2]);
-    float* soft = scratch_.soft + first * block_floats_;
-    for (int64_t panel = 0; panel < panels_; panel += kMaxPanels) {  // the scores are read no more: room for sums
-      const int64_t together = std::min(kMaxPanels, panels_ - panel);
-      products_.multiply(weight, num_ids, table + panel * kColumnPanelBytes, kColumnPanelBytes, together, scores);
-      for (int64_t i = 0; i < together; ++i, soft += rows * kPanelWidth) {
-        products_.add_rows(soft, scores + i * rows * kPanelWidth, rows, rescale);
-      }
-    }
+    AddWeightedColumns(products_, weight, num_ids, table, kColumnPanelBytes, panels_, rescale,
+                       scores,  // which are read no more
+                       scratch_.soft + first * block_floats_);
   }
 
   // What is left of one row's pass over one tile.
