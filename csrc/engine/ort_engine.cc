@@ -84,18 +84,23 @@ class LazySession {
   Ort::Session session_{nullptr};  // guarded by mutex_ until it is open
 };
 
+// From this version of our operators on a layer is made of them. What is left to ONNX Runtime is not worth a second thread, and
+// threads of its own would only be woken in turn with ours.
+constexpr int kOperatorsOfWholeLayers = 5;
+
 // The graphs of a package, opened for a number of threads.
 class GraphSet {
  public:
   GraphSet(const Manifest& manifest, ThreadPool& pool)
       : operators_(manifest.operators > 0 ? std::make_unique<OrtOperators>(pool) : nullptr),
-        prefill_(Path(manifest, manifest.prefill_file), pool.num_threads(), operators_.get(), CheckPrefillGraph),
-        denoise_(Path(manifest, manifest.denoise_file), pool.num_threads(), operators_.get(), CheckDenoiseGraph),
-        score_(Path(manifest, manifest.score_file), pool.num_threads(), operators_.get(), CheckScoreGraph),
-        packed_(Path(manifest, manifest.packed_file), pool.num_threads(), operators_.get(), CheckPackedGraph),
-        check_(Path(manifest, manifest.check_file), pool.num_threads(), operators_.get(), CheckCheckGraph) {
+        threads_(manifest.operators >= kOperatorsOfWholeLayers ? 1 : pool.num_threads()),
+        prefill_(Path(manifest, manifest.prefill_file), threads_, operators_.get(), CheckPrefillGraph),
+        denoise_(Path(manifest, manifest.denoise_file), threads_, operators_.get(), CheckDenoiseGraph),
+        score_(Path(manifest, manifest.score_file), threads_, operators_.get(), CheckScoreGraph),
+        packed_(Path(manifest, manifest.packed_file), threads_, operators_.get(), CheckPackedGraph),
+        check_(Path(manifest, manifest.check_file), threads_, operators_.get(), CheckCheckGraph) {
     if (manifest.drafter_file.empty()) return;
-    drafter_.emplace(Path(manifest, manifest.drafter_file), pool.num_threads(), operators_.get(), CheckDrafterGraph);
+    drafter_.emplace(Path(manifest, manifest.drafter_file), threads_, operators_.get(), CheckDrafterGraph);
   }
 
   static std::string Path(const Manifest& manifest, const std::string& file) { return manifest.dir + "/" + file; }
@@ -120,6 +125,7 @@ class GraphSet {
 
  private:
   std::unique_ptr<OrtOperators> operators_;  // before the sessions that use them; null in the portable profile
+  int threads_;                              // of ONNX Runtime
   LazySession prefill_, denoise_, score_, packed_, check_;
   std::optional<LazySession> drafter_;
 };

@@ -28,7 +28,9 @@ class Call {
   const T* Data(size_t input) const {
     return static_cast<const T*>(context_.GetInput(input).GetTensorRawData());
   }
-  float* Output(const Shape& shape) const { return context_.GetOutput(0, shape).GetTensorMutableData<float>(); }
+  float* Output(const Shape& shape, size_t output = 0) const {
+    return context_.GetOutput(output, shape).GetTensorMutableData<float>();
+  }
 
   // Whether an optional input is there.
   bool Has(size_t input) const { return input < context_.GetInputCount() && context_.GetInput(input) != nullptr; }
@@ -85,7 +87,7 @@ class Call {
 };
 
 // Everything that ONNX Runtime wants to know of an operator, from its name, its input types (of which the last are optional)
-// and a kernel that has `Kernel(const OrtKernelInfo*)` and `Run(const Call&, ThreadPool&)`.
+// its number of outputs, and a kernel that has `Kernel(const OrtKernelInfo*)` and `Run(const Call&, ThreadPool&)`.
 template <typename Kernel>
 class Operator : public Ort::CustomOpBase<Operator<Kernel>, Operator<Kernel>, true> {
  public:
@@ -98,7 +100,7 @@ class Operator : public Ort::CustomOpBase<Operator<Kernel>, Operator<Kernel>, tr
   OrtCustomOpInputOutputCharacteristic GetInputCharacteristic(size_t i) const {
     return i + Kernel::kNumOptional < Kernel::kInputs.size() ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
   }
-  size_t GetOutputTypeCount() const { return 1; }
+  size_t GetOutputTypeCount() const { return Kernel::kNumOutputs; }
   ONNXTensorElementDataType GetOutputType(size_t) const { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; }
 
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
@@ -150,7 +152,15 @@ constexpr const char* NameOf(WeightFormat format, const char* name, const char* 
 }
 
 struct WithoutAttributes {
+  static constexpr size_t kNumOutputs = 1;
   explicit WithoutAttributes(const OrtKernelInfo*) {}
+};
+
+struct WithEps {
+  explicit WithEps(const OrtKernelInfo* info) {
+    if (info != nullptr) eps = Ort::ConstKernelInfo(info).GetAttribute<float>("eps");
+  }
+  float eps = 0;
 };
 
 template <WeightFormat kFormat>
@@ -173,6 +183,98 @@ struct Linear : WithoutAttributes {
     call.Launch(p, LinearWorkspaceBytes(p, pool.num_threads()), LaunchLinear, pool);
   }
 };
+
+template <WeightFormat kFormat>
+struct LinearNormAdd : WithEps {
+  static constexpr const char* kName = NameOf(kFormat, "LinearNormAdd", "Int8LinearNormAdd");
+  static constexpr std::array kInputs = {kFloat, kFloat, kFloat, TypeOf(kFormat), kScale};
+  static constexpr size_t kNumOptional = 1, kNumOutputs = 1;
+  using WithEps::WithEps;
+
+  void Run(const Call& call, ThreadPool& pool) const {
+    const Shape x = call.Require(0, {-1, -1}), residual = call.Require(1, {x[0], -1});
+    call.Require(2, {residual[1]});
+    call.Require(3, {residual[1], Stored(kFormat, x[1])});
+    LinearParams p;
+    p.x = call.Data<float>(0);
+    p.weight = call.Weight(3, 4, kFormat, x[1]);
+    p.format = kFormat;
+    p.num_tokens = x[0];
+    p.num_inputs = x[1];
+    p.num_outputs = residual[1];
+    p.norm = call.Data<float>(2);
+    p.residual = call.Data<float>(1);
+    p.eps = eps;
+    p.y = call.Output(residual);
+    call.Launch(p, LinearWorkspaceBytes(p, pool.num_threads()), LaunchLinear, pool);
+  }
+};
+
+// Without a v_proj where `kHasV` is not set: the scales of weights are the last inputs, so it cannot be an optional one.
+template <WeightFormat kFormat, bool kHasV>
+struct Qkv : WithEps {
+  static constexpr const char* kName = kHasV ? NameOf(kFormat, "Qkv", "Int8Qkv") : NameOf(kFormat, "Qk", "Int8Qk");
+  static constexpr auto kInputs = [] {
+    constexpr size_t kWeights = kHasV ? 3 : 2;
+    std::array<ONNXTensorElementDataType, 6 + 2 * kWeights> types;
+    types.fill(kFloat);
+    for (size_t i = 0; i < kWeights; ++i) types[6 + i] = TypeOf(kFormat), types[6 + kWeights + i] = kScale;
+    return types;
+  }();
+  static constexpr size_t kNumOptional = kHasV ? 3 : 2, kNumOutputs = 3;
+
+  explicit Qkv(const OrtKernelInfo* info) : WithEps(info) {
+    if (info == nullptr) return;
+    const Ort::ConstKernelInfo attributes(info);
+    num_heads = attributes.GetAttribute<int64_t>("num_heads");
+    num_kv_heads = attributes.GetAttribute<int64_t>("num_kv_heads");
+    if (num_heads < 1 || num_kv_heads < 1) {
+      throw InvalidArgument(Message(kName, ": expected 1 or more heads of each kind, found ", num_heads, " and ", num_kv_heads));
+    }
+  }
+
+  void Run(const Call& call, ThreadPool& pool) const {
+    const Shape x = call.Require(0, {-1, -1}), norm = call.Require(2, {-1});
+    const int64_t head_dim = norm[0];
+    call.Require(1, {x[1]});
+    call.Require(3, norm);
+    if (head_dim % 2 != 0) throw InvalidArgument(Message(kName, ": expected heads of even width, found ", head_dim));
+    const Shape angles = {1, x[0], head_dim / 2}, kv = {num_kv_heads * head_dim, Stored(kFormat, x[1])};
+    call.Require(4, angles);
+    call.Require(5, angles);
+    call.Require(6, {num_heads * head_dim, kv[1]});
+    call.Require(7, kv);
+    if constexpr (kHasV) call.Require(8, kv);
+    constexpr size_t kScales = kHasV ? 9 : 8;
+    QkvParams p;
+    p.x = call.Data<float>(0);
+    p.input_norm = call.Data<float>(1);
+    p.q_norm = call.Data<float>(2);
+    p.k_norm = call.Data<float>(3);
+    p.cos = call.Data<float>(4);
+    p.sin = call.Data<float>(5);
+    p.q_proj = call.Weight(6, kScales, kFormat, x[1]);
+    p.k_proj = call.Weight(7, kScales + 1, kFormat, x[1]);
+    if constexpr (kHasV) p.v_proj = call.Weight(8, kScales + 2, kFormat, x[1]);
+    p.format = kFormat;
+    p.eps = eps;
+    p.num_tokens = x[0];
+    p.hidden_size = x[1];
+    p.num_heads = num_heads;
+    p.num_kv_heads = num_kv_heads;
+    p.head_dim = head_dim;
+    p.q = call.Output({1, x[0], num_heads * head_dim}, 0);
+    p.k = call.Output({1, x[0], kv[0]}, 1);
+    p.v = call.Output({1, x[0], kv[0]}, 2);
+    call.Launch(p, QkvWorkspaceBytes(p, pool.num_threads()), LaunchQkv, pool);
+  }
+
+  int64_t num_heads = 0, num_kv_heads = 0;
+};
+template <WeightFormat kFormat>
+using QkvWithV = Qkv<kFormat, true>;
+template <WeightFormat kFormat>
+using QkvWithoutV = Qkv<kFormat, false>;
 
 template <WeightFormat kFormat>
 struct GatedMlp : WithoutAttributes {
@@ -232,12 +334,75 @@ struct Experts : WithoutAttributes {
   }
 };
 
+template <WeightFormat kFormat>
+struct FeedForward : WithEps {
+  static constexpr const char* kName = NameOf(kFormat, "FeedForward", "Int8FeedForward");
+  static constexpr auto kWeight = TypeOf(kFormat);
+  static constexpr std::array kInputs = {kFloat,  kFloat,  kFloat,  kFloat,  kFloat, kFloat, kFloat, kFloat, kFloat, kWeight,
+                                         kWeight, kWeight, kWeight, kWeight, kScale, kScale, kScale, kScale, kScale, kInt64};
+  static constexpr size_t kNumOptional = 6, kNumOutputs = 1;
+
+  explicit FeedForward(const OrtKernelInfo* info) : WithEps(info) {
+    if (info != nullptr) top_k = Ort::ConstKernelInfo(info).GetAttribute<int64_t>("top_k");
+  }
+
+  void Run(const Call& call, ThreadPool& pool) const {
+    const Shape x = call.Require(0, {-1, -1}), gate = call.Require(9, {-1, Stored(kFormat, x[1])});
+    for (size_t norm = 1; norm <= 6; ++norm) call.Require(norm, {x[1]});
+    const int64_t num_experts = call.Require(7, {-1, x[1]})[0];
+    call.Require(8, {num_experts});
+    call.Require(10, gate);
+    call.Require(11, {x[1], Stored(kFormat, gate[0])});
+    const int64_t inner = call.Require(12, {num_experts, -1, gate[1]})[1] / 2;
+    call.Require(12, {num_experts, 2 * inner, gate[1]});
+    call.Require(13, {num_experts, x[1], Stored(kFormat, inner)});
+    if (top_k < 1 || top_k > num_experts) {
+      throw InvalidArgument(Message(kName, ": expected top_k from 1 to ", num_experts, ", found ", top_k));
+    }
+    FeedForwardParams p;
+    if (call.Has(19)) {
+      call.Require(19, {x[0], top_k});
+      p.index = call.Data<int64_t>(19);
+      for (int64_t i = 0; i < x[0] * top_k; ++i) {
+        if (p.index[i] >= 0 && p.index[i] < num_experts) continue;
+        throw InvalidArgument(Message(kName, ": expected experts from 0 to ", num_experts - 1, ", found ", p.index[i]));
+      }
+    }
+    p.x = call.Data<float>(0);
+    p.dense_norm_in = call.Data<float>(1);
+    p.dense_norm_out = call.Data<float>(2);
+    p.experts_norm_in = call.Data<float>(3);
+    p.experts_norm_out = call.Data<float>(4);
+    p.norm_out = call.Data<float>(5);
+    p.router_scale = call.Data<float>(6);
+    p.router = call.Data<float>(7);
+    p.per_expert_scale = call.Data<float>(8);
+    p.gate = call.Weight(9, 14, kFormat, x[1]);
+    p.up = call.Weight(10, 15, kFormat, x[1]);
+    p.down = call.Weight(11, 16, kFormat, gate[0]);
+    p.expert_gate_up = call.Weight(12, 17, kFormat, x[1]);
+    p.expert_down = call.Weight(13, 18, kFormat, inner);
+    p.format = kFormat;
+    p.eps = eps;
+    p.num_tokens = x[0];
+    p.hidden_size = x[1];
+    p.inner_size = gate[0];
+    p.num_experts = num_experts;
+    p.top_k = top_k;
+    p.expert_inner_size = inner;
+    p.y = call.Output(x);
+    call.Launch(p, FeedForwardWorkspaceBytes(p, pool.num_threads()), LaunchFeedForward, pool);
+  }
+
+  int64_t top_k = 0;
+};
+
 // Without `kIsCausal` every query sees all keys of its group, and the past; groups follow each other in q, k and v.
 template <bool kIsCausal>
 struct Attention {
   static constexpr const char* kName = kIsCausal ? "CausalAttention" : "CanvasAttention";
   static constexpr std::array kInputs = {kFloat, kFloat, kFloat, kFloat, kFloat};
-  static constexpr size_t kNumOptional = 0;
+  static constexpr size_t kNumOptional = 0, kNumOutputs = 1;
 
   explicit Attention(const OrtKernelInfo* info) {
     if (info == nullptr) return;
@@ -300,20 +465,25 @@ struct OperatorsOf {
 
 struct OrtOperators::Impl {
   explicit Impl(ThreadPool& pool)
-      : linear(pool), gated_mlp(pool), experts(pool), attention(pool), domain(contract::kOperatorDomain) {
-    const auto add = [this](auto&... op) { (domain.Add(&op), ...); };
-    std::apply(add, linear.all);
-    std::apply(add, gated_mlp.all);
-    std::apply(add, experts.all);
-    std::apply(add, attention.all);
+      : linear(pool), linear_norm_add(pool), qkv(pool), qk(pool), gated_mlp(pool), experts(pool), feed_forward(pool),
+        version_2(pool), attention(pool), domain(contract::kOperatorDomain) {
+    const auto add = [this](auto&... operators) {
+      (std::apply([this](auto&... op) { (domain.Add(&op), ...); }, operators.all), ...);
+    };
+    add(linear, linear_norm_add, qkv, qk, gated_mlp, experts, feed_forward, version_2, attention);
   }
 
   template <template <WeightFormat> typename Kernel>
-  using Formats = OperatorsOf<Kernel<WeightFormat::kFloat32>, Kernel<WeightFormat::kBFloat16>, Kernel<WeightFormat::kInt8>,
-                              Kernel<WeightFormat::kInt4>, Kernel<WeightFormat::kInt8Both>>;
+  using Formats = OperatorsOf<Kernel<WeightFormat::kFloat32>, Kernel<WeightFormat::kBFloat16>, Kernel<WeightFormat::kInt4>,
+                              Kernel<WeightFormat::kInt8Both>>;
   Formats<Linear> linear;
+  Formats<LinearNormAdd> linear_norm_add;
+  Formats<QkvWithV> qkv;
+  Formats<QkvWithoutV> qk;
   Formats<GatedMlp> gated_mlp;
   Formats<Experts> experts;
+  Formats<FeedForward> feed_forward;
+  OperatorsOf<Linear<WeightFormat::kInt8>, GatedMlp<WeightFormat::kInt8>, Experts<WeightFormat::kInt8>> version_2;
   OperatorsOf<Attention<true>, Attention<false>> attention;
   Ort::CustomOpDomain domain;
 };

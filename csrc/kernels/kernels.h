@@ -24,11 +24,17 @@ void AcceptByEntropy(std::span<const float> entropy, float entropy_bound, std::s
 size_t LinearWorkspaceBytes(const LinearParams& params, int num_threads);
 void LaunchLinear(const LinearParams& params, ThreadPool& pool);
 
+size_t QkvWorkspaceBytes(const QkvParams& params, int num_threads);
+void LaunchQkv(const QkvParams& params, ThreadPool& pool);
+
 size_t GatedMlpWorkspaceBytes(const GatedMlpParams& params, int num_threads);
 void LaunchGatedMlp(const GatedMlpParams& params, ThreadPool& pool);
 
 size_t ExpertsWorkspaceBytes(const ExpertsParams& params, int num_threads);
 void LaunchExperts(const ExpertsParams& params, ThreadPool& pool);
+
+size_t FeedForwardWorkspaceBytes(const FeedForwardParams& params, int num_threads);
+void LaunchFeedForward(const FeedForwardParams& params, ThreadPool& pool);
 
 size_t AttentionWorkspaceBytes(const AttentionParams& params, int num_threads);
 void LaunchAttention(const AttentionParams& params, ThreadPool& pool);

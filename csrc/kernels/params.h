@@ -60,15 +60,44 @@ inline constexpr int64_t kVocabTile = 512;
 //   every operation rounded to fp32, K <= kMaxInt8Width. Where scale is 0 so is q; of a row with a NaN or an infinity
 //   everything is NaN. Every instruction set has the same bits.
 
-// y[s, n] = sum_i x[s, i] weight[n, i]
+// norm(x, w) = x / sqrt(mean_i x[i]^2 + eps) * w in fp32, without a w the first factor alone: RMSNorm (arXiv 1910.07467).
+
+// y[s, n] = sum_i x[s, i] weight[n, i], with a norm y[s] = residual[s] + norm(that)
 struct LinearParams {
   const float* x = nullptr;        // in  [S, inputs]
   WeightMatrix weight;             // in  [outputs, inputs]
   WeightFormat format = WeightFormat::kFloat32;
   int64_t num_tokens = 0;          // S
   int64_t num_inputs = 0, num_outputs = 0;
+  const float* norm = nullptr;     // in  [outputs], or null
+  const float* residual = nullptr; // in  [S, outputs], with a norm
+  float eps = 0;
   float* y = nullptr;              // out [S, outputs]
   void* workspace = nullptr;       // scratch, LinearWorkspaceBytes(...) bytes, 64-byte aligned
+};
+
+// What attention reads: of n = norm(x[s], input_norm)
+//   q[s, h] = rotate(norm(q_proj n, q_norm))   k[s, g] = rotate(norm(k_proj n, k_norm))   v[s, g] = norm(v_proj n)
+// norms over the W of a head; rotate turns the pairs (i, i + W / 2) by angles of cosine cos[s, i] and sine sin[s, i]. Without a
+// v_proj it is k_proj.
+struct QkvParams {
+  const float* x = nullptr;           // in  [S, D]
+  const float* input_norm = nullptr;  // in  [D]
+  WeightMatrix q_proj;                // in  [H * W, D]
+  WeightMatrix k_proj;                // in  [G * W, D]
+  WeightMatrix v_proj;                // in  [G * W, D], or null values
+  WeightFormat format = WeightFormat::kFloat32;  // of all three
+  const float* q_norm = nullptr;      // in  [W]
+  const float* k_norm = nullptr;      // in  [W]
+  const float* cos = nullptr;         // in  [S, W / 2]
+  const float* sin = nullptr;         // in  [S, W / 2]
+  float eps = 0;
+  int64_t num_tokens = 0, hidden_size = 0;                // S, D
+  int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;  // H, G, W (even)
+  float* q = nullptr;                 // out [S, H * W]
+  float* k = nullptr;                 // out [S, G * W]
+  float* v = nullptr;                 // out [S, G * W]
+  void* workspace = nullptr;          // scratch, QkvWorkspaceBytes(...) bytes, 64-byte aligned
 };
 
 // y[s] = down (gelu_tanh(gate x[s]) * up x[s])
@@ -81,11 +110,11 @@ struct GatedMlpParams {
   int64_t num_tokens = 0;          // S
   int64_t hidden_size = 0;         // D
   int64_t inner_size = 0;          // I
-  float* y = nullptr;              // out [S, D]
+  float* y = nullptr;              // out [S, D], may be x
   void* workspace = nullptr;       // scratch, GatedMlpWorkspaceBytes(...) bytes, 64-byte aligned
 };
 
-// y[s] = sum_j weight[s, j] mlp(index[s, j], x[s]), added in the order of j; mlp(e, x) as in GatedMlpParams with the halves of
+// y[s] = sum_j weight[s, j] mlp(index[s, j], x[s]), added in the order of the experts; mlp(e, x) as in GatedMlpParams with the halves of
 // gate_up[e] as gate and up. Exactly the chosen (token, expert) pairs are computed.
 struct ExpertsParams {
   const float* x = nullptr;        // in  [S, D]
@@ -99,8 +128,36 @@ struct ExpertsParams {
   int64_t top_k = 0;               // k
   int64_t hidden_size = 0;         // D
   int64_t inner_size = 0;          // I
-  float* y = nullptr;              // out [S, D]
+  float* y = nullptr;              // out [S, D], may be x
   void* workspace = nullptr;       // scratch, ExpertsWorkspaceBytes(...) bytes, 64-byte aligned
+};
+
+// The half of a layer behind attention: dense MLP and experts side by side, router to combine.
+//   scores = router (norm(x[s]) * router_scale / sqrt(D))          fp32
+//   index = the k largest, ties to the smallest expert, unless they are given
+//   weight = softmax over the scores of these * per_expert_scale[index]
+//   both  = norm(mlp(norm(x[s], dense_norm_in)), dense_norm_out) + norm(experts(norm(x[s], experts_norm_in)), experts_norm_out)
+//   y[s]  = x[s] + norm(both, norm_out)
+struct FeedForwardParams {
+  const float* x = nullptr;                  // in  [S, D]
+  const float* dense_norm_in = nullptr;      // in  [D], as are the next four
+  const float* dense_norm_out = nullptr;
+  const float* experts_norm_in = nullptr;
+  const float* experts_norm_out = nullptr;
+  const float* norm_out = nullptr;
+  const float* router_scale = nullptr;       // in  [D]
+  const float* router = nullptr;             // in  [E, D]
+  const float* per_expert_scale = nullptr;   // in  [E]
+  const int64_t* index = nullptr;            // in  [S, k], in [0, E), or null
+  WeightMatrix gate, up, down;               // in  [I, D], [I, D], [D, I] of the dense MLP
+  WeightMatrix expert_gate_up, expert_down;  // in  [E, 2 J, D], [E, D, J]
+  WeightFormat format = WeightFormat::kFloat32;  // of these five
+  float eps = 0;
+  int64_t num_tokens = 0, hidden_size = 0;   // S, D
+  int64_t inner_size = 0;                    // I
+  int64_t num_experts = 0, top_k = 0, expert_inner_size = 0;  // E, k, J
+  float* y = nullptr;                        // out [S, D]
+  void* workspace = nullptr;                 // scratch, FeedForwardWorkspaceBytes(...) bytes, 64-byte aligned
 };
 
 // y[s, h] = softmax over visible t of (q[s, h] . k[t, g]) times v[t, g], g = h / (H / G); no scale. Keys are the past and

@@ -154,7 +154,7 @@ def check_parity(
             if target is None:
                 model = onnx.load(exported, load_external_data=False)
             else:
-                model = lower(trace(name, target, cut.config), tensors, profile, form)
+                model = lower(trace(name, target, cut.config, profile), tensors, profile, form)
             written.append(folder / f"check_{exported.name}")
             onnx.save(take_choices(model) if rounded else model, written[-1])
         files = dict(zip(files, written, strict=True))

@@ -11,18 +11,18 @@ import torch
 
 from .contract import FUSED
 from .errors import Unsupported, mismatch
-from .to_onnx.fused import EXPERTS, INT8
+from .to_onnx.fused import FEED_FORWARD, INT8, NUM_FEED_FORWARD_INPUTS
 
 _CHOICE = "choice."  # and the layer: input of a graph that is given its experts
 
 
 def take_choices(model: onnx.ModelProto) -> onnx.ModelProto:
     """Makes the experts of each row an input per layer, in the place of what the layer's router chooses."""
-    chosen = [node.input[1] for node in model.graph.node if node.op_type in (EXPERTS, INT8 + EXPERTS)]
-    inputs = {value: f"{_CHOICE}{layer}" for layer, value in enumerate(chosen)}
-    for node in model.graph.node:
-        node.input[:] = [inputs.get(value, value) for value in node.input]
-    for name in inputs.values():
+    layers = [node for node in model.graph.node if node.op_type in (FEED_FORWARD, INT8 + FEED_FORWARD)]
+    for layer, node in enumerate(layers):
+        name = f"{_CHOICE}{layer}"
+        scales = NUM_FEED_FORWARD_INPUTS - 1 - len(node.input)
+        node.input.extend([*[""] * scales, name])
         model.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None))
     return model
 

@@ -25,7 +25,7 @@ Profile = Literal["portable", "fused"]
 PORTABLE: Profile = "portable"
 FUSED: Profile = "fused"
 OPERATOR_DOMAIN = "dgrt"
-OPERATORS_VERSION = 4
+OPERATORS_VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -156,10 +156,10 @@ def export(
             module = build_target(reference_config(raw))
             traced = []
             for name in contract.GRAPHS:
-                traced.append(trace(name, module, config))
+                traced.append(trace(name, module, config, profile))
                 advance(1)
             if drafted is not None:
-                traced.append(trace_drafter(module, config, drafted.config))
+                traced.append(trace_drafter(module, config, drafted.config, profile))
                 advance(1)
         with steps.stage("lower", len(traced)) as advance:
             from .manifest import build_manifest, copy_text_files, graph_file, hash_files

@@ -52,11 +52,17 @@ _HARD_ONES = replace(
 _ALL_TOGETHER = replace(
     _HARD_ONES, first=7000, one_canvas=replace(ONE_CANVAS, mix={"json": 0.1, "edit-short": 0.5, "9x9": 0.4}),
     third=(replace(PUZZLES, mix={"6x6": 0.5, "4x4": 0.5}),))
-PHASES = (_START, _COPY, _OWN_MISTAKES, _HARD_ONES, _ALL_TOGETHER)
+# A third cycle. What was wrong before it were small puzzles: one digit, or two that stand for each other.
+_SMALL_PUZZLES = replace(
+    _ALL_TOGETHER, first=9500, third=(replace(PUZZLES, rows=18, mix={"6x6": 0.45, "4x4": 0.55}),))
+PHASES = (_START, _COPY, _OWN_MISTAKES, _HARD_ONES, _ALL_TOGETHER, _SMALL_PUZZLES)
 
 # (step, share of the full learning rates), straight lines between; the last step is the length of the run.
-LEARNING_RATE = ((0, 0.0), (150, 1.0), (2000, 1.0), (7000, 0.0), (7100, 0.5), (9500, 0.0))
+LEARNING_RATE = ((0, 0.0), (150, 1.0), (2000, 1.0), (7000, 0.0), (7100, 0.5), (9500, 0.0), (9600, 0.5), (13000, 0.0))
 LAST_STEP = LEARNING_RATE[-1][0]
+# From here a run goes on from what it would publish (the average, in bf16) with a new optimiser, so that this cycle
+# can also be run on a published folder alone.
+RESTART = _SMALL_PUZZLES.first
 
 
 def learning_rate(step: int) -> float:

@@ -18,7 +18,9 @@ from tolerances import tolerance
 from dgrt.cli import main
 
 GRAPHS = ("prefill", "denoise", "score", "packed", "check")
-OPERATORS = {"Linear", "GatedMlp", "Experts", "CanvasAttention", "CausalAttention"}
+OPERATORS = {
+    "Qkv", "Qk", "Linear", "LinearNormAdd", "GatedMlp", "FeedForward", "CanvasAttention", "CausalAttention"
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +39,7 @@ def lowered(checkpoints):
             raw = read_json(checkpoints(name) / "config.json")
             config = parse_config(raw)
             target, tensors = build_target(reference_config(raw)), open_checkpoint(checkpoints(name), config).tensors
-            graphs = {graph: lower(trace(graph, target, config), tensors, "fused", None) for graph in GRAPHS}
+            graphs = {graph: lower(trace(graph, target, config, "fused"), tensors, "fused", None) for graph in GRAPHS}
             done[name] = graphs, tensors
         return done[name]
 
@@ -76,23 +78,25 @@ def test_nothing_but_standard_operators_and_those_of_our_domain(lowered, checkpo
 
 
 # Layers s f s f: a full layer has no V projection, the last layer of `prefill` stops at its K, and the candidate in
-# `packed` too. GatedMlp: one more for the self-conditioning.
+# `packed` too. GatedMlp: the self-conditioning.
+LAYERS = {"Qkv": 2, "Qk": 2, "LinearNormAdd": 4, "FeedForward": 4}
+
+
 @pytest.mark.parametrize(
     ("graph", "expected"),
     [
-        ("prefill", {"Linear": 4 + 3 + 4 + 1, "GatedMlp": 3, "Experts": 3, "CausalAttention": 3}),
-        ("score", {"Linear": 14, "GatedMlp": 4, "Experts": 4, "CausalAttention": 4}),
-        ("denoise", {"Linear": 14, "GatedMlp": 5, "Experts": 4, "CanvasAttention": 4}),
-        ("packed", {"Linear": 14, "GatedMlp": 5, "Experts": 4, "CanvasAttention": 8, "CausalAttention": 3}),
-        ("check", {"Linear": 14, "GatedMlp": 5, "Experts": 4, "CanvasAttention": 4, "CausalAttention": 4}),
+        ("prefill", {"Qkv": 2, "Qk": 1, "Linear": 1, "LinearNormAdd": 3, "FeedForward": 3, "CausalAttention": 3}),
+        ("score", {**LAYERS, "CausalAttention": 4}),
+        ("denoise", {**LAYERS, "GatedMlp": 1, "CanvasAttention": 4}),
+        ("packed", {**LAYERS, "GatedMlp": 1, "CanvasAttention": 8, "CausalAttention": 3}),
+        ("check", {**LAYERS, "GatedMlp": 1, "CanvasAttention": 4, "CausalAttention": 4}),
     ],
 )
-def test_a_layer_is_a_handful_of_operators(lowered, graph, expected):
+def test_a_layer_is_four_operators(lowered, graph, expected):
     nodes = lowered("one_kv_head")[0][graph].graph.node
     assert Counter(node.op_type for node in nodes if node.domain == "dgrt") == expected
-    standard = Counter(node.op_type for node in nodes if node.domain == "")
-    assert standard["Gemm"] == standard["TopK"] == expected["Experts"]  # the router, nothing else
-    assert not standard.keys() & {"Attention", "Gelu", "MatMul", "Transpose", "Loop", "LessOrEqual", "ScatterElements"}
+    standard = {node.op_type for node in nodes if node.domain == ""}
+    assert not standard & {"Attention", "Gelu", "Gemm", "TopK", "MatMul", "Transpose", "Loop", "LessOrEqual", "ScatterElements"}
 
 
 @pytest.mark.parametrize("name", ["plain", "bf16_sharded"])
@@ -305,9 +309,7 @@ def test_the_experts_of_the_check_are_the_references(lowered):
         model.CopyFrom(lowered("bf16_sharded")[0][graph])
         names = [f"choice.{layer}" for layer in range(layers)]
         assert [i.name for i in take_choices(model).graph.input][-layers:] == names
-        assert [node.input[1] for node in model.graph.node if node.op_type == "Experts"] == names
-        gathered = [node.input[1] for node in model.graph.node if node.op_type == "Gather"]
-        assert [value for value in gathered if value.startswith("choice.")] == names  # the scale of each expert
+        assert [node.input[19] for node in model.graph.node if node.op_type == "FeedForward"] == names
 
 
 def test_rounding_moves_a_result_by_no_more_than_the_comment_says(checkpoints, tmp_path, monkeypatch):

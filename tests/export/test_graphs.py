@@ -145,7 +145,7 @@ def test_both_spellings_give_the_same_graphs(tmp_path, form):
         raw = read_json(folder / "config.json")
         config = parse_config(raw)
         target, weights = build_target(reference_config(raw)), open_checkpoint(folder, config).tensors
-        lowered = (lower(trace(g, target, config), weights, "portable", form) for g in GRAPHS)
+        lowered = (lower(trace(g, target, config, "portable"), weights, "portable", form) for g in GRAPHS)
         serialised.append([model.SerializeToString(deterministic=True) for model in lowered])
     assert serialised[0] == serialised[1]
 

@@ -174,7 +174,8 @@ def test_positions_at_the_end_of_a_long_context_rotate_like_the_reference(refere
     assert_same_kv(runner.prefill(tokens, [], first_position=first), cache, f"positions from {first}")
 
 
-def test_wrappers_in_torch_compute_what_their_onnx_form_computes(checkpoints, runners):
+@pytest.mark.parametrize("fused", [False, True])
+def test_wrappers_in_torch_compute_what_their_onnx_form_computes(checkpoints, runners, fused):
     """The operators' eager form and their lowering are two implementations; they must be one function."""
     import torch
     from dgrt_export.checkpoint import open_checkpoint
@@ -194,10 +195,10 @@ def test_wrappers_in_torch_compute_what_their_onnx_form_computes(checkpoints, ru
     soft = np.random.default_rng(4).standard_normal((1, spec.canvas_len, spec.hidden_size)).astype(np.float32)
     empty = [torch.from_numpy(rows)[None] for rows in runner.empty()]
     with torch.no_grad():
-        new = Prefill(target, config)(torch.from_numpy(tokens)[None], torch.arange(len(tokens))[None], empty)
+        new = Prefill(target, config, fused)(torch.from_numpy(tokens)[None], torch.arange(len(tokens))[None], empty)
         past = [t if i >= 2 else t[:, -(WINDOW - 1) :] for i, t in enumerate(new)]  # layer 0 slides
         positions = torch.arange(len(tokens), len(tokens) + spec.canvas_len)[None]
-        hidden = Denoise(target, config)(torch.from_numpy(canvas)[None], positions, torch.from_numpy(soft), past)
+        hidden = Denoise(target, config, fused)(torch.from_numpy(canvas)[None], positions, torch.from_numpy(soft), past)
     kv = runner.prefill(tokens, [])
     for rows, expected in zip(kv, new, strict=True):
         assert_close(rows, expected[0], tolerance("wrapper"), "KV")

@@ -1,14 +1,16 @@
 // Gated MLPs on the CPU: the dense one of a layer and its experts (formulas: params.h; inner loops: row_products.h). The
 // dense one is a single expert that every token chose.
 //
-// Four stages, each over all threads: pack the tokens of each expert; gate and up rows, whose products become the packed
-// input of the next stage while they are in the first-level cache; down rows; the weighted sum per token. Where tokens become
-// int8 there is one more before the down rows, which need the largest value of a token. A piece of work is a block of one
-// expert's weight rows over all of its tokens, so weights are read once, one expert that has all the tokens occupies every
-// thread, and no sum is split.
+// Three stages, each over all threads: pack the tokens of each expert; gate and up rows, whose products become the packed
+// input of the next stage while they are in the first-level cache; down rows. Where tokens become int8 there is one more before
+// the down rows, which need the largest value of a token. A piece of work is a block of weight rows over all tokens that they
+// meet, so weights are read once, one expert that has all the tokens occupies every thread, and no sum is split. Of the second
+// stage a piece is of one expert. Of the third it is the same rows of every expert, one after the other, because their results
+// are added up: what a token gets from an expert is never stored.
 #include <algorithm>
 
 #include "common/check.h"
+#include "kernels/cpu/norm_rows.h"
 #include "kernels/cpu/token_panels.h"
 #include "kernels/kernels.h"
 
@@ -52,16 +54,12 @@ struct Panels {
         unpacked(scratch.Take<unsigned char>(num_threads * sizes.unpacked_bytes)) {}
 };
 
-// The second and the third stage. out_rows(panel, rows) names where each token of a panel goes, [D] or null.
-template <typename OutRows>
-void RunGroups(const Sizes& sizes, const Group* groups, int64_t num_groups, const Panels& panels, ThreadPool& pool,
-               OutRows out_rows) {
+// The second stage, and where tokens become int8 the one behind it.
+void MultiplyGateAndUp(const Sizes& sizes, const Group* groups, int64_t num_groups, const Panels& panels, ThreadPool& pool) {
   const LayerProducts& products = sizes.products;
-  const auto for_each_piece = [&](int64_t pieces, auto fn) {
-    ForEachPiece(pool, pieces, panels.unpacked, sizes.unpacked_bytes, fn);
-  };
   const int64_t inner_blocks = CeilDiv(sizes.inner, sizes.inner_rows);
-  for_each_piece(num_groups * inner_blocks, [&](int64_t piece, unsigned char* unpacked) {
+  const int64_t pieces = num_groups * inner_blocks;
+  ForEachPiece(pool, pieces, panels.unpacked, sizes.unpacked_bytes, [&](int64_t piece, unsigned char* unpacked) {
     const Group& group = groups[piece / inner_blocks];
     const int64_t first = piece % inner_blocks * sizes.inner_rows, count = std::min(sizes.inner_rows, sizes.inner - first);
     WeightRows gate = products.Rows(group.gate, sizes.hidden, first, count, unpacked);
@@ -87,14 +85,6 @@ void RunGroups(const Sizes& sizes, const Group* groups, int64_t num_groups, cons
       products.FinishPanel(sizes.inner, panels.inner + panel * sizes.inner_bytes());
     });
   }
-  const int64_t out_blocks = CeilDiv(sizes.hidden, sizes.out_rows);
-  for_each_piece(num_groups * out_blocks, [&](int64_t piece, unsigned char* unpacked) {
-    const Group& group = groups[piece / out_blocks];
-    const int64_t first = piece % out_blocks * sizes.out_rows, count = std::min(sizes.out_rows, sizes.hidden - first);
-    MultiplyBlock(products, group.down, sizes.inner, first, count, unpacked,
-                  panels.inner + group.first_panel * sizes.inner_bytes(), group.num_panels,
-                  [&](int64_t panel, float** rows) { out_rows(group.first_panel + panel, rows); });
-  });
 }
 
 // ---- experts ----
@@ -104,18 +94,16 @@ struct Pairs {
   int64_t most_panels;
   int64_t* panel_of_expert;  // [E + 1]: its first panel, and where the next one's begin
   int32_t* token;            // [panels * 16]: the pair's token, -1: none
-  int32_t* slot;             // [S * k]: where in `token` the pair is
+  float* weight;             // [panels * 16]: the pair's weight
   Group* groups;             // [E] experts that anybody chose
-  float* result;             // [panels * 16, D]: mlp(expert, x) of the pair
   Panels panels;
 
   Pairs(const ExpertsParams& p, const Sizes& sizes, int num_threads, Scratch& scratch)
       : most_panels(p.num_tokens * p.top_k / kTokenLanes + std::min(p.num_experts, p.num_tokens * p.top_k)),
         panel_of_expert(scratch.Take<int64_t>(p.num_experts + 1)),
         token(scratch.Take<int32_t>(most_panels * kTokenLanes)),
-        slot(scratch.Take<int32_t>(p.num_tokens * p.top_k)),
+        weight(scratch.Take<float>(most_panels * kTokenLanes)),
         groups(scratch.Take<Group>(p.num_experts)),
-        result(scratch.Take<float>(most_panels * kTokenLanes * p.hidden_size)),
         panels(sizes, most_panels, num_threads, scratch) {}
 };
 
@@ -149,7 +137,37 @@ void PlacePairs(const ExpertsParams& p, Pairs& pairs) {
   for (int64_t i = 0; i < p.num_tokens * p.top_k; ++i) {
     const int64_t place = pairs.panel_of_expert[p.index[i]]++;
     pairs.token[place] = static_cast<int32_t>(i / p.top_k);
-    pairs.slot[i] = static_cast<int32_t>(place);
+    pairs.weight[place] = p.weight[i];
+  }
+}
+
+// Rows first .. first + count - 1 of every expert's down matrix: y[s, row] = sum of weight * result.
+void AddDown(const ExpertsParams& p, const Sizes& sizes, const Pairs& pairs, int64_t num_groups, int64_t first, int64_t count,
+             unsigned char* unpacked) {
+  for (int64_t token = 0; token < p.num_tokens; ++token) std::fill_n(p.y + token * p.hidden_size + first, count, 0.0f);
+  const NormRows& rows = NormRowsOf(SelectedCpuIsa());
+  const int64_t panel_bytes = sizes.inner_bytes();
+  alignas(64) float tile[kMaxPanels * kBlockRows * kTokenLanes], results[kTokenLanes * kBlockRows];
+  for (int64_t g = 0; g < num_groups; ++g) {
+    const Group& group = pairs.groups[g];
+    WeightRows weight = sizes.products.Rows(group.down, sizes.inner, first, count, unpacked);
+    weight.next = g + 1 < num_groups ? RowsFrom(pairs.groups[g + 1].down, p.format, sizes.inner, first).values : nullptr;
+    for (int64_t panel = 0; panel < group.num_panels; panel += kMaxPanels) {
+      const int64_t together = std::min(kMaxPanels, group.num_panels - panel), at = group.first_panel + panel;
+      sizes.products.Multiply(weight, sizes.inner, pairs.panels.inner + at * panel_bytes, together, tile);
+      weight.fetches_next = false;  // once is enough
+      for (int64_t i = 0; i < together; ++i) {
+        const int32_t* const token = pairs.token + (at + i) * kTokenLanes;
+        float* lanes[kTokenLanes];
+        for (int64_t lane = 0; lane < kTokenLanes; ++lane) lanes[lane] = token[lane] < 0 ? nullptr : results + lane * count;
+        sizes.products.inner.unpack(tile + i * count * kTokenLanes, count, lanes);
+        for (int64_t lane = 0; lane < kTokenLanes; ++lane) {
+          if (token[lane] < 0) continue;
+          float* const y = p.y + token[lane] * p.hidden_size + first;
+          rows.scale_add(y, lanes[lane], pairs.weight[(at + i) * kTokenLanes + lane], nullptr, count, y);
+        }
+      }
+    }
   }
 }
 
@@ -168,8 +186,13 @@ void LaunchGatedMlp(const GatedMlpParams& p, ThreadPool& pool) {
   const Panels panels(sizes, num_panels, pool.num_threads(), scratch);
   PackTokens(p.x, p.hidden_size, p.num_tokens, panels.x, sizes.products, pool);
   const Group group{p.gate, p.up, p.down, 0, num_panels};
-  RunGroups(sizes, &group, 1, panels, pool,
-            [&](int64_t panel, float** rows) { PanelRows(p.y, p.hidden_size, p.num_tokens, panel, rows); });
+  MultiplyGateAndUp(sizes, &group, 1, panels, pool);
+  const int64_t pieces = CeilDiv(sizes.hidden, sizes.out_rows);
+  ForEachPiece(pool, pieces, panels.unpacked, sizes.unpacked_bytes, [&](int64_t piece, unsigned char* unpacked) {
+    const int64_t first = piece * sizes.out_rows, count = std::min(sizes.out_rows, sizes.hidden - first);
+    MultiplyBlock(sizes.products, p.down, sizes.inner, first, count, unpacked, panels.inner, num_panels,
+                  [&](int64_t panel, float** rows) { PanelRows(p.y, p.hidden_size, p.num_tokens, panel, rows); });
+  });
 }
 
 size_t ExpertsWorkspaceBytes(const ExpertsParams& p, int num_threads) {
@@ -194,20 +217,12 @@ void LaunchExperts(const ExpertsParams& p, ThreadPool& pool) {
     }
     sizes.products.Pack(rows, p.hidden_size, pairs.panels.x + panel * sizes.x_bytes());
   });
-  RunGroups(sizes, pairs.groups, num_groups, pairs.panels, pool, [&](int64_t panel, float** rows) {
-    PanelRows(pairs.result, p.hidden_size, pairs.most_panels * kTokenLanes, panel, rows);
-  });
-  pool.ParallelFor(p.num_tokens, [&](int64_t token) {
-    float* const y = p.y + token * p.hidden_size;
-    for (int64_t j = 0; j < p.top_k; ++j) {
-      const float* const result = pairs.result + pairs.slot[token * p.top_k + j] * p.hidden_size;
-      const float weight = p.weight[token * p.top_k + j];
-      if (j == 0) {
-        for (int64_t d = 0; d < p.hidden_size; ++d) y[d] = weight * result[d];
-      } else {
-        for (int64_t d = 0; d < p.hidden_size; ++d) y[d] += weight * result[d];
-      }
-    }
+  MultiplyGateAndUp(sizes, pairs.groups, num_groups, pairs.panels, pool);
+  // Every thread has a piece or two even where rows are few; a piece shorter than a block of two tiles costs more.
+  const int64_t rows = std::min(sizes.out_rows, std::max<int64_t>(32, sizes.hidden / (2 * pool.num_threads()) / 32 * 32));
+  const int64_t pieces = CeilDiv(sizes.hidden, rows);
+  ForEachPiece(pool, pieces, pairs.panels.unpacked, sizes.unpacked_bytes, [&](int64_t piece, unsigned char* unpacked) {
+    AddDown(p, sizes, pairs, num_groups, piece * rows, std::min(rows, sizes.hidden - piece * rows), unpacked);
   });
 }
 

@@ -34,7 +34,8 @@ struct WeightRows {
   int64_t row_step = 0;
   int64_t depth_step = 1;      // 1 with bf16
   const void* scales = nullptr;  // bf16 [num_rows] where products are of integers (int8_products.h), of any alignment
-  bool fetches_next = false;     // more rows follow, which are not in a cache: fetch as many as are worked on together
+  bool fetches_next = false;     // rows are not in a cache: fetch those of the next register block meanwhile
+  const void* next = nullptr;    // and behind the last one these, if any
 };
 
 struct RowProducts {

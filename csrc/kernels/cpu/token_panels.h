@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <initializer_list>
 
 #include "common/check.h"
 #include "common/thread_pool.h"
@@ -58,7 +59,7 @@ struct LayerProducts {
     DGRT_CHECK(int8 == nullptr || depth <= kMaxInt8Width);
     if (in_place) {
       return {.data = rows.values, .dtype = dtype, .num_rows = count, .row_step = depth, .scales = rows.scales,
-              .fetches_next = true};
+              .fetches_next = true, .next = RowsFrom(rows, format, depth, count).values};
     }
     if (int8 != nullptr) {
       int8->widen(rows.values, count, depth, scratch);
@@ -95,13 +96,26 @@ struct LayerProducts {
   bool RoundsFloats() const { return format != WeightFormat::kFloat32 && int8 == nullptr && dtype == DType::kFloat32; }
 };
 
-// Packs the tokens x [num_tokens, width] into panels, one after the other.
+// Packs a panel of the tokens x [num_tokens, width]; panels follow one another.
+inline void PackPanel(const float* x, int64_t width, int64_t num_tokens, int64_t panel, unsigned char* panels,
+                      const LayerProducts& products) {
+  const float* rows[kTokenLanes];
+  PanelRows(x, width, num_tokens, panel, rows);
+  products.Pack(rows, width, panels + panel * products.BytesOfPanel(width));
+}
+
 inline void PackTokens(const float* x, int64_t width, int64_t num_tokens, unsigned char* panels, const LayerProducts& products,
                        ThreadPool& pool) {
+  pool.ParallelFor(NumTokenPanels(num_tokens),
+                   [&](int64_t panel) { PackPanel(x, width, num_tokens, panel, panels, products); });
+}
+
+// Calls fn(token) for the tokens of each panel, panels over all threads.
+template <typename Fn>
+void ForEachToken(ThreadPool& pool, int64_t num_tokens, Fn fn) {
   pool.ParallelFor(NumTokenPanels(num_tokens), [&](int64_t panel) {
-    const float* rows[kTokenLanes];
-    PanelRows(x, width, num_tokens, panel, rows);
-    products.Pack(rows, width, panels + panel * products.BytesOfPanel(width));
+    const int64_t end = std::min(num_tokens, (panel + 1) * kTokenLanes);
+    for (int64_t token = panel * kTokenLanes; token < end; ++token) fn(token);
   });
 }
 
@@ -139,6 +153,42 @@ void MultiplyBlock(const LayerProducts& products, const WeightMatrix& matrix, in
     }
   }
 }
+
+// A matrix [num_rows, depth] whose products with tokens are columns of y [S, num_rows].
+struct Columns {
+  WeightMatrix weight;
+  int64_t num_rows;
+  float* y;
+};
+
+// What multiplying all rows of matrices of one depth takes.
+struct MatrixProducts {
+  MatrixProducts(WeightFormat format, int64_t inputs, int64_t tokens, int num_threads, Scratch& scratch)
+      : products(format),
+        depth(inputs),
+        num_tokens(tokens),
+        rows_of_piece(products.RowsOfPiece(depth, kBlockRows)),
+        unpacked_bytes(Padded(products.UnpackedBytes(rows_of_piece, depth))),
+        panels(scratch.Take<unsigned char>(NumTokenPanels(num_tokens) * products.BytesOfPanel(depth))),
+        unpacked(scratch.Take<unsigned char>(num_threads * unpacked_bytes)) {}
+
+  // The tokens must be packed. Pieces of all matrices are shared out together.
+  void Multiply(std::initializer_list<Columns> matrices, ThreadPool& pool) const {
+    int64_t pieces = 0;
+    for (const Columns& matrix : matrices) pieces += CeilDiv(matrix.num_rows, rows_of_piece);
+    ForEachPiece(pool, pieces, unpacked, unpacked_bytes, [&](int64_t piece, unsigned char* scratch) {
+      const Columns* matrix = matrices.begin();
+      for (int64_t count; piece >= (count = CeilDiv(matrix->num_rows, rows_of_piece)); ++matrix) piece -= count;
+      const int64_t first = piece * rows_of_piece, rows = std::min(rows_of_piece, matrix->num_rows - first);
+      MultiplyBlock(products, matrix->weight, depth, first, rows, scratch, panels, NumTokenPanels(num_tokens),
+                    [&](int64_t panel, float** to) { PanelRows(matrix->y, matrix->num_rows, num_tokens, panel, to); });
+    });
+  }
+
+  LayerProducts products;
+  int64_t depth, num_tokens, rows_of_piece, unpacked_bytes;
+  unsigned char *panels, *unpacked;  // [panels]; [threads]
+};
 
 // total[panel][row][16] = total * rescale[row] + (rows of weights times panels that pack_columns wrote), `part` being room for
 // kMaxPanels panels of it: the second product of a softmax, whose rows are `weights`.

@@ -33,9 +33,7 @@ class Check(Denoise):
         tables, new = self.rotary_tables(positions), []
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]
-            normed = self.rms_norm(x, layer.input_layernorm)
-            k, v = self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
-            q = self.queries(layer.self_attn, facts, normed, tables[facts.type])
+            q, k, v = self.qkv(layer.self_attn, facts, x, layer.input_layernorm, tables[facts.type])
             (q0, q1), (k0, k1), (v0, v1) = (t.split(rows, 1) for t in (q, k, v))
             new += [k1, v1]
             past_k, past_v = past[2 * i : 2 * i + 2]

@@ -17,9 +17,7 @@ class Denoise(Wrapper):
         x, tables = self.condition(self.embed(canvas), soft), self.rotary_tables(positions)
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]
-            normed = self.rms_norm(x, layer.input_layernorm)
-            k, v = self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
-            q = self.queries(layer.self_attn, facts, normed, tables[facts.type])
+            q, k, v = self.qkv(layer.self_attn, facts, x, layer.input_layernorm, tables[facts.type])
             attended = ops.canvas_attention(q, k, v, past[2 * i], past[2 * i + 1], config.num_heads, facts.num_kv_heads)
             x = self.after_attention(layer, x, attended) * layer.layer_scalar
         return self.rms_norm(x, decoder.norm).unsqueeze(0)

@@ -19,11 +19,11 @@ class BlockDrafter(Wrapper):
     Its own parameters, on the meta device, have the names of its checkpoint; the token table is the target's.
     """
 
-    def __init__(self, target: nn.Module, config: ModelConfig, drafter: DrafterConfig):
+    def __init__(self, target: nn.Module, config: ModelConfig, drafter: DrafterConfig, fused: bool = False):
         own = replace(
             config, num_heads=drafter.num_heads, rms_norm_eps=drafter.rms_norm_eps, ropes={"full": config.ropes["full"]}
         )
-        super().__init__(target, own)
+        super().__init__(target, own, fused)
         self.kv_layers, self.past_layers = drafter.kv_layers, drafter.past_layers
         width = config.hidden_size
         with torch.device("meta"):
@@ -39,9 +39,7 @@ class BlockDrafter(Wrapper):
         x = torch.cat((self.embed(tokens), self.evidence_proj(seen) + self.mask))
         for layer, number in zip(self.layers, self.kv_layers, strict=True):
             facts, place = self.config.layers[number], 2 * self.past_layers.index(number)
-            normed = self.rms_norm(x, layer.input_norm)
-            k, v = self.keys_values(layer, facts, normed, table)
-            q = self.queries(layer, facts, normed, table)
+            q, k, v = self.qkv(layer, facts, x, layer.input_norm, table)
             attended = ops.canvas_attention(
                 q, k, v, past[place], past[place + 1], self.config.num_heads, facts.num_kv_heads
             )

@@ -17,12 +17,16 @@ Table = tuple[Tensor, Tensor]
 
 
 class Wrapper(nn.Module):
-    """Base of the graphs: holds the target under the checkpoint's own names and our description of it."""
+    """Base of the graphs: holds the target under the checkpoint's own names and our description of it.
+
+    With `fused` the steps of a layer beside attention are one operator each.
+    """
 
     model: Any  # the target's tree; its attributes are known to transformers only
 
-    def __init__(self, target: nn.Module, config: ModelConfig):
+    def __init__(self, target: nn.Module, config: ModelConfig, fused: bool = False):
         super().__init__()
+        self.fused = fused
         self.model = target.model
         self.config = config
         self.eps = config.rms_norm_eps
@@ -46,6 +50,22 @@ class Wrapper(nn.Module):
         """The three projections of `module` with gelu_tanh between them; the config admits no other activation."""
         return ops.gated_mlp(x, module.gate_proj.weight, module.up_proj.weight, module.down_proj.weight)
 
+    def qkv(
+        self, attention: Any, facts: Layer, x: Tensor, input_norm: Any, table: Table
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the residual rows x."""
+        if not self.fused:
+            normed = self.rms_norm(x, input_norm)
+            k, v = self.keys_values(attention, facts, normed, table)
+            return self.queries(attention, facts, normed, table), k, v
+        norms = (input_norm, attention.q_norm, attention.k_norm)
+        projections = (attention.q_proj.weight, attention.k_proj.weight)
+        v_proj = None if attention.v_proj is None else attention.v_proj.weight
+        return ops.qkv(
+            x, *(norm.weight for norm in norms), *table, *projections, v_proj,
+            self.config.num_heads, facts.num_kv_heads, self.eps,
+        )  # fmt: skip
+
     def queries(self, attention: Any, facts: Layer, x: Tensor, table: Table) -> Tensor:
         """[1, S, H * head_dim], normed and rotated."""
         heads = attention.q_proj(x).view(1, -1, self.config.num_heads, facts.head_dim)
@@ -67,6 +87,8 @@ class Wrapper(nn.Module):
         What is left of the layer is its scalar, which differs between the two sides.
         """
         flat = attended.view(-1, attended.shape[2])
+        if self.fused:
+            return self._after_attention_fused(layer, residual, flat)
         x = residual + self.rms_norm(layer.self_attn.o_proj(flat), layer.post_attention_layernorm)
         dense = self.gated_mlp(layer.mlp, self.rms_norm(x, layer.pre_feedforward_layernorm))
         dense = self.rms_norm(dense, layer.post_feedforward_layernorm_1)
@@ -79,3 +101,15 @@ class Wrapper(nn.Module):
         )
         both = dense + self.rms_norm(routed, layer.post_feedforward_layernorm_2)
         return x + self.rms_norm(both, layer.post_feedforward_layernorm)
+
+    def _after_attention_fused(self, layer: Any, residual: Tensor, flat: Tensor) -> Tensor:
+        mlp, router, experts = layer.mlp, layer.router, layer.experts
+        norm, o_proj = layer.post_attention_layernorm.weight, layer.self_attn.o_proj.weight
+        return ops.feed_forward(
+            ops.linear_norm_add(flat, residual, norm, o_proj, self.eps),
+            layer.pre_feedforward_layernorm.weight, layer.post_feedforward_layernorm_1.weight,
+            layer.pre_feedforward_layernorm_2.weight, layer.post_feedforward_layernorm_2.weight,
+            layer.post_feedforward_layernorm.weight, router.scale, router.proj.weight, router.per_expert_scale,
+            mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight, experts.gate_up_proj, experts.down_proj,
+            self.eps, self.config.top_k_experts,
+        )  # fmt: skip

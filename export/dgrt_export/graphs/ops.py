@@ -1,5 +1,7 @@
 """Custom torch operators (namespace `dgrt`) for the nodes that tracing should keep whole.
 
+The last three are the larger steps of a layer that the profile `fused` has as one operator each.
+
 Each has a shape rule for the meta device, which is all that export needs, and a plain eager form, which lets a test
 run the wrappers in torch. `to_onnx/` gives each one its ONNX form. Shapes: S tokens, D hidden size, H query heads,
 K num_kv_heads * head_dim, P past rows, G canvases of L rows each, E experts, k experts per token.
@@ -163,4 +165,66 @@ def experts(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Ten
 
 @experts.register_fake
 def _(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("dgrt::qkv", mutates_args=())
+def qkv(
+    x: Tensor, input_norm: Tensor, q_norm: Tensor, k_norm: Tensor, cos: Tensor, sin: Tensor,
+    q_proj: Tensor, k_proj: Tensor, v_proj: Tensor | None, num_heads: int, num_kv_heads: int, eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """What attention reads of rows x [S, D]: q [1, S, H * head_dim], k and v [1, S, K].
+
+    Projections of the normed rows; then each head is normed, v without a weight, and q and k are rotated. Without v_proj
+    the value is the key's projection.
+    """
+    normed = rms_norm(x, input_norm, eps)
+
+    def heads(weight: Tensor, count: int, norm: Tensor | None) -> Tensor:
+        return rms_norm(F.linear(normed, weight).view(1, x.shape[0], count, -1), norm, eps).flatten(2)
+
+    q, k = heads(q_proj, num_heads, q_norm), heads(k_proj, num_kv_heads, k_norm)
+    v = heads(k_proj if v_proj is None else v_proj, num_kv_heads, None)
+    return rotate(q, cos, sin, num_heads), rotate(k, cos, sin, num_kv_heads), v
+
+
+@qkv.register_fake
+def _(
+    x: Tensor, input_norm: Tensor, q_norm: Tensor, k_norm: Tensor, cos: Tensor, sin: Tensor,
+    q_proj: Tensor, k_proj: Tensor, v_proj: Tensor | None, num_heads: int, num_kv_heads: int, eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    q, k, v = (x.new_empty(1, x.shape[0], proj.shape[0]) for proj in (q_proj, k_proj, k_proj))
+    return q, k, v
+
+
+@torch.library.custom_op("dgrt::linear_norm_add", mutates_args=())
+def linear_norm_add(x: Tensor, residual: Tensor, norm: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """residual [S, D] + the norm of x [S, K] weight^T."""
+    return residual + rms_norm(F.linear(x, weight), norm, eps)
+
+
+@linear_norm_add.register_fake
+def _(x: Tensor, residual: Tensor, norm: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return torch.empty_like(residual)
+
+
+@torch.library.custom_op("dgrt::feed_forward", mutates_args=())
+def feed_forward(
+    x: Tensor, dense_norm_in: Tensor, dense_norm_out: Tensor, experts_norm_in: Tensor, experts_norm_out: Tensor,
+    norm_out: Tensor, router_scale: Tensor, router: Tensor, per_expert_scale: Tensor,
+    gate: Tensor, up: Tensor, down: Tensor, expert_gate_up: Tensor, expert_down: Tensor, eps: float, top_k: int,
+) -> Tensor:  # fmt: skip
+    """Dense MLP and experts side by side on the residual x [S, D], router to combine. The router reads the raw residual."""
+    dense = rms_norm(gated_mlp(rms_norm(x, dense_norm_in, eps), gate, up, down), dense_norm_out, eps)
+    index, weight = route(x, router_scale, router, per_expert_scale, eps, top_k)
+    routed = experts(rms_norm(x, experts_norm_in, eps), index, weight, expert_gate_up, expert_down)
+    return x + rms_norm(dense + rms_norm(routed, experts_norm_out, eps), norm_out, eps)
+
+
+@feed_forward.register_fake
+def _(
+    x: Tensor, dense_norm_in: Tensor, dense_norm_out: Tensor, experts_norm_in: Tensor, experts_norm_out: Tensor,
+    norm_out: Tensor, router_scale: Tensor, router: Tensor, per_expert_scale: Tensor,
+    gate: Tensor, up: Tensor, down: Tensor, expert_gate_up: Tensor, expert_down: Tensor, eps: float, top_k: int,
+) -> Tensor:  # fmt: skip
     return torch.empty_like(x)

@@ -31,9 +31,7 @@ class Packed(Denoise):
         tables, new = self.rotary_tables(positions), []
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]
-            normed = self.rms_norm(x, layer.input_layernorm)
-            k, v = self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
-            q = self.queries(layer.self_attn, facts, normed, tables[facts.type])
+            q, k, v = self.qkv(layer.self_attn, facts, x, layer.input_layernorm, tables[facts.type])
             (q0, q1, q2), (k0, k1, k2), (v0, v1, v2) = (t.split(3 * [rows], 1) for t in (q, k, v))
             past_k, past_v, next_k, next_v = past[4 * i : 4 * i + 4]
             new += [k2, v2]

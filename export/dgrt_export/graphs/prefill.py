@@ -25,12 +25,12 @@ class Prefill(Wrapper):
         x, tables, new = self.embed(tokens), self.rotary_tables(positions), []
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]
-            normed = self.rms_norm(x, layer.input_layernorm)
-            k, v = self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
-            new += [k, v]
             if i + 1 == len(config.layers) and not to_the_end:
+                normed = self.rms_norm(x, layer.input_layernorm)
+                new += self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
                 break
-            q = self.queries(layer.self_attn, facts, normed, tables[facts.type])
+            q, k, v = self.qkv(layer.self_attn, facts, x, layer.input_layernorm, tables[facts.type])
+            new += [k, v]
             window = config.sliding_window if facts.type == "sliding" else 0
             attended = ops.causal_attention(
                 q, k, v, past[2 * i], past[2 * i + 1], config.num_heads, facts.num_kv_heads, window

@@ -57,18 +57,20 @@ def _expand(tensors: tuple[contract.Tensor, ...], config: ModelConfig, layers: I
     return expanded
 
 
-def trace(name: str, target: torch.nn.Module, config: ModelConfig) -> TracedGraph:
-    """Traces one of the contract's graphs of `target`, a meta-device module tree."""
+def trace(name: str, target: torch.nn.Module, config: ModelConfig, profile: contract.Profile) -> TracedGraph:
+    """Traces one of the contract's graphs of `target`, a meta-device module tree, in the operators of a profile."""
     layers = range(len(config.layers))
     inputs, outputs = (_expand(side, config, layers) for side in contract.GRAPHS[name])
-    return _trace(name, _WRAPPERS[name](target, config), inputs, outputs)
+    return _trace(name, _WRAPPERS[name](target, config, profile == contract.FUSED), inputs, outputs)
 
 
-def trace_drafter(target: torch.nn.Module, config: ModelConfig, drafter: DrafterConfig) -> TracedGraph:
+def trace_drafter(
+    target: torch.nn.Module, config: ModelConfig, drafter: DrafterConfig, profile: contract.Profile
+) -> TracedGraph:
     """Traces the graph of a drafter for `target`."""
     name = contract.DRAFTER_GRAPH
     inputs, outputs = (_expand(side, config, drafter.past_layers) for side in contract.OPTIONAL_GRAPHS[name])
-    return _trace(name, BlockDrafter(target, config, drafter), inputs, outputs)
+    return _trace(name, BlockDrafter(target, config, drafter, profile == contract.FUSED), inputs, outputs)
 
 
 def _trace(

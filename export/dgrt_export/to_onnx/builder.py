@@ -52,9 +52,13 @@ class GraphBuilder:
 
     def operator(self, op: str, inputs: Sequence[str], hint: str, **attributes: Any) -> str:
         """Appends an operator of our own domain and returns its output's name."""
+        return self.operators(op, inputs, 1, hint, **attributes)[0]
+
+    def operators(self, op: str, inputs: Sequence[str], outputs: int, hint: str, **attributes: Any) -> list[str]:
+        """Appends an operator of our own domain with several outputs and returns their names."""
         domain = contract.OPERATOR_DOMAIN
         self._opsets[domain] = contract.OPERATORS_VERSION
-        return self.node(op, inputs, hint, domain=domain, **attributes)
+        return self.nodes(op, inputs, outputs, hint, domain=domain, **attributes)
 
     def nodes(self, op: str, inputs: Sequence[str], outputs: int, hint: str = "", **attributes: Any) -> list[str]:
         """Appends a standard node with several outputs and returns their names."""

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from .lower import Lowering
 
 Node = Any  # torch.fx.Node, as in lower.py
-HANDLERS: dict[Any, Callable[[Lowering, Node], str]] = {}
+HANDLERS: dict[Any, Callable[[Lowering, Node], Any]] = {}
 aten, dgrt = torch.ops.aten, torch.ops.dgrt
-EXPERTS = "Experts"
+FEED_FORWARD = "FeedForward"
+NUM_FEED_FORWARD_INPUTS = 20  # scales and the last one, which chooses experts, are optional
 INT8 = "Int8"  # and the name of an operator: its form for int8 weights
 
 
-def _operator(low: Lowering, op: str, node: Node, inputs: list[str], weights: list[Node]) -> str:
+def _operators(
+    low: Lowering, op: str, node: Node, inputs: list[str], weights: list[Node], outputs: int, **attributes: Any
+) -> list[str]:
     """An operator with weights as they are stored, which must be in one dtype, behind its inputs, then any scales."""
     names = [low.weight_name(weight) for weight in weights]
     values, dtypes = zip(*map(low.build.stored, names), strict=True)
@@ -35,7 +38,11 @@ def _operator(low: Lowering, op: str, node: Node, inputs: list[str], weights: li
         raise Unsupported(mismatch(f"dtypes of {' and '.join(names)}", "one (--precision makes them one)", found))
     if dtypes[0] == TensorProto.INT8:  # the operators whose activations are int8 too
         op = INT8 + op
-    return low.build.operator(op, [*inputs, *values, *low.build.scales(names)], node.name)
+    return low.build.operators(op, [*inputs, *values, *low.build.scales(names)], outputs, node.name, **attributes)
+
+
+def _operator(low: Lowering, op: str, node: Node, inputs: list[str], weights: list[Node], **attributes: Any) -> str:
+    return _operators(low, op, node, inputs, weights, 1, **attributes)[0]
 
 
 def _rows(low: Lowering, node: Node) -> str:
@@ -58,7 +65,26 @@ def _gated_mlp(low: Lowering, node: Node) -> str:
 def _experts(low: Lowering, node: Node) -> str:
     x, index, weight, gate_up, down = node.args
     inputs = [_rows(low, x), low.value(index), low.value(weight)]
-    return _operator(low, EXPERTS, node, inputs, [gate_up, down])
+    return _operator(low, "Experts", node, inputs, [gate_up, down])
+
+
+def _qkv(low: Lowering, node: Node) -> list[str]:
+    x, *floats, q_proj, k_proj, v_proj, heads, kv_heads, eps = node.args
+    op, weights = ("Qk", [q_proj, k_proj]) if v_proj is None else ("Qkv", [q_proj, k_proj, v_proj])
+    inputs = [_rows(low, x), *map(low.value, floats)]
+    return _operators(low, op, node, inputs, weights, 3, num_heads=heads, num_kv_heads=kv_heads, eps=eps)
+
+
+def _linear_norm_add(low: Lowering, node: Node) -> str:
+    x, residual, norm, weight, eps = node.args
+    return _operator(low, "LinearNormAdd", node, [*(_rows(low, t) for t in (x, residual)), low.value(norm)], [weight], eps=eps)
+
+
+def _feed_forward(low: Lowering, node: Node) -> str:
+    x, *tensors, eps, top_k = node.args
+    floats, weights = tensors[:8], tensors[8:]
+    inputs = [_rows(low, x), *map(low.value, floats)]
+    return _operator(low, FEED_FORWARD, node, inputs, weights, eps=eps, top_k=top_k)
 
 
 def _attention_products(low: Lowering) -> dict[str, int]:
@@ -100,6 +126,9 @@ HANDLERS |= {
     aten.linear.default: _linear,
     dgrt.gated_mlp.default: _gated_mlp,
     dgrt.experts.default: _experts,
+    dgrt.qkv.default: _qkv,
+    dgrt.linear_norm_add.default: _linear_norm_add,
+    dgrt.feed_forward.default: _feed_forward,
     dgrt.causal_attention.default: _causal_attention,
     dgrt.canvas_attention.default: _canvas_attention,
 }
