@@ -11,13 +11,17 @@
 namespace dgrt {
 namespace {
 
+// Not called where words are of int16.
+#define DGRT_NO_BYTES DGRT_INLINE IntVec AddBytes(IntVec sum, const unsigned char*) { return sum; }
+
 namespace plain {
-constexpr int kLanes = 4, kPanels = 1, kRows[] = {2};
+constexpr int kLanes = 4, kPanels = 1, kDepths = 2, kRows[] = {2};
 #include "kernels/cpu/vector.inc"
 DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t pair) {
   const int32_t low = static_cast<int16_t>(pair), high = pair >> 16;
   return sum + ((IntVec)(tokens << 16) >> 16) * low + ((IntVec)tokens >> 16) * high;
 }
+DGRT_NO_BYTES
 #include "kernels/cpu/int8_products.inc"
 }  // namespace plain
 
@@ -26,11 +30,12 @@ DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t pair) {
 #pragma GCC push_options
 #pragma GCC target("avx2")
 namespace avx2 {
-constexpr int kLanes = 8, kPanels = 1, kRows[] = {6};
+constexpr int kLanes = 8, kPanels = 1, kDepths = 2, kRows[] = {6};
 #include "kernels/cpu/vector.inc"
 DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t pair) {
   return sum + (IntVec)_mm256_madd_epi16((__m256i)tokens, _mm256_set1_epi32(pair));
 }
+DGRT_NO_BYTES
 #include "kernels/cpu/int8_products.inc"
 }  // namespace avx2
 #pragma GCC pop_options
@@ -38,11 +43,12 @@ DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t pair) {
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,prefer-vector-width=512")
 namespace avx512 {
-constexpr int kLanes = 16, kPanels = 4, kRows[] = {8, 8, 8, 6};
+constexpr int kLanes = 16, kPanels = 4, kDepths = 2, kRows[] = {8, 8, 8, 6};
 #include "kernels/cpu/vector.inc"
 DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t pair) {
   return sum + (IntVec)_mm512_madd_epi16((__m512i)tokens, _mm512_set1_epi32(pair));
 }
+DGRT_NO_BYTES
 #include "kernels/cpu/int8_products.inc"
 }  // namespace avx512
 #pragma GCC pop_options
@@ -50,20 +56,25 @@ DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t pair) {
 #pragma GCC push_options
 #pragma GCC target("avx512vnni,avx512f,avx512dq,avx512bw,avx512vl,avx2,prefer-vector-width=512")
 namespace avx512_vnni {
-constexpr int kLanes = 16, kPanels = 4, kRows[] = {8, 8, 8, 6};
+constexpr int kLanes = 16, kPanels = 4, kDepths = 4, kRows[] = {8, 8, 8, 6};
 #include "kernels/cpu/vector.inc"
-DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t pair) {
-  return (IntVec)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)tokens, _mm512_set1_epi32(pair));
+DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t word) {
+  return (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)tokens, _mm512_set1_epi32(word));
+}
+DGRT_INLINE IntVec AddBytes(IntVec sum, const unsigned char* p) {
+  return (IntVec)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi8(1), _mm512_loadu_si512(p));
 }
 #include "kernels/cpu/int8_products.inc"
 }  // namespace avx512_vnni
 #pragma GCC pop_options
 
 namespace amx {
-constexpr Int8Products kInt8Products = {avx512_vnni::Quantise<4>, nullptr, MultiplyInt8OnTiles, avx512_vnni::Gate};
+constexpr Int8Products kInt8Products = {avx512_vnni::Quantise<4, false>, nullptr, MultiplyInt8OnTiles, avx512_vnni::Gate};
 }  // namespace amx
 
 #endif
+
+#undef DGRT_NO_BYTES
 
 }  // namespace
 

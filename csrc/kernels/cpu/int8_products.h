@@ -3,7 +3,8 @@
 //
 // Integers are multiplied as pairs of int16, which every x86 since SSE2 multiplies and adds up in one instruction, twice as
 // many a cycle as fp32: weights are widened a few rows at a time into the second-level cache, tokens lie as pairs of
-// neighbouring depths. Matrix tiles multiply quads of bytes: there weights stay where they lie. Sums of 32 bits are exact, and
+// neighbouring depths. VNNI and matrix tiles multiply quads of bytes: there weights stay where they lie. VNNI wants one side
+// unsigned, so tokens have 128 more and the sum of the row's weights is taken off again, 128 times. Sums of 32 bits are exact, and
 // what is left of floating point is compiled without fused operations, so the variants (isa.h) agree in every bit.
 #pragma once
 
@@ -15,7 +16,7 @@ namespace dgrt {
 
 // A panel of sixteen quantised tokens: first fp32 [depth][16], as RowProducts packs it; `quantise` makes of it words
 // [ceil(depth / 2)][16] of two neighbouring depths, the lower one in the lower half, or [ceil(depth / 4)][16] of four, the
-// lowest in the lowest byte (what the last word lacks is zero), and behind them the tokens' scales, fp32 [16]. 64-byte aligned.
+// lowest in the lowest byte (what the last word lacks is zero; VNNI: bytes are 128 more), and behind them the tokens' scales, fp32 [16]. 64-byte aligned.
 constexpr int64_t Int8PanelBytes(int64_t depth) { return (depth < 2 ? 2 : depth) * kTokenLanes * 4; }
 
 // Bytes of a row of widened weights: of an odd depth the last one is followed by a zero.

@@ -22,6 +22,11 @@ namespace {
 #define DGRT_PLAIN_HALVES \
   DGRT_INLINE HalfVec Halves(FloatVec x) { return __builtin_convertvector(Rounded(x) >> 16, HalfVec); }
 
+// Not called where kOperands is fp32.
+#define DGRT_NO_LOOK_UP                                                        \
+  DGRT_INLINE WordVec LoadUnsignedBytes(const unsigned char*) { return WordVec{}; } \
+  DGRT_INLINE WordVec LookUpHalves(WordVec table, WordVec) { return table; }
+
 // With a mask of all lanes: GCC 12 takes what the plain forms leave undefined for a mistake.
 #define DGRT_AVX512_LOADS                                                                                     \
   DGRT_INLINE IntVec LoadBytes(const unsigned char* p) {                                                      \
@@ -38,6 +43,7 @@ constexpr DType kOperands = DType::kFloat32;
 #include "kernels/cpu/vector.inc"
 DGRT_PLAIN_DOT2
 DGRT_PLAIN_HALVES
+DGRT_NO_LOOK_UP
 DGRT_INLINE IntVec LoadBytes(const unsigned char* p) {
   IntVec x;
   for (int i = 0; i < kLanes; ++i) x[i] = static_cast<int8_t>(p[i]);
@@ -61,6 +67,7 @@ constexpr DType kOperands = DType::kFloat32;
 #include "kernels/cpu/vector.inc"
 DGRT_PLAIN_DOT2
 DGRT_PLAIN_HALVES
+DGRT_NO_LOOK_UP
 DGRT_INLINE IntVec LoadBytes(const unsigned char* p) {
   return (IntVec)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
@@ -81,6 +88,7 @@ constexpr DType kOperands = DType::kFloat32;
 #include "kernels/cpu/vector.inc"
 DGRT_PLAIN_DOT2
 DGRT_PLAIN_HALVES
+DGRT_NO_LOOK_UP
 DGRT_AVX512_LOADS
 #include "kernels/cpu/row_products.inc"
 }  // namespace avx512
@@ -96,6 +104,12 @@ DGRT_INLINE FloatVec Dot2(FloatVec sum, FloatVec token, uint32_t pair) {
   return (FloatVec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)token, (__m512bh)_mm512_set1_epi32(static_cast<int>(pair)));
 }
 DGRT_INLINE HalfVec Halves(FloatVec x) { return (HalfVec)_mm512_cvtneps_pbh((__m512)x); }
+DGRT_INLINE WordVec LoadUnsignedBytes(const unsigned char* p) {
+  return (WordVec)_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+DGRT_INLINE WordVec LookUpHalves(WordVec table, WordVec codes) {
+  return (WordVec)_mm512_permutexvar_epi16((__m512i)codes, (__m512i)table);
+}
 DGRT_AVX512_LOADS
 #include "kernels/cpu/row_products.inc"
 }  // namespace avx512_bf16
@@ -119,6 +133,7 @@ constexpr RowProducts kProducts = [] {
 
 #undef DGRT_PLAIN_DOT2
 #undef DGRT_PLAIN_HALVES
+#undef DGRT_NO_LOOK_UP
 #undef DGRT_AVX512_LOADS
 
 }  // namespace
