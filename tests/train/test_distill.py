@@ -20,7 +20,7 @@ from dgrt_train.distill.prompts import read_prompts
 from dgrt_train.distill.run import Settings, _shape, distill
 from dgrt_train.distill.target import Features, Target
 from dgrt_train.distill.train import TrainSettings, train
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tolerances import tolerance
 
 import dgrt
@@ -197,6 +197,9 @@ def test_a_drafter_is_trained_further(mini_engine, collected, data, tmp_path, ca
 
     short = replace(SMALL, steps=1)
     first = distilled("first", SMALL)
+    config = json.loads((tmp_path / "first" / "config.json").read_text())
+    config["target"]["fingerprint"] = "0" * 64  # the target was trained further
+    (tmp_path / "first" / "config.json").write_text(json.dumps(config))
     second = distilled("second", replace(short, start=str(tmp_path / "first")))
     fresh = distilled("fresh", short)
 
@@ -205,10 +208,15 @@ def test_a_drafter_is_trained_further(mini_engine, collected, data, tmp_path, ca
 
     assert 0 < distance(first, second) < distance(fresh, second) / 3  # fresh: the same random weights
     assert "from the weights of an earlier drafter" in (tmp_path / "second" / "README.md").read_text()
-    words = ["distill", str(mini_engine), "--data", str(data), "-o", str(tmp_path / "third"), "--layers", "1"]
-    for start, error in (("first", "expected kv_layers [7] to go on from, found [5, 7]"),
-                         ("collected", "expected a drafter (config.json, drafter.safetensors), found none")):
-        assert main([*words, "--start", str(tmp_path / start)]) == 2
+    shutil.copytree(tmp_path / "fresh", tmp_path / "wider")
+    save_file({**fresh, "mask": torch.zeros(64)}, tmp_path / "wider" / "drafter.safetensors")
+    words = ["distill", str(mini_engine), "--data", str(data), "-o", str(tmp_path / "third")]
+    for start, layers, error in (
+        ("first", "1", "expected kv_layers [7] to go on from, found [5, 7]"),
+        ("wider", "2", "expected mask [128] to go on from, found [64]"),
+        ("collected", "1", "expected a drafter (config.json, drafter.safetensors), found none"),
+    ):
+        assert main([*words, "--layers", layers, "--start", str(tmp_path / start)]) == 2
         assert error in capsys.readouterr().err
 
 

@@ -15,6 +15,7 @@ from dgrt_train.config import ModelConfig
 from dgrt_train.hf_format import load_text_tensors, text_tensors
 from dgrt_train.model import DiffusionGemmaMini
 from dgrt_train.parity import check_parity
+from dgrt_train.schedule import RESTART
 from safetensors.torch import load_file
 from tolerances import tolerance
 
@@ -48,9 +49,11 @@ def small_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(small_pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict]:
     """Runs the trainer once for each list of arguments, in one folder; returns the last checkpoint."""
 
-    def run(*parts: list[str]) -> dict:
+    def run(*parts: list[str], checkpoint: dict | None = None) -> dict:
         out = tmp_path_factory.mktemp("run")
         (out / "sudoku_pool.json").write_bytes(small_pool.read_bytes())
+        if checkpoint is not None:
+            torch.save(checkpoint, out / "checkpoint.pt")
         for part in parts:
             subprocess.run([*TRAIN, "--out", str(out), *part], check=True, timeout=300)
         return torch.load(out / "checkpoint.pt")
@@ -69,6 +72,21 @@ def test_a_resumed_run_gives_the_weights_of_an_undisturbed_one(train: Callable[.
     assert parts["step"] == two_steps["step"] == 2
     for name, tensor in two_steps["model"].items():
         torch.testing.assert_close(tensor, parts["model"][name], rtol=0, atol=0, msg=name)
+
+
+def test_the_last_cycle_goes_on_from_what_would_be_published(
+    train: Callable[..., dict], two_steps: dict, mini_checkpoint: Path
+) -> None:
+    """A whole run goes on at this step as one that starts with the published folder, whatever else its checkpoint holds."""
+    model = DiffusionGemmaMini(ModelConfig())
+    load_text_tensors(model, load_file(mini_checkpoint / "model.safetensors"))
+    average = [p.detach() * (1 + 2**-12) for p in model.parameters()]  # bf16 does not tell it from the published weight
+    arrived = two_steps | {"step": RESTART, "average": average}
+    whole = train(["--max-steps", "1", "--resume"], checkpoint=arrived)
+    part = train(["--max-steps", "1", "--start", str(mini_checkpoint)])
+    assert whole["step"] == part["step"] == RESTART + 1 and whole["optimiser"]["count"] == 1
+    for name, tensor in part["model"].items():
+        torch.testing.assert_close(tensor, whole["model"][name], rtol=0, atol=0, msg=name)
 
 
 def test_the_number_of_workers_changes_rounding_only(train: Callable[..., dict]) -> None:

@@ -55,7 +55,7 @@ def load_weights(drafter: BlockDrafter, target: Target, folder: Path) -> None:
     """Puts the weights of a published drafter into `drafter`.
 
     Raises:
-        DistillError: no drafter, one of another shape, or one for another target.
+        DistillError: no drafter, or one of another shape. One for other weights of the target is as good a beginning.
     """
     if not (folder / "config.json").is_file() or not (folder / WEIGHT_FILE).is_file():
         raise DistillError(f"{folder}: expected a drafter (config.json, {WEIGHT_FILE}), found none")
@@ -63,10 +63,13 @@ def load_weights(drafter: BlockDrafter, target: Target, folder: Path) -> None:
     for key in [key for key in wanted if key not in ("mean_run", "target")]:
         if found.get(key) != wanted[key]:
             raise DistillError(f"{folder}: expected {key} {wanted[key]!r} to go on from, found {found.get(key)!r}")
-    fingerprint = found.get("target", {}).get("fingerprint")
-    if fingerprint != target.fingerprint:
-        raise DistillError(f"{folder}: expected a drafter for {target.fingerprint}, found one for {fingerprint}")
-    drafter.load_state_dict(load_file(folder / WEIGHT_FILE))
+    weights = load_file(folder / WEIGHT_FILE)
+    own = drafter.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        shapes = [list(tensors[name].shape) if name in tensors else "none" for tensors in (own, weights)]
+        if shapes[0] != shapes[1]:
+            raise DistillError(f"{folder}: expected {name} {shapes[0]} to go on from, found {shapes[1]}")
+    drafter.load_state_dict(weights)
 
 
 def _card(drafter: BlockDrafter, target: Target, facts: dict[str, Any]) -> str:

@@ -48,8 +48,8 @@ class Settings:
         steps: Training steps.
         batch_size: Blocks per step.
         seed: Of the target's answers and of the training.
-        start: Folder of a drafter of the same shape for the same target, whose weights are trained further. None: begin
-            with random ones.
+        start: Folder of a drafter of the same shape, whose weights are trained further; the target's may have changed
+            since. None: begin with random ones.
     """
 
     layers: int | None = None
