@@ -96,7 +96,8 @@ def test_a_layer_is_four_operators(lowered, graph, expected):
     nodes = lowered("one_kv_head")[0][graph].graph.node
     assert Counter(node.op_type for node in nodes if node.domain == "dgrt") == expected
     standard = {node.op_type for node in nodes if node.domain == ""}
-    assert not standard & {"Attention", "Gelu", "Gemm", "TopK", "MatMul", "Transpose", "Loop", "LessOrEqual", "ScatterElements"}
+    heavy = {"Attention", "Gelu", "Gemm", "TopK", "MatMul", "Transpose", "Loop", "LessOrEqual", "ScatterElements"}
+    assert not standard & heavy
 
 
 @pytest.mark.parametrize("name", ["plain", "bf16_sharded"])

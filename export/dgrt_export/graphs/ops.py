@@ -175,8 +175,8 @@ def qkv(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """What attention reads of rows x [S, D]: q [1, S, H * head_dim], k and v [1, S, K].
 
-    Projections of the normed rows; then each head is normed, v without a weight, and q and k are rotated. Without v_proj
-    the value is the key's projection.
+    Projections of the normed rows; then each head is normed, v without a weight, and q and k are rotated. Without
+    v_proj the value is the key's projection.
     """
     normed = rms_norm(x, input_norm, eps)
 
@@ -214,7 +214,7 @@ def feed_forward(
     norm_out: Tensor, router_scale: Tensor, router: Tensor, per_expert_scale: Tensor,
     gate: Tensor, up: Tensor, down: Tensor, expert_gate_up: Tensor, expert_down: Tensor, eps: float, top_k: int,
 ) -> Tensor:  # fmt: skip
-    """Dense MLP and experts side by side on the residual x [S, D], router to combine. The router reads the raw residual."""
+    """Dense MLP and experts side by side on the residual x [S, D], router to combine. The router reads x itself."""
     dense = rms_norm(gated_mlp(rms_norm(x, dense_norm_in, eps), gate, up, down), dense_norm_out, eps)
     index, weight = route(x, router_scale, router, per_expert_scale, eps, top_k)
     routed = experts(rms_norm(x, experts_norm_in, eps), index, weight, expert_gate_up, expert_down)

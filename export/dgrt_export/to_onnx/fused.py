@@ -77,7 +77,8 @@ def _qkv(low: Lowering, node: Node) -> list[str]:
 
 def _linear_norm_add(low: Lowering, node: Node) -> str:
     x, residual, norm, weight, eps = node.args
-    return _operator(low, "LinearNormAdd", node, [*(_rows(low, t) for t in (x, residual)), low.value(norm)], [weight], eps=eps)
+    inputs = [_rows(low, x), _rows(low, residual), low.value(norm)]
+    return _operator(low, "LinearNormAdd", node, inputs, [weight], eps=eps)
 
 
 def _feed_forward(low: Lowering, node: Node) -> str:
