@@ -26,7 +26,8 @@ def qkv_inputs() -> Arrays:
     angles = random(1, ROWS, HEAD_DIM // 2)
     return {
         "x": random(ROWS, WIDTH), "input_norm": random(WIDTH), "q_norm": random(HEAD_DIM),
-        "k_norm": 1 + random(HEAD_DIM), "cos": np.cos(angles), "sin": np.sin(angles), "q_proj": random(HEADS * HEAD_DIM, WIDTH),
+        "k_norm": 1 + random(HEAD_DIM), "cos": np.cos(angles), "sin": np.sin(angles),
+        "q_proj": random(HEADS * HEAD_DIM, WIDTH),
         "k_proj": random(KV_HEADS * HEAD_DIM, WIDTH), "v_proj": 1 + random(KV_HEADS * HEAD_DIM, WIDTH),
     }  # fmt: skip
 

@@ -77,7 +77,7 @@ def test_a_resumed_run_gives_the_weights_of_an_undisturbed_one(train: Callable[.
 def test_the_last_cycle_goes_on_from_what_would_be_published(
     train: Callable[..., dict], two_steps: dict, mini_checkpoint: Path
 ) -> None:
-    """A whole run goes on at this step as one that starts with the published folder, whatever else its checkpoint holds."""
+    """Whatever else the checkpoint of a whole run holds here, it goes on as one that starts with the folder."""
     model = DiffusionGemmaMini(ModelConfig())
     load_text_tensors(model, load_file(mini_checkpoint / "model.safetensors"))
     average = [p.detach() * (1 + 2**-12) for p in model.parameters()]  # bf16 does not tell it from the published weight
