@@ -69,11 +69,11 @@ struct LinearParams {
   WeightFormat format = WeightFormat::kFloat32;
   int64_t num_tokens = 0;          // S
   int64_t num_inputs = 0, num_outputs = 0;
-  const float* norm = nullptr;     // in  [outputs], or null
-  const float* residual = nullptr; // in  [S, outputs], with a norm
-  float eps = 0;
   float* y = nullptr;              // out [S, outputs]
   void* workspace = nullptr;       // scratch, LinearWorkspaceBytes(...) bytes, 64-byte aligned
+  const float* norm = nullptr;      // in  [outputs], or null
+  const float* residual = nullptr;  // in  [S, outputs], with a norm
+  float eps = 0;                    // of the norm
 };
 
 // What attention reads: of n = norm(x[s], input_norm)
