@@ -288,12 +288,13 @@ def raw_values(monkeypatch):
     """Values go without a norm."""
     from dgrt_export.graphs.drafter import BlockDrafter
 
-    right = BlockDrafter.keys_values
+    right = BlockDrafter.qkv
 
-    def keys_values(self, layer, facts, x, table):
-        return right(self, layer, facts, x, table)[0], layer.v_proj(x).view(1, -1, facts.kv_width)
+    def qkv(self, layer, facts, x, input_norm, table):
+        q, k, _ = right(self, layer, facts, x, input_norm, table)
+        return q, k, layer.v_proj(self.rms_norm(x, input_norm)).view(1, -1, facts.kv_width)
 
-    monkeypatch.setattr(BlockDrafter, "keys_values", keys_values)
+    monkeypatch.setattr(BlockDrafter, "qkv", qkv)
 
 
 def swapped_mlp(monkeypatch):

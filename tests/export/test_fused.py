@@ -251,10 +251,10 @@ def wrong_weights(monkeypatch):
 
     right = fused._operator
 
-    def operator(low, op, node, inputs, weights):
-        if op == "GatedMlp":
-            weights = [weights[1], weights[0], weights[2]]
-        return right(low, op, node, inputs, weights)
+    def operator(low, op, node, inputs, weights, **attributes):
+        if op == fused.FEED_FORWARD:
+            weights = [weights[1], weights[0], *weights[2:]]
+        return right(low, op, node, inputs, weights, **attributes)
 
     monkeypatch.setattr(fused, "_operator", operator)
 
