@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dgrt_train.tasks import edit, json_record, sudoku
+from graph_runner import GraphRunner
 
 import dgrt
 
@@ -58,6 +59,28 @@ def test_rounded_weights_are_the_same_for_any_threads_and_right_about_as_often(
         assert np.array_equal(two.generate(case.prompt, seed=index).tokens, result.tokens)
         right += check(case, result.text)
     assert right >= CASES_PER_TASK - most_wrong
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_a_row_has_the_same_bits_in_every_graph(engines: Any, precision: str) -> None:
+    """Whichever graph commits a token or denoises a canvas, whatever rows are beside: no token depends on it."""
+    runner = GraphRunner(engines("mini", profile="fused", precision=precision))
+    length, hidden = runner.model["canvas_len"], runner.model["hidden_size"]
+    rng = np.random.default_rng(3)
+    tokens, canvases = rng.integers(128, 256, 40 + length), rng.integers(128, 256, (2, length))
+    softs = rng.standard_normal((2, length, hidden)).astype(np.float32)
+    kv = runner.prefill(tokens, [40])
+    past, candidate = [rows[:40] for rows in kv], tokens[40:]
+    expected = [rows[40:] for rows in kv]
+    _, scored = runner.score(candidate, past, 40)
+    denoised, following, packed = runner.packed(canvases, softs, candidate, past, 40)
+    checked, _, drafted = runner.check(canvases, softs[0], candidate, past, 40)
+    for name, rows in (("score", scored), ("packed", packed), ("check", drafted)):
+        for tensor, (found, right) in enumerate(zip(rows, expected, strict=True)):
+            assert np.array_equal(found, right), f"{name}: KV tensor {tensor}"
+    alone = runner.denoise(canvases[0], softs[0], past, 40)
+    assert np.array_equal(denoised, alone) and np.array_equal(checked[0], alone)
+    assert np.array_equal(following, runner.denoise(canvases[1], softs[1], kv, 40 + length))
 
 
 def test_bf16_is_the_same_beside_other_requests(engines: Any) -> None:

@@ -66,6 +66,18 @@ class Wrapper(nn.Module):
             self.config.num_heads, facts.num_kv_heads, self.eps,
         )  # fmt: skip
 
+    def last_keys_values(
+        self, attention: Any, facts: Layer, x: Tensor, input_norm: Any, table: Table
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values where nothing reads the queries, to the last bit those of `qkv`.
+
+        A row's must not depend on the graph that it went through, so `fused` makes the queries too.
+        """
+        if self.fused:
+            _, k, v = self.qkv(attention, facts, x, input_norm, table)
+            return k, v
+        return self.keys_values(attention, facts, self.rms_norm(x, input_norm), table)
+
     def queries(self, attention: Any, facts: Layer, x: Tensor, table: Table) -> Tensor:
         """[1, S, H * head_dim], normed and rotated."""
         heads = attention.q_proj(x).view(1, -1, self.config.num_heads, facts.head_dim)

@@ -26,8 +26,7 @@ class Prefill(Wrapper):
         for i, facts in enumerate(config.layers):
             layer = decoder.layers[i]
             if i + 1 == len(config.layers) and not to_the_end:
-                normed = self.rms_norm(x, layer.input_layernorm)
-                new += self.keys_values(layer.self_attn, facts, normed, tables[facts.type])
+                new += self.last_keys_values(layer.self_attn, facts, x, layer.input_layernorm, tables[facts.type])
                 break
             q, k, v = self.qkv(layer.self_attn, facts, x, layer.input_layernorm, tables[facts.type])
             new += [k, v]
