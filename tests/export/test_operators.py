@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from one_operator import run_operator
 
 ROWS, WIDTH, HEADS, KV_HEADS, HEAD_DIM, INNER, EXPERTS, TOP_K, EXPERT_INNER = 5, 12, 4, 2, 6, 9, 4, 2, 7
 EPS = 1e-6
@@ -62,32 +62,6 @@ CASES: dict[str, tuple[Callable[[], Arrays], dict[str, Any], int]] = {
 }
 
 
-def run(op: str, inputs: Arrays, attributes: dict[str, Any], outputs: int) -> list[np.ndarray]:
-    """One node in ONNX Runtime. An input that is None is left out."""
-    from dgrt_export import contract
-    from dgrt_export.operators import find_library
-    from onnxruntime import InferenceSession, SessionOptions
-
-    given = {name: value for name, value in inputs.items() if value is not None}
-    names = [name if value is not None else "" for name, value in inputs.items()]
-    results = [f"y{i}" for i in range(outputs)]
-    graph = helper.make_graph(
-        [helper.make_node(op, names, results, domain=contract.OPERATOR_DOMAIN, **attributes)], "g",
-        [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-            for name, value in given.items()
-        ],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in results],
-    )  # fmt: skip
-    opsets = [helper.make_opsetid("", 23), helper.make_opsetid(contract.OPERATOR_DOMAIN, contract.OPERATORS_VERSION)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=11)
-    options = SessionOptions()
-    options.register_custom_ops_library(str(find_library()))
-    options.log_severity_level = 4
-    session = InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, given)
-
-
 def in_torch(op: str, inputs: Arrays) -> list[np.ndarray]:
     import torch
     from dgrt_export.graphs import ops
@@ -105,7 +79,7 @@ def in_torch(op: str, inputs: Arrays) -> list[np.ndarray]:
 @pytest.mark.parametrize("op", CASES)
 def test_an_operator_computes_what_its_form_in_torch_computes(op: str) -> None:
     make, attributes, outputs = CASES[op]
-    for found, expected in zip(run(op, make(), attributes, outputs), in_torch(op, make()), strict=True):
+    for found, expected in zip(run_operator(op, make(), outputs, **attributes), in_torch(op, make()), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -119,11 +93,11 @@ def test_experts_that_are_given_take_the_place_of_the_best() -> None:
         torch.from_numpy(inputs[k]) for k in ("x", "router_scale", "router", "per_expert_scale")
     )
     index, _ = ops.route(x, scale, router, per_expert, EPS, TOP_K)
-    own = run("FeedForward", inputs, FEED_FORWARD, 1)[0]
+    own = run_operator("FeedForward", inputs, **FEED_FORWARD)[0]
     scales = dict.fromkeys((f"scale_{i}" for i in range(5)), None)
 
     def given(experts: np.ndarray) -> np.ndarray:
-        return run("FeedForward", {**inputs, **scales, "experts": experts}, FEED_FORWARD, 1)[0]
+        return run_operator("FeedForward", {**inputs, **scales, "experts": experts}, **FEED_FORWARD)[0]
 
     np.testing.assert_allclose(given(index.numpy()[:, ::-1].copy()), own, rtol=1e-5, atol=1e-5)
     assert np.abs(given((index.numpy() + 1) % EXPERTS) - own).max(1).min() > 1e-2
@@ -152,4 +126,4 @@ def test_experts_that_are_given_take_the_place_of_the_best() -> None:
 def test_what_does_not_fit_is_named(op: str, changed: Arrays, attributes: dict[str, Any], message: str) -> None:
     make, usual, outputs = CASES[op]
     with pytest.raises(Exception, match=message):
-        run(op, {**make(), **changed}, {**usual, **attributes}, outputs)
+        run_operator(op, {**make(), **changed}, outputs, **{**usual, **attributes})

@@ -12,6 +12,7 @@ import models
 import numpy as np
 import onnx
 import pytest
+from one_operator import run_operator
 from onnx import TensorProto, helper
 
 from dgrt.cli import main
@@ -219,24 +220,7 @@ ONES = np.ones((3, 5), np.float32)
 
 def run_linear(weight, scale, x=ONES, op="Linear"):
     """x [S, K] through a `Linear` or an `Int8Linear`."""
-    from dgrt_export import contract
-    from dgrt_export.operators import find_library
-    from onnxruntime import InferenceSession, SessionOptions
-
-    inputs = ["x", "weight", *(["scale"] if scale is not None else [])]
-    graph = helper.make_graph(
-        [helper.make_node(op, inputs, ["y"], domain=contract.OPERATOR_DOMAIN)], "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["S", "K"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        initializer=[weight, *([scale] if scale is not None else [])],
-    )  # fmt: skip
-    opsets = [helper.make_opsetid("", 23), helper.make_opsetid(contract.OPERATOR_DOMAIN, contract.OPERATORS_VERSION)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=11)
-    options = SessionOptions()
-    options.register_custom_ops_library(str(find_library()))
-    options.log_severity_level = 4
-    session = InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
+    return run_operator(op, {"x": x, "weight": weight, **({} if scale is None else {"scale": scale})})[0]
 
 
 def int8(shape):
