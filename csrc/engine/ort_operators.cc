@@ -163,6 +163,19 @@ struct WithEps {
   float eps = 0;
 };
 
+// Rows x, which are input 0, and a weight of so many outputs (-1: any), behind which its scale is.
+template <WeightFormat kFormat>
+LinearParams LinearOf(const Call& call, const Shape& x, size_t weight, int64_t num_outputs) {
+  LinearParams p;
+  p.num_outputs = call.Require(weight, {num_outputs, Stored(kFormat, x[1])})[0];
+  p.x = call.Data<float>(0);
+  p.weight = call.Weight(weight, weight + 1, kFormat, x[1]);
+  p.format = kFormat;
+  p.num_tokens = x[0];
+  p.num_inputs = x[1];
+  return p;
+}
+
 template <WeightFormat kFormat>
 struct Linear : WithoutAttributes {
   static constexpr const char* kName = NameOf(kFormat, "Linear", "Int8Linear");
@@ -171,15 +184,9 @@ struct Linear : WithoutAttributes {
   using WithoutAttributes::WithoutAttributes;
 
   void Run(const Call& call, ThreadPool& pool) const {
-    const Shape x = call.Require(0, {-1, -1}), weight = call.Require(1, {-1, Stored(kFormat, x[1])});
-    LinearParams p;
-    p.x = call.Data<float>(0);
-    p.weight = call.Weight(1, 2, kFormat, x[1]);
-    p.format = kFormat;
-    p.num_tokens = x[0];
-    p.num_inputs = x[1];
-    p.num_outputs = weight[0];
-    p.y = call.Output({x[0], weight[0]});
+    const Shape x = call.Require(0, {-1, -1});
+    LinearParams p = LinearOf<kFormat>(call, x, 1, -1);
+    p.y = call.Output({x[0], p.num_outputs});
     call.Launch(p, LinearWorkspaceBytes(p, pool.num_threads()), LaunchLinear, pool);
   }
 };
@@ -194,14 +201,7 @@ struct LinearNormAdd : WithEps {
   void Run(const Call& call, ThreadPool& pool) const {
     const Shape x = call.Require(0, {-1, -1}), residual = call.Require(1, {x[0], -1});
     call.Require(2, {residual[1]});
-    call.Require(3, {residual[1], Stored(kFormat, x[1])});
-    LinearParams p;
-    p.x = call.Data<float>(0);
-    p.weight = call.Weight(3, 4, kFormat, x[1]);
-    p.format = kFormat;
-    p.num_tokens = x[0];
-    p.num_inputs = x[1];
-    p.num_outputs = residual[1];
+    LinearParams p = LinearOf<kFormat>(call, x, 3, residual[1]);
     p.norm = call.Data<float>(2);
     p.residual = call.Data<float>(1);
     p.eps = eps;
