@@ -55,7 +55,7 @@ struct Machine {
 };
 
 const char* Name(WeightFormat format) {
-  constexpr const char* kNames[] = {"fp32", "bf16", "int8_weights", "int4", "int8"};
+  constexpr const char* kNames[] = {"fp32", "bf16", "int8", "int4"};
   return kNames[static_cast<int>(format)];
 }
 
@@ -80,7 +80,7 @@ struct Weights {
       : format(stored),
         values(IsQuantised(format) ? Filled(rows * WeightRowBytes(format, width) / 2 + 1, DType::kBFloat16)
                                    : Filled(rows * width, format == WeightFormat::kFloat32 ? DType::kFloat32 : DType::kBFloat16)),
-        scales(Filled(rows * ScalesPerRow(format, width) + 1, DType::kBFloat16)) {}
+        scales(Filled(rows, DType::kBFloat16)) {}
   WeightMatrix matrix() const { return {values.data(), scales.data()}; }
   double bytes() const { return static_cast<double>(values.bytes() + (IsQuantised(format) ? scales.bytes() : 0)); }
 
@@ -88,22 +88,21 @@ struct Weights {
   AlignedBuffer<unsigned char> values, scales;
 };
 
-// `rows` says what the weights are.
-double PeakFlops(decltype(RowProducts::multiply) multiply, WeightRows rows, ThreadPool& pool) {
-  constexpr int64_t kMostRows = 96, kDepth = 128, kTimes = 2000;
-  const int64_t num_rows = rows.dtype == DType::kFloat32 && rows.scales == nullptr ? 24 : kMostRows;  // whole blocks, first level
+// Of products of elements of so many bytes, out of the first-level cache: whole blocks of rows that are long enough for what is
+// done once per row not to count.
+double PeakFlops(decltype(RowProducts::multiply) multiply, DType dtype, int64_t element_bytes, ThreadPool& pool) {
+  constexpr int64_t kRows = 24, kRowBytes = 512, kTimes = 2000;
+  const int64_t depth = kRowBytes / element_bytes;
   const double seconds = MedianSeconds([&] {
     pool.ParallelFor(pool.num_threads(), [&](int64_t) {
-      alignas(64) static thread_local float panels[kMaxPanels * kDepth * kTokenLanes], out[kMaxPanels * kMostRows * kTokenLanes];
-      static thread_local float weights[kMostRows * kDepth];
-      WeightRows own = rows;
-      own.data = own.scales = weights;
-      own.num_rows = num_rows;
-      own.row_step = kDepth;
-      for (int64_t i = 0; i < kTimes; ++i) multiply(own, kDepth, panels, PanelBytes(kDepth, rows.dtype), kMaxPanels, out);
+      constexpr int64_t kPanelBytes = (kRowBytes / 4 + 2) * kTokenLanes * 4;  // and what quantised tokens have behind them
+      alignas(64) static thread_local unsigned char panels[kMaxPanels * kPanelBytes], weights[kRows * kRowBytes];
+      alignas(64) static thread_local float out[kMaxPanels * kRows * kTokenLanes];
+      const WeightRows rows = {.data = weights, .dtype = dtype, .num_rows = kRows, .row_step = depth, .scales = weights};
+      for (int64_t i = 0; i < kTimes; ++i) multiply(rows, depth, panels, kPanelBytes, kMaxPanels, out);
     });
   });
-  return 2.0 * static_cast<double>(num_rows) * kDepth * kMaxPanels * kTokenLanes * kTimes * pool.num_threads() / seconds;
+  return 2.0 * static_cast<double>(kRows * depth) * kMaxPanels * kTokenLanes * kTimes * pool.num_threads() / seconds;
 }
 
 double ReadBandwidth(ThreadPool& pool) {
@@ -307,11 +306,11 @@ void Main(int threads, const std::string& wanted) {
   ThreadPool pool(threads);
   const double bandwidth = ReadBandwidth(pool);
   const RowProducts& products = RowProductsOf(SelectedCpuIsa());
-  const Machine fp32{PeakFlops(products.multiply, {.dtype = DType::kFloat32}, pool), bandwidth};
-  const Machine bf16{PeakFlops(products.multiply, {.dtype = DType::kBFloat16}, pool), bandwidth};
-  const Machine int8{PeakFlops(Int8ProductsOf(SelectedCpuIsa()).multiply, {}, pool), bandwidth};
+  const Machine fp32{PeakFlops(products.multiply, DType::kFloat32, 4, pool), bandwidth};
+  const Machine bf16{PeakFlops(products.multiply, DType::kBFloat16, 2, pool), bandwidth};
+  const Machine int8{PeakFlops(Int8ProductsOf(SelectedCpuIsa()).multiply, DType::kFloat32, 1, pool), bandwidth};
   const Machine& unpacked = products.operands == DType::kFloat32 ? fp32 : bf16;
-  const std::vector<Machine> machines = {fp32, unpacked, unpacked, unpacked, int8};  // by format
+  const std::vector<Machine> machines = {fp32, unpacked, int8, int8};  // by format
   std::printf("{\"isa\": \"%s\", \"threads\": %d, \"fp32_gflops\": %.0f, \"bf16_gflops\": %.0f, \"int8_gops\": %.0f, "
               "\"read_gb_s\": %.1f}\n",
               CpuIsaName(SelectedCpuIsa()), threads, 1e-9 * fp32.flops, 1e-9 * bf16.flops, 1e-9 * int8.flops, 1e-9 * bandwidth);
@@ -321,8 +320,7 @@ void Main(int threads, const std::string& wanted) {
   const auto in_each_format = [&](const char* kernel, const char* shape, auto job) {
     if (!is_wanted(kernel, shape)) return;
     std::vector<Job> jobs;
-    for (const WeightFormat format : {WeightFormat::kBFloat16, WeightFormat::kInt8Both, WeightFormat::kInt4,
-                                      WeightFormat::kInt8, WeightFormat::kFloat32}) {
+    for (const WeightFormat format : {WeightFormat::kBFloat16, WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kFloat32}) {
       jobs.push_back(job(format));
     }
     Report(kernel, shape, jobs, machines);

@@ -5,7 +5,8 @@
 namespace dgrt::contract {
 
 inline constexpr int kContractVersion = 5;
-inline constexpr int kOperatorsVersion = 5;
+inline constexpr int kOperatorsVersion = 6;
+inline constexpr int kOldestOperatorsVersion = 6;
 inline constexpr char kFormat[] = "dgrt-engine";
 inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kPortableProfile[] = "portable";

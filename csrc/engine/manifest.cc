@@ -82,6 +82,10 @@ int ReadOperators(const JsonObject& manifest, const std::string& profile) {
     throw ContractMismatch(Message("manifest.json: operators: expected ", contract::kOperatorsVersion,
                                    " or older, found ", version, "; the package needs a newer version of dgrt"));
   }
+  if (version < contract::kOldestOperatorsVersion) {
+    throw ContractMismatch(Message("manifest.json: operators: expected ", contract::kOldestOperatorsVersion,
+                                   " or newer, found ", version, "; export the checkpoint again with this version of dgrt"));
+  }
   return static_cast<int>(version);
 }
 

@@ -84,16 +84,14 @@ class LazySession {
   Ort::Session session_{nullptr};  // guarded by mutex_ until it is open
 };
 
-// From this version of our operators on a layer is made of them. What is left to ONNX Runtime is not worth a second thread, and
-// threads of its own would only be woken in turn with ours.
-constexpr int kOperatorsOfWholeLayers = 5;
-
 // The graphs of a package, opened for a number of threads.
 class GraphSet {
  public:
   GraphSet(const Manifest& manifest, ThreadPool& pool)
       : operators_(manifest.operators > 0 ? std::make_unique<OrtOperators>(pool) : nullptr),
-        threads_(manifest.operators >= kOperatorsOfWholeLayers ? 1 : pool.num_threads()),
+        // A layer is made of our operators. What is left to ONNX Runtime is not worth a second thread, and threads of its own
+        // would only be woken in turn with ours.
+        threads_(operators_ != nullptr ? 1 : pool.num_threads()),
         prefill_(Path(manifest, manifest.prefill_file), threads_, operators_.get(), CheckPrefillGraph),
         denoise_(Path(manifest, manifest.denoise_file), threads_, operators_.get(), CheckDenoiseGraph),
         score_(Path(manifest, manifest.score_file), threads_, operators_.get(), CheckScoreGraph),

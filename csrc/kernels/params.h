@@ -53,8 +53,8 @@ inline constexpr int64_t kVocabTile = 512;
 
 // Weight matrices of the layers lie as weights.h says. No result depends on the number of threads or on which other tokens
 // are in the pass. Before each product the tokens are rounded, unless the weights are fp32:
-// - of kBFloat16, kInt8 and kInt4 to bf16; sums are fp32;
-// - of kInt8Both a row x [K] to int8, and sums are exact:
+// - of kBFloat16 to bf16; sums are fp32;
+// - of kInt8 and kInt4 a row x [K] to int8, and sums are exact:
 //     scale = max_i |x[i]| / 127;  q[i] = x[i] / scale to the nearest integer, ties to even, within -127 to 127
 //     product with row n of the weight = (float(sum_i q[i] weight_q[n, i]) * scale) * weight_scale[n]
 //   every operation rounded to fp32, K <= kMaxInt8Width. Where scale is 0 so is q; of a row with a NaN or an infinity
@@ -151,13 +151,14 @@ struct FeedForwardParams {
   const int64_t* index = nullptr;            // in  [S, k], in [0, E), or null
   WeightMatrix gate, up, down;               // in  [I, D], [I, D], [D, I] of the dense MLP
   WeightMatrix expert_gate_up, expert_down;  // in  [E, 2 J, D], [E, D, J]
-  WeightFormat format = WeightFormat::kFloat32;  // of these five
+  WeightFormat format = WeightFormat::kFloat32;  // of the dense MLP
   float eps = 0;
   int64_t num_tokens = 0, hidden_size = 0;   // S, D
   int64_t inner_size = 0;                    // I
   int64_t num_experts = 0, top_k = 0, expert_inner_size = 0;  // E, k, J
   float* y = nullptr;                        // out [S, D]
   void* workspace = nullptr;                 // scratch, FeedForwardWorkspaceBytes(...) bytes, 64-byte aligned
+  WeightFormat expert_format = WeightFormat::kFloat32;  // of the experts
 };
 
 // y[s, h] = softmax over visible t of (q[s, h] . k[t, g]) times v[t, g], g = h / (H / G); no scale. Keys are the past and

@@ -11,14 +11,14 @@ import torch
 
 from .contract import FUSED
 from .errors import Unsupported, mismatch
-from .to_onnx.fused import FEED_FORWARD, INT8, NUM_FEED_FORWARD_INPUTS
+from .to_onnx.fused import FEED_FORWARD, NUM_FEED_FORWARD_INPUTS
 
 _CHOICE = "choice."  # and the layer: input of a graph that is given its experts
 
 
 def take_choices(model: onnx.ModelProto) -> onnx.ModelProto:
     """Makes the experts of each row an input per layer, in the place of what the layer's router chooses."""
-    layers = [node for node in model.graph.node if node.op_type in (FEED_FORWARD, INT8 + FEED_FORWARD)]
+    layers = [node for node in model.graph.node if node.op_type == FEED_FORWARD]
     for layer, node in enumerate(layers):
         name = f"{_CHOICE}{layer}"
         scales = NUM_FEED_FORWARD_INPUTS - 1 - len(node.input)

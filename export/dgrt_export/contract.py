@@ -20,12 +20,13 @@ FORMAT = "dgrt-engine"
 MANIFEST_FILE = "manifest.json"
 
 # Operator profiles. In `fused` the heavy nodes are operators of our own ONNX domain (README.md lists them), whose opset
-# version is OPERATORS_VERSION: a reader that has a version has all older ones.
+# version is OPERATORS_VERSION. A reader has its own version and those back to the oldest.
 Profile = Literal["portable", "fused"]
 PORTABLE: Profile = "portable"
 FUSED: Profile = "fused"
 OPERATOR_DOMAIN = "dgrt"
-OPERATORS_VERSION = 5
+OPERATORS_VERSION = 6
+OLDEST_OPERATORS_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def header_text() -> str:
         "",
         f"inline constexpr int kContractVersion = {CONTRACT_VERSION};",
         f"inline constexpr int kOperatorsVersion = {OPERATORS_VERSION};",
+        f"inline constexpr int kOldestOperatorsVersion = {OLDEST_OPERATORS_VERSION};",
     ]
     lines += [f'inline constexpr char {name}[] = "{text}";' for name, text in texts.items()]
     lines.append("")

@@ -1,8 +1,8 @@
 """Quantised weights: which tensors, how they are stored, what their values are. README.md specifies the format.
 
 Only the heavy matrices of the layers are: q, k, v and o projections, dense MLP, experts. A tensor NAME becomes two, the
-integers NAME and their bf16 scales NAME.scale. What the model has is integer * scale, in I4 rounded to bf16. Rows that
-meet weights of I8 become int8 too, when the model runs.
+integers NAME and a bf16 scale per row, NAME.scale. What the model has is integer * scale. Rows that meet such weights
+become int8 too, when the model runs.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ if TYPE_CHECKING:
     import torch
 
 Format = Literal["I8", "I4"]
-FORMATS: dict[str, Format] = {"int8": "I8", "int4": "I4"}  # by precision
-GROUP = 32  # inputs that share a scale in I4; kScaleGroup of csrc/kernels/weights.h
+# Of the experts, and of what else is heavy: a few per cent of the bytes, but most of what four bits would cost in accuracy.
+FORMATS: dict[str, tuple[Format, Format]] = {"int8": ("I8", "I8"), "int4": ("I4", "I8")}  # by precision
+GROUP = 32  # inputs that share a level in I4; kCodeGroup of csrc/kernels/weights.h
+# What the codes of I4 stand for, in 128ths of the level; kInt4Values there. The best sixteen for groups of normally
+# distributed weights whose largest is at one of the ends (Lloyd's algorithm, levels and assignments in turns).
+VALUES = (-128, -101, -80, -63, -49, -35, -22, -10, 2, 13, 25, 37, 50, 66, 84, 109)
 SCALE = ".scale"
 _HEAVY = re.compile(
     r".*\.layers\.\d+\."
     r"(self_attn\.[qkvo]_proj\.weight|mlp\.(gate|up|down)_proj\.weight|experts\.(gate_up|down)_proj)"
 )
-# What the largest value of a group of I4 may be divided into. At 8 nothing is cut off (the sign of the scale is free,
-# so it becomes -8) and steps are finest; beyond, it is cut off and the others get finer steps. On normally
-# distributed weights the best of these has 0.72 of the squared error of 7 alone, 0.92 of that of 8. With 64 inputs
-# per scale it has 1.21 times that error.
-_LARGEST = (7.0, 7.5, 8.0, 8.5, 9.0)
 
 
 def is_heavy(name: str) -> bool:
@@ -34,39 +33,35 @@ def is_heavy(name: str) -> bool:
     return _HEAVY.fullmatch(name) is not None
 
 
+def format_of(name: str, precision: str) -> Format | None:
+    """How a precision stores a tensor, None: not quantised."""
+    if precision not in FORMATS or not is_heavy(name):
+        return None
+    experts, others = FORMATS[precision]
+    return experts if ".experts." in name else others
+
+
 def stored_shape(dtype: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape on disk of a tensor: I4 is stored as U8, two values in a byte."""
-    return (*shape[:-1], (shape[-1] + 1) // 2) if dtype == "I4" else shape
+    """The shape on disk of a tensor: I4 is stored as U8, codes of half a byte and then a level per group."""
+    return (*shape[:-1], math.ceil(shape[-1] / GROUP) * (GROUP // 2 + 1)) if dtype == "I4" else shape
 
 
-def scale_shape(dtype: Format, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a tensor's scales: one per row in I8, one per group in I4."""
-    return (*shape[:-1], 1 if dtype == "I8" else math.ceil(shape[-1] / GROUP))
+def scale_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a tensor's scales."""
+    return (*shape[:-1], 1)
 
 
 def quantise(rows: torch.Tensor, dtype: Format) -> tuple[torch.Tensor, torch.Tensor]:
     """Integers and scales, as they are stored, of finite fp32 rows [N, K]."""
     import torch
 
+    scale = _as_bf16(rows.abs().amax(1, keepdim=True) / 127)
     if dtype == "I8":
-        scale = _as_bf16(rows.abs().amax(1, keepdim=True) / 127)
         return _integers(rows, scale, -127, 127).to(torch.int8), scale.bfloat16()
-    groups = torch.nn.functional.pad(rows, (0, -rows.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
-    largest = groups.gather(2, groups.abs().argmax(2, keepdim=True))
-    best = scale = least = None
-    for limit in _LARGEST:
-        tried = _as_bf16(largest / -limit)
-        integers = _integers(groups, tried, -8, 7)
-        error = torch.addcmul(groups, integers, tried, value=-1).square_().sum(2, keepdim=True)
-        if best is None or scale is None or least is None:
-            best, scale, least = integers, tried, error
-            continue
-        better = error < least
-        best, scale = torch.where(better, integers, best), torch.where(better, tried, scale)
-        least = torch.minimum(error, least)
-    assert best is not None and scale is not None
-    nibbles = best.flatten(1)[:, : rows.shape[1] + rows.shape[1] % 2].to(torch.int8).view(torch.uint8) & 15
-    return nibbles[:, ::2] | nibbles[:, 1::2] << 4, scale.squeeze(2).bfloat16()
+    groups = torch.nn.functional.pad(rows / _divisor(scale), (0, -rows.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
+    codes, level = _codes_and_levels(groups)
+    nibbles = codes[..., : GROUP // 2] | codes[..., GROUP // 2 :] << 4
+    return torch.cat((nibbles.flatten(1), level.view(torch.uint8).squeeze(2)), 1), scale.bfloat16()
 
 
 def dequantise(stored: torch.Tensor, scale: torch.Tensor, dtype: Format, shape: tuple[int, ...]) -> torch.Tensor:
@@ -75,14 +70,15 @@ def dequantise(stored: torch.Tensor, scale: torch.Tensor, dtype: Format, shape: 
 
     if dtype == "I8":
         return stored.float() * scale.float()
-    nibbles = torch.stack((stored & 15, stored >> 4), -1).flatten(-2)[..., : shape[-1]]
-    integers = (nibbles.to(torch.int8) ^ 8) - 8  # the sign bit of four
-    scales = scale.float().repeat_interleave(GROUP, -1)[..., : shape[-1]]
-    return _as_bf16(integers.float() * scales)
+    bytes_of_codes = math.ceil(shape[-1] / GROUP) * GROUP // 2
+    nibbles = stored[..., :bytes_of_codes].unflatten(-1, (-1, GROUP // 2))
+    level = stored[..., bytes_of_codes:].contiguous().view(torch.int8).unsqueeze(-1)
+    integers = _weights(torch.cat((nibbles & 15, nibbles >> 4), -1), level)
+    return integers.flatten(-2)[..., : shape[-1]] * scale.float()
 
 
 def rounded_rows(x: torch.Tensor) -> torch.Tensor:
-    """Activations [..., K] as an operator with weights of I8 rounds them: to 127 steps of a row's largest value."""
+    """Activations [..., K] as an operator with quantised weights rounds them: to 127 steps of a row's largest value."""
     scale = x.abs().amax(-1, keepdim=True) / 127
     return _integers(x, scale, -127, 127) * scale
 
@@ -90,7 +86,46 @@ def rounded_rows(x: torch.Tensor) -> torch.Tensor:
 def _integers(values: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
     import torch
 
-    return (values / torch.where(scale == 0, 1, scale)).round_().clamp_(low, high)
+    return (values / _divisor(scale)).round_().clamp_(low, high)
+
+
+def _divisor(scale: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.where(scale == 0, 1, scale)
+
+
+def _codes_and_levels(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes uint8 [N, G, 32] and levels int8 [N, G, 1] of integers that need not be whole, from -127 to 127.
+
+    The largest of a group begins at one end of the values and at the other; from there the level follows from the codes by
+    least squares and the codes from the level, twice. The better of both.
+    """
+    import torch
+
+    values = torch.tensor(VALUES, dtype=torch.float)
+    borders = (values[1:] + values[:-1]) / 2
+    largest = groups.gather(2, groups.abs().argmax(2, keepdim=True))
+    found = []
+    for end in (VALUES[0], VALUES[-1]):
+        level = largest * (128 / end)
+        for _ in range(2):
+            nearest = values[torch.bucketize(groups * (128 / _divisor(level)), borders)]
+            level = 128 * (groups * nearest).sum(2, keepdim=True) / nearest.square().sum(2, keepdim=True)
+        level = level.round_().clamp_(-127, 127)
+        codes = torch.bucketize(groups * (128 / _divisor(level)), borders).to(torch.uint8)
+        level = level.to(torch.int8)
+        found.append((codes, level, (groups - _weights(codes, level)).square_().sum(2, keepdim=True)))
+    (codes, level, error), (other_codes, other_level, other_error) = found
+    is_better = other_error < error
+    return torch.where(is_better, other_codes, codes), torch.where(is_better, other_level, level)
+
+
+def _weights(codes: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """The integers, as fp32: products and sums are exact in it."""
+    import torch
+
+    return (torch.tensor(VALUES, dtype=torch.float)[codes.int()] * level + 64).div_(128).floor_()
 
 
 def _as_bf16(values: torch.Tensor) -> Any:

@@ -15,8 +15,8 @@ from .quantise import SCALE, dequantise, rounded_rows, stored_shape
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8, "I4": torch.uint8}
 
 
-class _Int8Matrix(torch.Tensor):
-    """Weights of int8: whichever module multiplies with them or a part of them, its input is rounded to int8 first."""
+class _QuantisedMatrix(torch.Tensor):
+    """Quantised weights: whichever module multiplies with them or a part of them, its input is rounded to int8 first."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -39,7 +39,7 @@ def read_tensors(entries: Mapping[str, TensorEntry]) -> dict[str, torch.Tensor]:
     for name, entry in entries.items():
         if (scale := entries.get(name + SCALE)) is not None:
             weight = dequantise(_stored_tensor(entry), _stored_tensor(scale), entry.dtype, entry.shape)
-            tensors[name] = weight.as_subclass(_Int8Matrix) if entry.dtype == "I8" else weight
+            tensors[name] = weight.as_subclass(_QuantisedMatrix)
         elif not name.endswith(SCALE) or name.removesuffix(SCALE) not in entries:  # router.scale is a weight
             tensors[name] = _stored_tensor(entry).float()
     return tensors

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from .checkpoint import DTYPE_BYTES, Checkpoint, TensorEntry
 from .errors import InvalidCheckpoint, Unsupported, mismatch
-from .quantise import FORMATS, SCALE, is_heavy, quantise, scale_shape, stored_shape
+from .quantise import SCALE, format_of, quantise, scale_shape, stored_shape
 
 if TYPE_CHECKING:
     import torch
@@ -97,9 +97,8 @@ def _plan_conversion(tensors: Mapping[str, TensorEntry], sources: tuple[Path, ..
 
 def _targets(entry: TensorEntry, precision: Precision) -> list[TensorEntry]:
     """What becomes of a tensor, not yet placed."""
-    if precision in FORMATS and is_heavy(entry.name):
-        dtype = FORMATS[precision]
-        scale = replace(entry, name=entry.name + SCALE, dtype="BF16", shape=scale_shape(dtype, entry.shape))
+    if (dtype := format_of(entry.name, precision)) is not None:
+        scale = replace(entry, name=entry.name + SCALE, dtype="BF16", shape=scale_shape(entry.shape))
         return [replace(entry, dtype=dtype), scale]
     return [replace(entry, dtype=_DTYPE_OF.get(precision, "BF16"))]
 

@@ -35,7 +35,7 @@ FACADE_ONLY = {
 THIRD_PARTY = {
     r"onnxruntime_": {
         "ort_contract.cc", "ort_contract.h", "ort_engine.cc", "ort_error.h", "ort_executor.h", "ort_library.cc",
-        "ort_operators.cc", "ort_operators.h",
+        "ort_operator.h", "ort_operators.cc", "ort_operators.h",
     },
     r"nlohmann/": {"json_reader.h", "json_server.cc"},
     r"pybind11/": {"folder python"},

@@ -214,18 +214,19 @@ struct FeedForwardSizes {
 
 class FeedForwardCase {
  public:
-  FeedForwardCase(const FeedForwardSizes& sizes, WeightFormat format, float router_scale)
+  FeedForwardCase(const FeedForwardSizes& sizes, WeightFormat format, WeightFormat expert_format, float router_scale)
       : n_(sizes),
         format_(format),
+        expert_format_(expert_format),
         x_(random_.Vector(n_.tokens * n_.hidden)),
         router_scale_(random_.Vector(n_.hidden, router_scale)),
         router_(random_.Vector(n_.num_experts * n_.hidden)),
         per_expert_scale_(random_.Vector(n_.num_experts)),
-        gate_(Matrix(n_.inner, n_.hidden)),
-        up_(Matrix(n_.inner, n_.hidden)),
-        down_(Matrix(n_.hidden, n_.inner)),
-        expert_gate_up_(Matrix(n_.num_experts * 2 * n_.expert_inner, n_.hidden)),
-        expert_down_(Matrix(n_.num_experts * n_.hidden, n_.expert_inner)) {
+        gate_(Matrix(n_.inner, n_.hidden, format)),
+        up_(Matrix(n_.inner, n_.hidden, format)),
+        down_(Matrix(n_.hidden, n_.inner, format)),
+        expert_gate_up_(Matrix(n_.num_experts * 2 * n_.expert_inner, n_.hidden, expert_format)),
+        expert_down_(Matrix(n_.num_experts * n_.hidden, n_.expert_inner, expert_format)) {
     for (Floats& norm : norms_) norm = random_.Vector(n_.hidden);
   }
 
@@ -246,6 +247,7 @@ class FeedForwardCase {
     p.expert_gate_up = expert_gate_up_.matrix();
     p.expert_down = expert_down_.matrix();
     p.format = format_;
+    p.expert_format = expert_format_;
     p.eps = kEps;
     p.num_tokens = count;
     p.hidden_size = n_.hidden;
@@ -278,7 +280,7 @@ class FeedForwardCase {
     e.weight = weight_.data();
     e.gate_up = expert_gate_up_.matrix();
     e.down = expert_down_.matrix();
-    e.format = format_;
+    e.format = expert_format_;
     e.num_tokens = n_.tokens;
     e.num_experts = n_.num_experts;
     e.top_k = n_.top_k;
@@ -293,14 +295,16 @@ class FeedForwardCase {
     return Normed(Normed(experts, n_.hidden, norms_[3].data(), &dense_out), n_.hidden, norms_[4].data(), &x_);
   }
 
-  double tolerance() const { return 10 * ToleranceOf(format_); }  // weights of random size, one on top of the other
+  double tolerance() const {  // weights of random size, one on top of the other
+    return 10 * std::max(ToleranceOf(format_), ToleranceOf(expert_format_));
+  }
   int64_t tokens() const { return n_.tokens; }
   int64_t hidden() const { return n_.hidden; }
   Floats& x() { return x_; }
 
  private:
-  Weight Matrix(int64_t rows, int64_t width) {
-    return {random_.Vector(rows * width, 1 / std::sqrt(static_cast<float>(width))), format_};
+  Weight Matrix(int64_t rows, int64_t width, WeightFormat format) {
+    return {random_.Vector(rows * width, 1 / std::sqrt(static_cast<float>(width))), format};
   }
 
   void Route() const {
@@ -330,7 +334,7 @@ class FeedForwardCase {
   }
 
   FeedForwardSizes n_;
-  WeightFormat format_;
+  WeightFormat format_, expert_format_;
   Random random_;
   Floats x_, router_scale_, router_, per_expert_scale_;
   Weight gate_, up_, down_, expert_gate_up_, expert_down_;
@@ -339,8 +343,8 @@ class FeedForwardCase {
   mutable Floats weight_;
 };
 
-void CheckFeedForward(const FeedForwardSizes& sizes, WeightFormat format, float router_scale) {
-  const FeedForwardCase test(sizes, format, router_scale);
+void CheckFeedForward(const FeedForwardSizes& sizes, WeightFormat format, WeightFormat expert_format, float router_scale) {
+  const FeedForwardCase test(sizes, format, expert_format, router_scale);
   ForEachIsa([&] {
     const Floats y = test.Run(0, test.tokens(), 1);
     CheckClose(y, test.Expected(), test.tolerance());
@@ -351,18 +355,21 @@ void CheckFeedForward(const FeedForwardSizes& sizes, WeightFormat format, float 
 
 TEST(TheFeedForwardHalfAgreesWithItsFormula) {
   for (const WeightFormat format : kFormats) {
-    CheckFeedForward({1, 2, 3, 1, 1, 2}, format, 1);
-    CheckFeedForward({19, 40, 33, 8, 2, 12}, format, 1);
-    CheckFeedForward({50, 130, 64, 5, 5, 34}, format, 1);
-    CheckFeedForward({33, 70, 20, 128, 8, 6}, format, 1);
+    CheckFeedForward({1, 2, 3, 1, 1, 2}, format, format, 1);
+    CheckFeedForward({19, 40, 33, 8, 2, 12}, format, format, 1);
+    CheckFeedForward({50, 130, 64, 5, 5, 34}, format, format, 1);
+    CheckFeedForward({33, 70, 20, 128, 8, 6}, format, format, 1);
   }
+  CheckFeedForward({19, 40, 33, 8, 2, 12}, WeightFormat::kFloat32, WeightFormat::kBFloat16, 1);
 }
 
 // With a router that says nothing all scores are equal: the first k experts, a k-th of the weight each.
-TEST(TiesOfTheRouterGoToTheFirstExperts) { CheckFeedForward({18, 36, 20, 9, 3, 7}, WeightFormat::kFloat32, 0); }
+TEST(TiesOfTheRouterGoToTheFirstExperts) { 
+  CheckFeedForward({18, 36, 20, 9, 3, 7}, WeightFormat::kFloat32, WeightFormat::kFloat32, 0);
+}
 
 TEST(ANumberThatIsNoneStaysInItsRowOfTheFeedForwardHalf) {
-  FeedForwardCase test({20, 36, 20, 9, 3, 7}, WeightFormat::kBFloat16, 1);
+  FeedForwardCase test({20, 36, 20, 9, 3, 7}, WeightFormat::kBFloat16, WeightFormat::kBFloat16, 1);
   test.x()[Size(5 * test.hidden() + 1)] = std::numeric_limits<float>::quiet_NaN();
   ForEachIsa([&] {
     const Floats y = test.Run(0, test.tokens(), 2);

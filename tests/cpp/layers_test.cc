@@ -48,7 +48,7 @@ Int8Row Quantised(const float* x, int64_t count) {
 // What meets weights of a format in the place of a row of tokens.
 std::vector<double> Rounded(const float* x, int64_t count, WeightFormat format) {
   std::vector<double> out(x, x + count);
-  if (format == WeightFormat::kInt8Both) {
+  if (IsQuantised(format)) {
     const Int8Row row = Quantised(x, count);
     for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<double>(row.q[i]) * static_cast<double>(row.scale);
   } else if (format != WeightFormat::kFloat32) {
@@ -57,8 +57,8 @@ std::vector<double> Rounded(const float* x, int64_t count, WeightFormat format) 
   return out;
 }
 
-constexpr WeightFormat kFormats[] = {WeightFormat::kFloat32, WeightFormat::kBFloat16, WeightFormat::kInt8, WeightFormat::kInt4,
-                                     WeightFormat::kInt8Both};
+constexpr WeightFormat kFormats[] = {WeightFormat::kFloat32, WeightFormat::kBFloat16, WeightFormat::kInt8, WeightFormat::kInt4};
+constexpr WeightFormat kQuantised[] = {WeightFormat::kInt8, WeightFormat::kInt4};
 
 // A weight [rows, width] as a package holds it, at odd addresses. Where it is quantised its values are what comes near.
 class Weight {
@@ -67,12 +67,12 @@ class Weight {
       : values_(std::move(values)),
         format_(format),
         bytes_(Size(kOff + NumRows(width) * WeightRowBytes(format, width)), 0xa5),
-        scale_bytes_(Size(kOff + NumRows(width) * ScalesPerRow(format, width) * 2)) {
+        scale_bytes_(Size(kOff + NumRows(width) * 2)) {
     for (int64_t row = 0; row < NumRows(width); ++row) {
       unsigned char* const to = bytes_.data() + kOff + row * WeightRowBytes(format, width);
       float* const x = values_.data() + row * width;
       if (IsQuantised(format)) {
-        Quantise(x, width, to, scale_bytes_.data() + kOff + row * ScalesPerRow(format, width) * 2);
+        Quantise(x, width, to, scale_bytes_.data() + kOff + 2 * row);
       } else {
         for (int64_t i = 0; i < width; ++i) {
           if (format == WeightFormat::kFloat32) std::memcpy(to + 4 * i, x + i, 4);
@@ -83,7 +83,7 @@ class Weight {
   }
   WeightMatrix matrix() const { return {bytes_.data() + kOff, scale_bytes_.data() + kOff}; }
   double operator[](int64_t i) const { return static_cast<double>(values_[Size(i)]); }
-  int8_t Byte(int64_t i) const { return static_cast<int8_t>(bytes_[Size(kOff + i)]); }
+  int64_t Integer(int64_t i) const { return integers_[Size(i)]; }
   float Scale(int64_t i) const {
     uint16_t half;
     std::memcpy(&half, scale_bytes_.data() + kOff + 2 * i, 2);
@@ -99,32 +99,52 @@ class Weight {
     std::memcpy(to, &half, 2);
   }
 
-  void Quantise(float* x, int64_t width, unsigned char* to, unsigned char* scales) const {
-    const int64_t group = format_ == WeightFormat::kInt4 ? kScaleGroup : width;
-    const float most = format_ == WeightFormat::kInt4 ? 7 : 127;
-    for (int64_t first = 0; first < width; first += group, scales += 2) {
-      const int64_t end = std::min(width, first + group);
-      const auto larger = [](float a, float b) { return std::fabs(a) < std::fabs(b); };
-      const float scale = ToBf16(std::fabs(*std::max_element(x + first, x + end, larger)) / most);
-      PutBf16(scale, scales);
-      for (int64_t i = first; i < end; ++i) {
-        const auto q = static_cast<int>(std::clamp(std::nearbyint(x[i] / scale), -most - 1, most));
-        x[i] = static_cast<float>(q) * scale;
-        if (format_ != WeightFormat::kInt8Both) x[i] = ToBf16(x[i]);
-        if (format_ != WeightFormat::kInt4) {
-          to[i] = static_cast<unsigned char>(q);
-        } else {  // the unused half of the last byte keeps its rubbish
-          const int shift = i % 2 * 4;
-          to[i / 2] = static_cast<unsigned char>((to[i / 2] & (0xf0 >> shift)) | (q & 15) << shift);
-        }
+  // A row: to `to`, its scale to `scale`, and x becomes the weights that they mean.
+  void Quantise(float* x, int64_t width, unsigned char* to, unsigned char* scale_to) {
+    const float scale = ToBf16(LargestOf(x, width, [](float a) { return std::fabs(a); }) / 127);
+    PutBf16(scale, scale_to);
+    const int64_t group_len = format_ == WeightFormat::kInt4 ? kCodeGroup : width;
+    for (int64_t first = 0; first < width; first += group_len) {
+      const int64_t count = std::min(width - first, group_len);
+      float* const group = x + first;
+      if (format_ == WeightFormat::kInt4) QuantiseGroup(group, count, scale, to + first / 2, to + NumCodeGroups(width) * 16 + first / 32);
+      for (int64_t i = 0; i < count; ++i) {
+        const auto q = static_cast<int>(std::clamp(std::nearbyint(group[i] / scale), -127.0f, 127.0f));
+        integers_.push_back(q);
+        group[i] = static_cast<float>(q) * scale;
+        if (format_ == WeightFormat::kInt8) to[first + i] = static_cast<unsigned char>(q);
       }
     }
+  }
+
+  // The largest of a group becomes an end of the sixteen values. Codes behind the last weight are rubbish.
+  static void QuantiseGroup(float* x, int64_t count, float scale, unsigned char* codes, unsigned char* level_to) {
+    const bool is_down = LargestOf(x, count, [](float a) { return -a; }) >= LargestOf(x, count, [](float a) { return a; });
+    const float largest = LargestOf(x, count, [](float a) { return std::fabs(a); }) / scale;
+    const int level = static_cast<int>(std::clamp(std::nearbyint(is_down ? largest : -largest), -127.0f, 127.0f));
+    *level_to = static_cast<unsigned char>(level);
+    for (int64_t i = 0; i < count; ++i) {
+      const auto distance = [&](int code) { return std::fabs(static_cast<float>(Int4Weight(code, level)) - x[i] / scale); };
+      int best = 0;
+      for (int code = 1; code < 16; ++code) best = distance(code) < distance(best) ? code : best;
+      unsigned char& both = codes[i % 16];
+      both = static_cast<unsigned char>(i < 16 ? (both & 0xf0) | best : (both & 0x0f) | best << 4);
+      x[i] = static_cast<float>(Int4Weight(best, level)) * scale;
+    }
+  }
+
+  template <typename Of>
+  static float LargestOf(const float* x, int64_t count, Of of) {
+    float largest = of(x[0]);
+    for (int64_t i = 1; i < count; ++i) largest = std::max(largest, of(x[i]));
+    return largest;
   }
 
   static constexpr int64_t kOff = 2;
   Floats values_;
   WeightFormat format_;
   std::vector<unsigned char> bytes_, scale_bytes_;
+  std::vector<int64_t> integers_;  // of a quantised weight
 };
 
 // ---- linear ----
@@ -197,33 +217,15 @@ Floats RunLinear(const Floats& x, const WeightMatrix& weight, WeightFormat forma
   });
 }
 
-// The weights, not what comes near them: with one token of ones at a time an output is a weight, and every instruction set
-// has the same.
-TEST(QuantisedWeightsAreTheirRoundedProducts) {
-  Random random;
-  constexpr int64_t kWidth = 71, kRows = 19;
-  Floats x(kWidth * kWidth);
-  for (int64_t i = 0; i < kWidth; ++i) x[Size(i * kWidth + i)] = 1;
-  for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
-    const Weight weight(random.Vector(kRows * kWidth), kWidth, format);
-    ForEachIsa([&] {
-      const Floats y = RunLinear(x, weight.matrix(), format, kWidth, kRows);
-      for (int64_t i = 0; i < kWidth; ++i) {
-        for (int64_t n = 0; n < kRows; ++n) CHECK_EQ(static_cast<double>(y[Size(i * kRows + n)]), weight[n * kWidth + i]);
-      }
-    });
-  }
-}
-
 // Not near what the formula says: its bits, on every instruction set.
 void CheckInt8Products(const Floats& x, const Weight& weight, int64_t inputs, int64_t outputs) {
   ForEachIsa([&] {
-    const Floats y = RunLinear(x, weight.matrix(), WeightFormat::kInt8Both, inputs, outputs);
+    const Floats y = RunLinear(x, weight.matrix(), weight.format(), inputs, outputs);
     for (size_t s = 0; s < x.size() / Size(inputs); ++s) {
       const Int8Row row = Quantised(x.data() + s * Size(inputs), inputs);
       for (int64_t n = 0; n < outputs; ++n) {
         int64_t sum = 0;
-        for (int64_t i = 0; i < inputs; ++i) sum += row.q[Size(i)] * weight.Byte(n * inputs + i);
+        for (int64_t i = 0; i < inputs; ++i) sum += row.q[Size(i)] * weight.Integer(n * inputs + i);
         CHECK_EQ(y[s * Size(outputs) + Size(n)], static_cast<float>(sum) * row.scale * weight.Scale(n));
       }
     }
@@ -234,7 +236,6 @@ TEST(Int8ProductsAreTheSameBitsOnEveryInstructionSet) {
   constexpr float kDenormal = 1e-45f, kLargest = std::numeric_limits<float>::max();
   for (const auto& [inputs, outputs] : {std::pair<int64_t, int64_t>{1, 1}, {2, 3}, {15, 7}, {33, 70}, {1000, 5}, {13'001, 8}}) {
     Random random;
-    const Weight weight(random.Vector(outputs * inputs), inputs, WeightFormat::kInt8Both);
     Floats x;
     // The last three: zeros; halves of a step; values that a scale of few bits makes more than 127.
     for (const float scale : {1.0f, 1e-20f, 1e-38f, 1e-43f, kLargest / 8, 0.0f, 0.0f, 0.0f}) {
@@ -245,8 +246,39 @@ TEST(Int8ProductsAreTheSameBitsOnEveryInstructionSet) {
       x[Size(6 * inputs + i)] = i % 5 == 0 ? -127.0f : 0.5f + static_cast<float>(i % 126);
       x[Size(7 * inputs + i)] = static_cast<float>(190 - i % 190) * kDenormal;
     }
-    CheckInt8Products(x, weight, inputs, outputs);
+    for (const WeightFormat format : kQuantised) {
+      CheckInt8Products(x, {random.Vector(outputs * inputs), inputs, format}, inputs, outputs);
+    }
   }
+}
+
+// Every code at every level, in a whole group and in a shorter one.
+TEST(EveryCodeOfInt4IsItsIntegerOnEveryInstructionSet) {
+  constexpr int64_t kWidth = 51, kRows = 256;
+  std::vector<unsigned char> rows(Size(kRows * WeightRowBytes(WeightFormat::kInt4, kWidth)));
+  const auto code_at = [](int64_t row, int64_t i) { return static_cast<int>((i + row / 5) % 16); };
+  for (int64_t row = 0; row < kRows; ++row) {
+    unsigned char* const to = rows.data() + row * WeightRowBytes(WeightFormat::kInt4, kWidth);
+    for (int64_t byte = 0; byte < 32; ++byte) {
+      const int64_t first = byte / 16 * 32 + byte % 16;
+      to[byte] = static_cast<unsigned char>(code_at(row, first) | code_at(row, first + 16) << 4);
+    }
+    to[32] = static_cast<unsigned char>(row - 128);
+    to[33] = static_cast<unsigned char>(127 - row);
+  }
+  const std::vector<uint16_t> ones(kRows, 0x3f80);
+  Floats x(kWidth * kWidth);
+  for (int64_t i = 0; i < kWidth; ++i) x[Size(i * kWidth + i)] = 127;  // of a scale of 1
+  ForEachIsa([&] {
+    const Floats y = RunLinear(x, {rows.data(), ones.data()}, WeightFormat::kInt4, kWidth, kRows);
+    for (int64_t i = 0; i < kWidth; ++i) {
+      for (int64_t row = 0; row < kRows; ++row) {
+        const auto level = static_cast<int>(i < 32 ? row - 128 : 127 - row);
+        const auto expected = static_cast<int8_t>((kInt4Values[code_at(row, i)] * level + 64) >> 7);
+        CHECK_EQ(y[Size(i * kRows + row)], static_cast<float>(127 * expected));
+      }
+    }
+  });
 }
 
 TEST(TheLongestInt8RowDoesNotOverflow) {
@@ -256,14 +288,14 @@ TEST(TheLongestInt8RowDoesNotOverflow) {
   Floats x(2 * kWidth, 127);
   std::fill(x.begin() + kWidth, x.end(), -127.0f);
   ForEachIsa([&] {
-    const Floats y = RunLinear(x, {bytes.data(), &one}, WeightFormat::kInt8Both, kWidth, 1);
+    const Floats y = RunLinear(x, {bytes.data(), &one}, WeightFormat::kInt8, kWidth, 1);
     CHECK_EQ(y[0], static_cast<float>(-128 * 127 * kWidth));
     CHECK_EQ(y[1], static_cast<float>(128 * 127 * kWidth));
   });
 }
 
 TEST(WhatIsNoNumberInATokenStaysInItsRow) {
-  for (const WeightFormat format : {WeightFormat::kBFloat16, WeightFormat::kInt8Both}) {
+  for (const WeightFormat format : {WeightFormat::kBFloat16, WeightFormat::kInt8, WeightFormat::kInt4}) {
     Random random;
     Floats x = random.Vector(20 * 40);
     x[3 * 40 + 5] = std::bit_cast<float>(0x7fffffffu);  // rounding to bf16 must not carry it into something else
@@ -273,7 +305,7 @@ TEST(WhatIsNoNumberInATokenStaysInItsRow) {
       const Floats y = RunLinear(x, weight.matrix(), format, 40, 30);
       for (size_t i = 0; i < y.size(); ++i) {
         CHECK_EQ(std::isfinite(y[i]), i / 30 != 3 && i / 30 != 17);
-        CHECK_EQ(std::isnan(y[i]), i / 30 == 3 || (i / 30 == 17 && format == WeightFormat::kInt8Both));
+        CHECK_EQ(std::isnan(y[i]), i / 30 == 3 || (i / 30 == 17 && IsQuantised(format)));
       }
     });
   }
@@ -302,7 +334,7 @@ std::vector<Product> MlpOf(const Floats& x, int64_t x_at, const Mlp& mlp, int64_
   std::vector<Product> y(Size(hidden));
   for (int64_t d = 0; d < hidden; ++d) {
     Product& sum = y[Size(d)] = Dot(rounded, mlp.down, mlp.down_at + d * inner);
-    if (format != WeightFormat::kInt8Both) continue;
+    if (!IsQuantised(format)) continue;
     double largest = 0;
     for (int64_t i = 0; i < inner; ++i) largest = std::max(largest, std::fabs(mlp.down[mlp.down_at + d * inner + i]));
     sum.slack = 2 * static_cast<double>(Quantised(h.data(), inner).scale) * largest;  // more than two at once are rare
@@ -311,7 +343,7 @@ std::vector<Product> MlpOf(const Floats& x, int64_t x_at, const Mlp& mlp, int64_
 }
 
 double MlpTolerance(WeightFormat format) {
-  return format == WeightFormat::kFloat32 || format == WeightFormat::kInt8Both ? kMlpTolerance : kBf16MlpTolerance;
+  return format == WeightFormat::kFloat32 || IsQuantised(format) ? kMlpTolerance : kBf16MlpTolerance;
 }
 
 // For the results of one instruction set after the other.
@@ -329,7 +361,7 @@ void CheckGatedMlp(int64_t tokens, int64_t hidden, int64_t inner, WeightFormat f
   const float scale = 1 / std::sqrt(static_cast<float>(hidden));
   const Weight gate(random.Vector(inner * hidden, scale), hidden, format), up(random.Vector(inner * hidden, scale), hidden, format);
   const Weight down(random.Vector(hidden * inner, scale), inner, format);
-  SameOnAll int8;
+  SameOnAll quantised;
   ForEachIsa([&] {
     GatedMlpParams p{x.data(), gate.matrix(), up.matrix(), down.matrix(), format, tokens, hidden, inner, nullptr, nullptr};
     const auto run = [&](int threads) {
@@ -348,7 +380,7 @@ void CheckGatedMlp(int64_t tokens, int64_t hidden, int64_t inner, WeightFormat f
       }
     }
     CHECK(SameBits(y, run(3)));
-    if (format == WeightFormat::kInt8Both) int8.Check(y);
+    if (IsQuantised(format)) quantised.Check(y);
   });
 }
 
@@ -379,7 +411,7 @@ void CheckExperts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden
       index[Size(s * top_k + j)] = routing == Routing::kOneExpertOnly ? experts - 1 : all[Size(j)];
     }
   }
-  SameOnAll int8;
+  SameOnAll quantised;
   ForEachIsa([&] {
     ExpertsParams p{x.data(), index.data(), weight.data(), gate_up.matrix(), down.matrix(), format,
                     tokens,   experts,      top_k,         hidden,         inner,       nullptr, nullptr};
@@ -415,7 +447,7 @@ void CheckExperts(int64_t tokens, int64_t experts, int64_t top_k, int64_t hidden
     }
     CHECK(SameBits(y, run(0, tokens, 3)));
     CHECK(SameBits(run(tokens - 1, 1, 1), Floats(y.end() - hidden, y.end())));
-    if (format == WeightFormat::kInt8Both) int8.Check(y);
+    if (IsQuantised(format)) quantised.Check(y);
   });
 }
 

@@ -179,6 +179,7 @@ TEST(TheProfileSaysWhetherOurOwnOperatorsAreNeeded) {
     };
   };
   CheckRefused(Message("operators: expected ", contract::kOperatorsVersion, " or older, found 9"), fused_with(9));
+  CheckRefused(Message("operators: expected ", contract::kOldestOperatorsVersion, " or newer, found 5; export"), fused_with(5));
   CheckRefused("operators: expected an integer from 1", fused_with(0));
   CheckRefused("operators: expected an integer from 1", fused_with("1"));
 }

@@ -61,7 +61,7 @@ def test_rounded_weights_are_the_same_for_any_threads_and_right_about_as_often(
     assert right >= CASES_PER_TASK - most_wrong
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "int4"])
 def test_a_row_has_the_same_bits_in_every_graph(engines: Any, precision: str) -> None:
     """Whichever graph commits a token or denoises a canvas, whatever rows are beside: no token depends on it."""
     runner = GraphRunner(engines("mini", profile="fused", precision=precision))

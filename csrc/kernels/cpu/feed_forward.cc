@@ -17,8 +17,8 @@ GatedMlpParams DenseOf(const FeedForwardParams& p, float* rows, void* workspace)
 }
 
 ExpertsParams ExpertsOf(const FeedForwardParams& p, float* rows, const int64_t* index, const float* weight, void* workspace) {
-  return {rows,         index,         weight,  p.expert_gate_up, p.expert_down,       p.format, p.num_tokens,
-          p.num_experts, p.top_k, p.hidden_size, p.expert_inner_size, rows,             workspace};
+  return {rows,          index,   weight,        p.expert_gate_up,    p.expert_down, p.expert_format, p.num_tokens,
+          p.num_experts, p.top_k, p.hidden_size, p.expert_inner_size, rows,          workspace};
 }
 
 // The router's scratch of one thread: a panel's rows, packed, and its scores.

@@ -11,16 +11,38 @@
 namespace dgrt {
 namespace {
 
+// What the codes of int4 mean, by the byte of the level.
+struct Int4Tables {
+  alignas(16) int8_t weights[256][16];
+};
+constexpr Int4Tables kInt4Tables = [] {
+  Int4Tables tables{};
+  for (int byte = 0; byte < 256; ++byte) {
+    for (int code = 0; code < 16; ++code) tables.weights[byte][code] = Int4Weight(code, static_cast<int8_t>(byte));
+  }
+  return tables;
+}();
+
 // Not called where words are of int16.
-#define DGRT_NO_BYTES DGRT_INLINE IntVec AddBytes(IntVec sum, const unsigned char*) { return sum; }
+#define DGRT_NO_BYTES                        \
+  DGRT_INLINE WordVec OffsetOfWeights() { return WordVec{}; } \
+  constexpr bool kUnpacksFourGroups = false; \
+  DGRT_INLINE void UnpackFourGroups(const unsigned char*, const unsigned char*, unsigned char*) {}
+
+#define DGRT_LOOK_UP                                                \
+  typedef int8_t Bytes16 __attribute__((vector_size(16)));          \
+  DGRT_INLINE Bytes16 LookUp(Bytes16 table, Bytes16 places) {       \
+    return (Bytes16)_mm_shuffle_epi8((__m128i)table, (__m128i)places); \
+  }
 
 namespace plain {
 constexpr int kLanes = 4, kPanels = 1, kDepths = 2, kRows[] = {2};
 #include "kernels/cpu/vector.inc"
-DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t pair) {
-  const int32_t low = static_cast<int16_t>(pair), high = pair >> 16;
-  return sum + ((IntVec)(tokens << 16) >> 16) * low + ((IntVec)tokens >> 16) * high;
+DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, WordVec weights) {
+  return sum + ((IntVec)(tokens << 16) >> 16) * ((IntVec)(weights << 16) >> 16) + ((IntVec)tokens >> 16) * ((IntVec)weights >> 16);
 }
+typedef int8_t Bytes16 __attribute__((vector_size(16)));
+DGRT_INLINE Bytes16 LookUp(Bytes16 table, Bytes16 places) { return __builtin_shuffle(table, places); }
 DGRT_NO_BYTES
 #include "kernels/cpu/int8_products.inc"
 }  // namespace plain
@@ -32,9 +54,10 @@ DGRT_NO_BYTES
 namespace avx2 {
 constexpr int kLanes = 8, kPanels = 1, kDepths = 2, kRows[] = {6};
 #include "kernels/cpu/vector.inc"
-DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t pair) {
-  return sum + (IntVec)_mm256_madd_epi16((__m256i)tokens, _mm256_set1_epi32(pair));
+DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, WordVec weights) {
+  return sum + (IntVec)_mm256_madd_epi16((__m256i)tokens, (__m256i)weights);
 }
+DGRT_LOOK_UP
 DGRT_NO_BYTES
 #include "kernels/cpu/int8_products.inc"
 }  // namespace avx2
@@ -45,9 +68,10 @@ DGRT_NO_BYTES
 namespace avx512 {
 constexpr int kLanes = 16, kPanels = 4, kDepths = 2, kRows[] = {8, 8, 8, 6};
 #include "kernels/cpu/vector.inc"
-DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t pair) {
-  return sum + (IntVec)_mm512_madd_epi16((__m512i)tokens, _mm512_set1_epi32(pair));
+DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, WordVec weights) {
+  return sum + (IntVec)_mm512_madd_epi16((__m512i)tokens, (__m512i)weights);
 }
+DGRT_LOOK_UP
 DGRT_NO_BYTES
 #include "kernels/cpu/int8_products.inc"
 }  // namespace avx512
@@ -58,23 +82,45 @@ DGRT_NO_BYTES
 namespace avx512_vnni {
 constexpr int kLanes = 16, kPanels = 4, kDepths = 4, kRows[] = {8, 8, 8, 6};
 #include "kernels/cpu/vector.inc"
-DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, int32_t word) {
-  return (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)tokens, _mm512_set1_epi32(word));
+DGRT_INLINE WordVec OffsetOfWeights() {
+  WordVec offset = WordVec{} + 0x80808080u;
+  asm("" : "+v"(offset));  // else the compiler adds it before a word is broadcast, which then goes through a slower port
+  return offset;
 }
-DGRT_INLINE IntVec AddBytes(IntVec sum, const unsigned char* p) {
-  return (IntVec)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi8(1), _mm512_loadu_si512(p));
+DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, WordVec weights) {
+  return (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)weights, (__m512i)tokens);
+}
+DGRT_LOOK_UP
+constexpr bool kUnpacksFourGroups = true;
+// A register for the tables of all four, one for the first halves of all, one for the second.
+DGRT_INLINE void UnpackFourGroups(const unsigned char* codes, const unsigned char* levels, unsigned char* to) {
+  const auto table_of = [&](int group) {
+    return _mm_load_si128(reinterpret_cast<const __m128i*>(kInt4Tables.weights[levels[group]]));
+  };
+  __m512i tables = _mm512_castsi128_si512(table_of(0));
+  tables = _mm512_inserti32x4(tables, table_of(1), 1);
+  tables = _mm512_inserti32x4(tables, table_of(2), 2);
+  tables = _mm512_inserti32x4(tables, table_of(3), 3);
+  const __m512i both = _mm512_loadu_si512(codes), half = _mm512_set1_epi8(15);
+  const __m512i first = _mm512_shuffle_epi8(tables, _mm512_and_si512(both, half));
+  const __m512i second = _mm512_shuffle_epi8(tables, _mm512_and_si512(_mm512_srli_epi16(both, 4), half));
+  const __m512i in_order = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), behind = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  _mm512_storeu_si512(to, _mm512_permutex2var_epi64(first, in_order, second));
+  _mm512_storeu_si512(to + 64, _mm512_permutex2var_epi64(first, behind, second));
 }
 #include "kernels/cpu/int8_products.inc"
 }  // namespace avx512_vnni
 #pragma GCC pop_options
 
 namespace amx {
-constexpr Int8Products kInt8Products = {avx512_vnni::Quantise<4, false>, nullptr, MultiplyInt8OnTiles, avx512_vnni::Gate};
+constexpr Int8Products kInt8Products = {avx512_vnni::Quantise, avx512_vnni::Unpack, MultiplyInt8OnTiles,
+                                        avx512_vnni::Gate, true};
 }  // namespace amx
 
 #endif
 
 #undef DGRT_NO_BYTES
+#undef DGRT_LOOK_UP
 
 }  // namespace
 

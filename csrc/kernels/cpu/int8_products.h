@@ -1,10 +1,10 @@
-// The inner loops of the layers where weights and tokens are int8 (kInt8Both; formula: params.h): what row_products.h is for
-// floats, and called the same way. Knows nothing of threads, models or ONNX Runtime.
+// The inner loops of the layers where weights and tokens are integers (formula: params.h): what row_products.h is for floats,
+// and called the same way. Knows nothing of threads, models or ONNX Runtime.
 //
 // Integers are multiplied as pairs of int16, which every x86 since SSE2 multiplies and adds up in one instruction, twice as
-// many a cycle as fp32: weights are widened a few rows at a time into the second-level cache, tokens lie as pairs of
-// neighbouring depths. VNNI and matrix tiles multiply quads of bytes: there weights stay where they lie. VNNI wants one side
-// unsigned, so tokens have 128 more and the sum of the row's weights is taken off again, 128 times. Sums of 32 bits are exact, and
+// many a cycle as fp32: weights are unpacked a few rows at a time into the second-level cache, tokens lie as pairs of
+// neighbouring depths. VNNI and matrix tiles multiply quads of bytes: there int8 weights stay where they lie. VNNI wants one side
+// unsigned, so weights have 128 more there and the sum of the token is taken off again, 128 times. Sums of 32 bits are exact, and
 // what is left of floating point is compiled without fused operations, so the variants (isa.h) agree in every bit.
 #pragma once
 
@@ -16,25 +16,28 @@ namespace dgrt {
 
 // A panel of sixteen quantised tokens: first fp32 [depth][16], as RowProducts packs it; `quantise` makes of it words
 // [ceil(depth / 2)][16] of two neighbouring depths, the lower one in the lower half, or [ceil(depth / 4)][16] of four, the
-// lowest in the lowest byte (what the last word lacks is zero; VNNI: bytes are 128 more), and behind them the tokens' scales, fp32 [16]. 64-byte aligned.
-constexpr int64_t Int8PanelBytes(int64_t depth) { return (depth < 2 ? 2 : depth) * kTokenLanes * 4; }
-
-// Bytes of a row of widened weights: of an odd depth the last one is followed by a zero.
-constexpr int64_t WidenedRowBytes(int64_t depth) { return (depth + 1) / 2 * 4; }
+// lowest in the lowest byte (what the last word lacks is zero), and behind them the tokens' scales, fp32 [16], and sums, int32
+// [16]. 64-byte aligned.
+constexpr int64_t Int8PanelBytes(int64_t depth) { return (depth < 3 ? 3 : depth) * kTokenLanes * 4; }
 
 struct Int8Products {
   void (*quantise)(void* panel, int64_t depth);
 
-  // num_rows rows of int8 [depth], at any address -> int16 rows of WidenedRowBytes, one after the other. Null: `multiply` takes
-  // the rows as they are.
-  void (*widen)(const void* rows, int64_t num_rows, int64_t depth, void* out);
+  // num_rows rows of kInt8 or kInt4, at any address -> rows of RowBytes that `multiply` takes, one after the other.
+  void (*unpack)(const void* rows, WeightFormat format, int64_t num_rows, int64_t depth, void* out);
 
-  // As RowProducts::multiply: of rows that `widen` wrote or, without it, of stored ones, with their scales, and quantised panels.
+  // As RowProducts::multiply: of unpacked rows, which rows of kInt8 are where words are of bytes, their scales, and quantised
+  // panels.
   void (*multiply)(const WeightRows& weight, int64_t depth, const void* panels, int64_t panel_bytes, int64_t num_panels,
                    float* out);
 
   // gelu_tanh(gate) * up, both [num_rows][16], into an fp32 panel at `first_depth`.
   void (*gate)(const float* gate, const float* up, int64_t num_rows, void* panel, int64_t first_depth);
+
+  bool has_words_of_bytes;  // else of int16
+
+  // Of an odd depth the last int16 is followed by a zero.
+  int64_t RowBytes(int64_t depth) const { return has_words_of_bytes ? depth : (depth + 1) / 2 * 4; }
 };
 
 // The variant of an instruction set.

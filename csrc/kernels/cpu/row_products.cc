@@ -22,19 +22,11 @@ namespace {
 #define DGRT_PLAIN_HALVES \
   DGRT_INLINE HalfVec Halves(FloatVec x) { return __builtin_convertvector(Rounded(x) >> 16, HalfVec); }
 
-// Not called where kOperands is fp32.
-#define DGRT_NO_LOOK_UP                                                        \
-  DGRT_INLINE WordVec LoadUnsignedBytes(const unsigned char*) { return WordVec{}; } \
-  DGRT_INLINE WordVec LookUpHalves(WordVec table, WordVec) { return table; }
-
 // With a mask of all lanes: GCC 12 takes what the plain forms leave undefined for a mistake.
-#define DGRT_AVX512_LOADS                                                                                     \
-  DGRT_INLINE IntVec LoadBytes(const unsigned char* p) {                                                      \
-    return (IntVec)_mm512_maskz_cvtepi8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));  \
-  }                                                                                                           \
-  DGRT_INLINE WordVec LoadHalves(const unsigned char* p) {                                                    \
-    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));                           \
-    return (WordVec)_mm512_maskz_cvtepu16_epi32(0xffff, halves);                                              \
+#define DGRT_AVX512_LOADS                                                           \
+  DGRT_INLINE WordVec LoadHalves(const unsigned char* p) {                          \
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); \
+    return (WordVec)_mm512_maskz_cvtepu16_epi32(0xffff, halves);                    \
   }
 
 namespace plain {
@@ -43,12 +35,6 @@ constexpr DType kOperands = DType::kFloat32;
 #include "kernels/cpu/vector.inc"
 DGRT_PLAIN_DOT2
 DGRT_PLAIN_HALVES
-DGRT_NO_LOOK_UP
-DGRT_INLINE IntVec LoadBytes(const unsigned char* p) {
-  IntVec x;
-  for (int i = 0; i < kLanes; ++i) x[i] = static_cast<int8_t>(p[i]);
-  return x;
-}
 DGRT_INLINE WordVec LoadHalves(const unsigned char* p) {
   WordVec x;
   for (int i = 0; i < kLanes; ++i) x[i] = static_cast<uint32_t>(p[2 * i]) | static_cast<uint32_t>(p[2 * i + 1]) << 8;
@@ -67,10 +53,6 @@ constexpr DType kOperands = DType::kFloat32;
 #include "kernels/cpu/vector.inc"
 DGRT_PLAIN_DOT2
 DGRT_PLAIN_HALVES
-DGRT_NO_LOOK_UP
-DGRT_INLINE IntVec LoadBytes(const unsigned char* p) {
-  return (IntVec)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-}
 DGRT_INLINE WordVec LoadHalves(const unsigned char* p) {
   return (WordVec)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
@@ -88,7 +70,6 @@ constexpr DType kOperands = DType::kFloat32;
 #include "kernels/cpu/vector.inc"
 DGRT_PLAIN_DOT2
 DGRT_PLAIN_HALVES
-DGRT_NO_LOOK_UP
 DGRT_AVX512_LOADS
 #include "kernels/cpu/row_products.inc"
 }  // namespace avx512
@@ -104,12 +85,6 @@ DGRT_INLINE FloatVec Dot2(FloatVec sum, FloatVec token, uint32_t pair) {
   return (FloatVec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)token, (__m512bh)_mm512_set1_epi32(static_cast<int>(pair)));
 }
 DGRT_INLINE HalfVec Halves(FloatVec x) { return (HalfVec)_mm512_cvtneps_pbh((__m512)x); }
-DGRT_INLINE WordVec LoadUnsignedBytes(const unsigned char* p) {
-  return (WordVec)_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
-DGRT_INLINE WordVec LookUpHalves(WordVec table, WordVec codes) {
-  return (WordVec)_mm512_permutexvar_epi16((__m512i)codes, (__m512i)table);
-}
 DGRT_AVX512_LOADS
 #include "kernels/cpu/row_products.inc"
 }  // namespace avx512_bf16
@@ -133,7 +108,6 @@ constexpr RowProducts kProducts = [] {
 
 #undef DGRT_PLAIN_DOT2
 #undef DGRT_PLAIN_HALVES
-#undef DGRT_NO_LOOK_UP
 #undef DGRT_AVX512_LOADS
 
 }  // namespace

@@ -5,7 +5,8 @@
 // lanes. Tokens are what gets packed, sixteen of them side by side in the lanes of a vector. So a token's sums are chains in
 // a fixed order (depth after depth): no result depends on which tokens share a vector or on threads. With bf16 weights
 // tokens are rounded to bf16 when they are packed, products are added up in fp32 (two neighbouring depths at a time).
-// Quantised weights are unpacked a few rows at a time into the second-level cache, and read there by every panel.
+// Where there is no instruction for products of bf16 pairs, bf16 weights are widened a few rows at a time into the second-level
+// cache, and read there by every panel.
 // The variants (isa.h) differ from each other in the last bits of fp32.
 #pragma once
 
@@ -34,8 +35,9 @@ struct WeightRows {
   int64_t row_step = 0;
   int64_t depth_step = 1;      // 1 with bf16
   const void* scales = nullptr;  // bf16 [num_rows] where products are of integers (int8_products.h), of any alignment
-  bool fetches_next = false;     // rows are not in a cache: fetch those of the next register block meanwhile
+  bool fetches_next = false;     // fetch what comes next into a cache meanwhile: the rows of the next register block
   const void* next = nullptr;    // and behind the last one these, if any
+  int64_t next_bytes = 0;        // or, if it is not 0, of `next` as many rows as these are, of so many bytes each
 };
 
 struct RowProducts {
@@ -74,8 +76,8 @@ struct RowProducts {
   // total[row][i] = total[row][i] * rescale[row] + part[row][i], rows of sixteen.
   void (*add_rows)(float* total, const float* part, int64_t num_rows, const float* rescale);
 
-  // num_rows rows of stored weights that are not fp32 -> rows [depth] of `operands`, one after the other, of the same values.
-  void (*unpack_weights)(const WeightMatrix& rows, WeightFormat format, int64_t num_rows, int64_t depth, void* out);
+  // num_rows rows of bf16 [depth], at any address -> fp32, one after the other: products where `operands` is fp32.
+  void (*widen)(const void* rows, int64_t num_rows, int64_t depth, void* out);
 
   // Rounds to bf16 in place, for products of fp32 that must be those of bf16; count a multiple of 16, 64-byte aligned.
   void (*round)(float* values, int64_t count);

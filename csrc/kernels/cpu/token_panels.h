@@ -31,11 +31,11 @@ void PanelRows(T* matrix, int64_t width, int64_t num_tokens, int64_t panel, T** 
 struct LayerProducts {
   explicit LayerProducts(WeightFormat weights)
       : inner(RowProductsOf(SelectedCpuIsa())),
-        int8(weights == WeightFormat::kInt8Both ? &Int8ProductsOf(SelectedCpuIsa()) : nullptr),
+        int8(IsQuantised(weights) ? &Int8ProductsOf(SelectedCpuIsa()) : nullptr),
         format(weights),
         dtype(weights == WeightFormat::kFloat32 ? DType::kFloat32 : inner.operands),
         in_place(weights == WeightFormat::kFloat32 || (weights == WeightFormat::kBFloat16 && dtype == DType::kBFloat16) ||
-                 (int8 != nullptr && int8->widen == nullptr)) {}
+                 (weights == WeightFormat::kInt8 && int8->has_words_of_bytes)) {}
 
   const RowProducts& inner;
   const Int8Products* int8;  // where tokens become int8, or null
@@ -44,7 +44,7 @@ struct LayerProducts {
   bool in_place;  // weight rows are multiplied where they lie
 
   int64_t BytesOfPanel(int64_t depth) const { return int8 != nullptr ? Int8PanelBytes(depth) : PanelBytes(depth, dtype); }
-  int64_t BytesOfRow(int64_t depth) const { return int8 != nullptr ? WidenedRowBytes(depth) : depth * BytesOf(dtype); }
+  int64_t BytesOfRow(int64_t depth) const { return int8 != nullptr ? int8->RowBytes(depth) : depth * BytesOf(dtype); }
 
   // Weight rows of a piece of work, even and at most `most`, of which `at_once` blocks are unpacked together.
   int64_t RowsOfPiece(int64_t depth, int64_t most, int64_t at_once = 1) const {
@@ -62,10 +62,11 @@ struct LayerProducts {
               .fetches_next = true, .next = RowsFrom(rows, format, depth, count).values};
     }
     if (int8 != nullptr) {
-      int8->widen(rows.values, count, depth, scratch);
-      return {.data = scratch, .num_rows = count, .scales = rows.scales};
+      int8->unpack(rows.values, format, count, depth, scratch);
+      return {.data = scratch, .num_rows = count, .scales = rows.scales, .fetches_next = true,
+              .next = RowsFrom(rows, format, depth, count).values, .next_bytes = WeightRowBytes(format, depth)};
     }
-    inner.unpack_weights(rows, format, count, depth, scratch);
+    inner.widen(rows.values, count, depth, scratch);
     return {scratch, dtype, count, depth};
   }
 
@@ -93,7 +94,7 @@ struct LayerProducts {
   }
 
  private:
-  bool RoundsFloats() const { return format != WeightFormat::kFloat32 && int8 == nullptr && dtype == DType::kFloat32; }
+  bool RoundsFloats() const { return format == WeightFormat::kBFloat16 && dtype == DType::kFloat32; }
 };
 
 // Packs a panel of the tokens x [num_tokens, width]; panels follow one another.

@@ -24,7 +24,6 @@ HANDLERS: dict[Any, Callable[[Lowering, Node], Any]] = {}
 aten, dgrt = torch.ops.aten, torch.ops.dgrt
 FEED_FORWARD = "FeedForward"
 NUM_FEED_FORWARD_INPUTS = 20  # scales and the last one, which chooses experts, are optional
-INT8 = "Int8"  # and the name of an operator: its form for int8 weights
 
 
 def _operators(
@@ -33,11 +32,10 @@ def _operators(
     """An operator with weights as they are stored, which must be in one dtype, behind its inputs, then any scales."""
     names = [low.weight_name(weight) for weight in weights]
     values, dtypes = zip(*map(low.build.stored, names), strict=True)
-    if len(set(dtypes)) > 1:
+    # int4 is for experts only, and goes with int8 elsewhere.
+    if len({TensorProto.INT8 if dtype == TensorProto.UINT8 else dtype for dtype in dtypes}) > 1:
         found = " and ".join(TensorProto.DataType.Name(dtype) for dtype in dtypes)
         raise Unsupported(mismatch(f"dtypes of {' and '.join(names)}", "one (--precision makes them one)", found))
-    if dtypes[0] == TensorProto.INT8:  # the operators whose activations are int8 too
-        op = INT8 + op
     return low.build.operators(op, [*inputs, *values, *low.build.scales(names)], outputs, node.name, **attributes)
 
 
@@ -60,12 +58,6 @@ def _linear(low: Lowering, node: Node) -> str:
 def _gated_mlp(low: Lowering, node: Node) -> str:
     x, *weights = node.args
     return _operator(low, "GatedMlp", node, [_rows(low, x)], weights)
-
-
-def _experts(low: Lowering, node: Node) -> str:
-    x, index, weight, gate_up, down = node.args
-    inputs = [_rows(low, x), low.value(index), low.value(weight)]
-    return _operator(low, "Experts", node, inputs, [gate_up, down])
 
 
 def _qkv(low: Lowering, node: Node) -> list[str]:
@@ -126,7 +118,6 @@ def _move_to_past(low: Lowering, past: str, new: str, count: int, rest: int) -> 
 HANDLERS |= {
     aten.linear.default: _linear,
     dgrt.gated_mlp.default: _gated_mlp,
-    dgrt.experts.default: _experts,
     dgrt.qkv.default: _qkv,
     dgrt.linear_norm_add.default: _linear_norm_add,
     dgrt.feed_forward.default: _feed_forward,
