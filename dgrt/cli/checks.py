@@ -25,10 +25,10 @@ _EXPORT_PACKAGES = ("torch", "onnx", "transformers", "safetensors")
 _CPU_FEATURES = {
     "avx2": "no 256-bit vectors: plain kernels run instead, several times slower",
     "avx512f": "no 512-bit vectors: avx2 kernels run instead, with about half the arithmetic per core",
-    "avx512_bf16": "no products of bf16 pairs: engines of bf16 or int4 multiply in fp32",
-    "avx512_vnni": "sums of integer products: int8 engines take two instructions for one",
-    "amx_bf16": "no matrix tiles of bf16: engines of bf16 or int4 multiply in vectors, several times slower",
-    "amx_int8": "no matrix tiles of int8: int8 engines multiply in vectors, two to three times slower",
+    "avx512_bf16": "no products of bf16 pairs: bf16 engines multiply in fp32",
+    "avx512_vnni": "no sums of products of bytes: int8 and int4 engines multiply int16, at half the rate",
+    "amx_bf16": "no matrix tiles of bf16: bf16 engines multiply in vectors, several times slower",
+    "amx_int8": "no matrix tiles of int8: int8 and int4 engines multiply in vectors, two to three times slower",
 }
 
 

@@ -57,7 +57,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16", "int8", "int4"),
         help="how weights are stored (default: as in the checkpoint); int8 and int4, for the profile fused, quantise "
-        "linear layers, MLPs and experts, and int8 their inputs too",
+        "linear layers, MLPs and experts, of which int4 makes experts 4 bits and the rest 8, and when the model runs "
+        "their inputs too",
     )  # fmt: skip
     parser.add_argument(
         "--profile", choices=("portable", "fused"),

@@ -46,6 +46,11 @@ Exact answers on held-out cases (another seed than training), through the native
 <!-- table accuracy -->
 <!-- end -->
 
+The same cases with its weights in each precision of the profile `fused`:
+
+<!-- table precision -->
+<!-- end -->
+
 ## Training
 
 `python -m dgrt_train.train --out RUN` trains from scratch on two CPU cores: 13,000 steps, {minutes:.0f} minutes on an

@@ -460,6 +460,10 @@ TEST(ExpertsAgreeWithDoubleSumsHoweverTokensAreRouted) {
     }
     CheckExperts(40, 128, 8, 16, 6, format, Routing::kRandom);
   }
+  for (const Routing routing : {Routing::kRandom, Routing::kAllTheSame, Routing::kOneExpertOnly}) {  // wide rows, few tokens
+    CheckExperts(1, 3, 2, 1024, 5, WeightFormat::kInt4, routing);
+    CheckExperts(37, 8, 2, 1050, 131, WeightFormat::kInt4, routing);
+  }
 }
 
 TEST(AnExpertThatDoesNotExistIsAnError) {

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "kernels/cpu/experts_by_rows.h"
 #include "kernels/cpu/norm_rows.h"
 #include "kernels/cpu/token_panels.h"
 #include "kernels/kernels.h"
@@ -196,12 +197,14 @@ void LaunchGatedMlp(const GatedMlpParams& p, ThreadPool& pool) {
 }
 
 size_t ExpertsWorkspaceBytes(const ExpertsParams& p, int num_threads) {
+  if (RowProductsFor(p) != nullptr) return ExpertsByRowsWorkspaceBytes(p, num_threads);
   Scratch scratch(nullptr);
   Pairs(p, SizesOf(p), num_threads, scratch);
   return scratch.used();
 }
 
 void LaunchExperts(const ExpertsParams& p, ThreadPool& pool) {
+  if (const Int4RowProducts* const products = RowProductsFor(p)) return LaunchExpertsByRows(p, *products, pool);
   const Sizes sizes = SizesOf(p);
   Scratch scratch(p.workspace);
   Pairs pairs(p, sizes, pool.num_threads(), scratch);

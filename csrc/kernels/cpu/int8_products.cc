@@ -1,6 +1,7 @@
 // The variants of int8_products.h. Compiled without fused multiply-add of floats (CMakeLists.txt).
 #include "kernels/cpu/int8_products.h"
 
+#include "kernels/cpu/int4_tables.h"
 #include "kernels/cpu/tile_products.h"
 #include "kernels/cpu/x86_variants.inc"
 
@@ -10,18 +11,6 @@
 
 namespace dgrt {
 namespace {
-
-// What the codes of int4 mean, by the byte of the level.
-struct Int4Tables {
-  alignas(16) int8_t weights[256][16];
-};
-constexpr Int4Tables kInt4Tables = [] {
-  Int4Tables tables{};
-  for (int byte = 0; byte < 256; ++byte) {
-    for (int code = 0; code < 16; ++code) tables.weights[byte][code] = Int4Weight(code, static_cast<int8_t>(byte));
-  }
-  return tables;
-}();
 
 // Not called where words are of int16.
 #define DGRT_NO_BYTES                        \

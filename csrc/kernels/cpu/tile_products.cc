@@ -97,7 +97,8 @@ inline void Step(const Lines* weights, const Lines* tokens) {
 struct Matrix {
   const unsigned char* rows;
   int64_t num_rows, row_bytes, step;  // bytes of a row, from row to row
-  const unsigned char* next;          // as in WeightRows
+  const unsigned char* next;          // as in WeightRows, and so is
+  int64_t next_bytes;
 };
 
 // kRowTiles tiles of rows from `first` on (one tile: maybe of fewer rows) by kPanels panels. Sums [panel][row of the
@@ -111,14 +112,20 @@ void Block(const Matrix& matrix, int64_t first, const unsigned char* panels, int
   _tile_zero(3);
   const unsigned char* const block = matrix.rows + first * matrix.step;
   const int64_t behind = first + kRowTiles * kRows;
-  const unsigned char* const fetched = behind < matrix.num_rows ? matrix.rows + behind * matrix.step : matrix.next;
+  const unsigned char* fetched = behind < matrix.num_rows ? matrix.rows + behind * matrix.step : matrix.next;
+  int64_t fetched_step = matrix.step, fetched_bytes = matrix.row_bytes;
+  if (matrix.next_bytes != 0) {
+    fetched = matrix.next == nullptr ? nullptr : matrix.next + first * matrix.next_bytes;
+    fetched_step = fetched_bytes = matrix.next_bytes;
+  }
+  if (!fetch_next || fetched == nullptr) fetched_bytes = 0;
   const int64_t rows = matrix.num_rows - first < kRows ? matrix.num_rows - first : kRows;
   Lines weights[kRowTiles], tokens[kPanels];
   const int64_t whole = rows == kRows ? matrix.row_bytes / kLine : 0;
   for (int64_t k = 0; k < whole; ++k) {
-    if (fetch_next && fetched != nullptr) {  // short rows end before the processor has seen a pattern
+    if (k * kLine < fetched_bytes) {  // short rows end before the processor has seen a pattern
 #pragma GCC unroll 16
-      for (int64_t row = 0; row < kRowTiles * kRows; ++row) __builtin_prefetch(fetched + row * matrix.step + k * kLine, 0, 2);
+      for (int64_t row = 0; row < kRowTiles * kRows; ++row) __builtin_prefetch(fetched + row * fetched_step + k * kLine, 0, 2);
     }
     for (int tile = 0; tile < kRowTiles; ++tile) weights[tile] = {block + tile * kRows * matrix.step + k * kLine, matrix.step};
     for (int panel = 0; panel < kPanels; ++panel) tokens[panel] = {panels + panel * panel_bytes + k * kTileBytes, kLine};
@@ -198,7 +205,7 @@ void MultiplyMatrix(const Matrix& matrix, const unsigned char* panels, int64_t p
 void MultiplyOnTiles(const WeightRows& weight, int64_t depth, const void* panels, int64_t panel_bytes, int64_t num_panels,
                      float* out) {
   const Matrix matrix = {static_cast<const unsigned char*>(weight.data), weight.num_rows, 2 * depth, 2 * weight.row_step,
-                         static_cast<const unsigned char*>(weight.next)};
+                         static_cast<const unsigned char*>(weight.next), weight.next_bytes};
   MultiplyMatrix<false>(matrix, static_cast<const unsigned char*>(panels), panel_bytes, num_panels,
                         weight.fetches_next, out);
 }
@@ -206,7 +213,7 @@ void MultiplyOnTiles(const WeightRows& weight, int64_t depth, const void* panels
 void MultiplyInt8OnTiles(const WeightRows& weight, int64_t depth, const void* panels, int64_t panel_bytes, int64_t num_panels,
                          float* out) {
   const Matrix matrix = {static_cast<const unsigned char*>(weight.data), weight.num_rows, depth, depth,
-                         static_cast<const unsigned char*>(weight.next)};
+                         static_cast<const unsigned char*>(weight.next), weight.next_bytes};
   MultiplyMatrix<true>(matrix, static_cast<const unsigned char*>(panels), panel_bytes, num_panels, weight.fetches_next, out);
   const auto* const scales = static_cast<const unsigned char*>(weight.scales);
   for (int64_t panel = 0; panel < num_panels; ++panel) {

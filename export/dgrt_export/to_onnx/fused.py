@@ -1,7 +1,6 @@
 """The handlers of the profile `fused`: heavy nodes as operators of our own domain, which README.md specifies.
 
-A weight goes into an operator as it is stored: the initializer itself, without a cast or a copy. The router's small
-projection stays standard, for its scores choose the experts and are worth fp32.
+A weight goes into an operator as it is stored: the initializer itself, without a cast or a copy.
 """
 
 from __future__ import annotations
