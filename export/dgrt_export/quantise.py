@@ -103,17 +103,24 @@ def _codes_and_levels(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     """
     import torch
 
+    # Borders between neighbouring values are halves of an integer: a number's cell of a half says which one is nearest.
+    centres = (torch.arange(512) - 256 + 0.5) / 2
     values = torch.tensor(VALUES, dtype=torch.float)
-    borders = (values[1:] + values[:-1]) / 2
+    code_of_cell = (centres[:, None] - values).abs().argmin(1).to(torch.uint8)
+    value_of_cell = values[code_of_cell.int()]
+
+    def cells(level: torch.Tensor) -> torch.Tensor:
+        return (groups * (256 / _divisor(level))).floor_().clamp_(-256, 255).add_(256).int()
+
     largest = groups.gather(2, groups.abs().argmax(2, keepdim=True))
     found = []
     for end in (VALUES[0], VALUES[-1]):
         level = largest * (128 / end)
         for _ in range(2):
-            nearest = values[torch.bucketize(groups * (128 / _divisor(level)), borders)]
+            nearest = value_of_cell[cells(level)]
             level = 128 * (groups * nearest).sum(2, keepdim=True) / nearest.square().sum(2, keepdim=True)
         level = level.round_().clamp_(-127, 127)
-        codes = torch.bucketize(groups * (128 / _divisor(level)), borders).to(torch.uint8)
+        codes = code_of_cell[cells(level)]
         level = level.to(torch.int8)
         found.append((codes, level, (groups - _weights(codes, level)).square_().sum(2, keepdim=True)))
     (codes, level, error), (other_codes, other_level, other_error) = found
