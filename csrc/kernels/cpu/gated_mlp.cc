@@ -42,7 +42,7 @@ struct Sizes {
   int64_t inner_rows, out_rows;        // of a piece of work of the second and of the third stage
   int64_t half_bytes, unpacked_bytes;  // of gate rows alone, of one thread
   int64_t x_bytes() const { return products.BytesOfPanel(hidden); }
-  int64_t inner_bytes() const { return products.BytesOfPanel(inner); }
+  int64_t inner_bytes() const { return products.BytesOfGatedPanel(inner); }
 };
 
 struct Panels {
@@ -71,8 +71,8 @@ void MultiplyGateAndUp(const Sizes& sizes, const Group* groups, int64_t num_grou
       const int64_t together = std::min(kMaxPanels, group.num_panels - panel);
       const int64_t at = group.first_panel + panel;
       const unsigned char* x = panels.x + at * sizes.x_bytes();
-      products.Multiply(gate, sizes.hidden, x, together, gate_tile);
-      products.Multiply(up, sizes.hidden, x, together, up_tile);
+      products.Multiply(gate, sizes.hidden, x, sizes.x_bytes(), together, gate_tile);
+      products.Multiply(up, sizes.hidden, x, sizes.x_bytes(), together, up_tile);
       gate.fetches_next = up.fetches_next = false;  // once is enough
       for (int64_t i = 0; i < together; ++i) {
         const int64_t tile = i * count * kTokenLanes;
@@ -155,7 +155,7 @@ void AddDown(const ExpertsParams& p, const Sizes& sizes, const Pairs& pairs, int
     weight.next = g + 1 < num_groups ? RowsFrom(pairs.groups[g + 1].down, p.format, sizes.inner, first).values : nullptr;
     for (int64_t panel = 0; panel < group.num_panels; panel += kMaxPanels) {
       const int64_t together = std::min(kMaxPanels, group.num_panels - panel), at = group.first_panel + panel;
-      sizes.products.Multiply(weight, sizes.inner, pairs.panels.inner + at * panel_bytes, together, tile);
+      sizes.products.Multiply(weight, sizes.inner, pairs.panels.inner + at * panel_bytes, panel_bytes, together, tile);
       weight.fetches_next = false;  // once is enough
       for (int64_t i = 0; i < together; ++i) {
         const int32_t* const token = pairs.token + (at + i) * kTokenLanes;
@@ -191,7 +191,7 @@ void LaunchGatedMlp(const GatedMlpParams& p, ThreadPool& pool) {
   const int64_t pieces = CeilDiv(sizes.hidden, sizes.out_rows);
   ForEachPiece(pool, pieces, panels.unpacked, sizes.unpacked_bytes, [&](int64_t piece, unsigned char* unpacked) {
     const int64_t first = piece * sizes.out_rows, count = std::min(sizes.out_rows, sizes.hidden - first);
-    MultiplyBlock(sizes.products, p.down, sizes.inner, first, count, unpacked, panels.inner, num_panels,
+    MultiplyBlock(sizes.products, p.down, sizes.inner, first, count, unpacked, panels.inner, sizes.inner_bytes(), num_panels,
                   [&](int64_t panel, float** rows) { PanelRows(p.y, p.hidden_size, p.num_tokens, panel, rows); });
   });
 }

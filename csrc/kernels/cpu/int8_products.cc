@@ -102,8 +102,8 @@ DGRT_INLINE void UnpackFourGroups(const unsigned char* codes, const unsigned cha
 #pragma GCC pop_options
 
 namespace amx {
-constexpr Int8Products kInt8Products = {avx512_vnni::Quantise, avx512_vnni::Unpack, MultiplyInt8OnTiles,
-                                        avx512_vnni::Gate, true};
+constexpr Int8Products kInt8Products = {avx512_vnni::Begin,  avx512_vnni::Append, avx512_vnni::Quantise, avx512_vnni::Unpack,
+                                        MultiplyInt8OnTiles, avx512_vnni::Gate,   true};
 }  // namespace amx
 
 #endif

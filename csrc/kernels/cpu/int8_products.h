@@ -14,13 +14,16 @@
 
 namespace dgrt {
 
-// A panel of sixteen quantised tokens: first fp32 [depth][16], as RowProducts packs it; `quantise` makes of it words
-// [ceil(depth / 2)][16] of two neighbouring depths, the lower one in the lower half, or [ceil(depth / 4)][16] of four, the
-// lowest in the lowest byte (what the last word lacks is zero), and behind them the tokens' scales, fp32 [16], and sums, int32
-// [16]. 64-byte aligned.
-constexpr int64_t Int8PanelBytes(int64_t depth) { return (depth < 3 ? 3 : depth) * kTokenLanes * 4; }
-
+// A panel of sixteen quantised tokens: words [ceil(depth / 2)][16] of two neighbouring depths, the lower one in the lower half, or
+// [ceil(depth / 4)][16] of four, the lowest in the lowest byte (what the last word lacks is zero), and behind them the tokens' scales,
+// fp32 [16], and sums, int32 [16]. 64-byte aligned.
 struct Int8Products {
+  // Makes a panel of sixteen token rows [depth]; a null row gives zeros. First what is behind the words, then words of some depths
+  // after the other: fp32 [count][16], as RowProducts packs them, for depths from `first` on, a multiple of 4.
+  void (*begin)(const float* const* rows, int64_t depth, void* panel);
+  void (*append)(const float* values, int64_t first, int64_t count, int64_t depth, void* panel);
+
+  // Makes a panel of an fp32 one [depth][16] in its place, which has room for both.
   void (*quantise)(void* panel, int64_t depth);
 
   // num_rows rows of kInt8 or kInt4, at any address -> rows of RowBytes that `multiply` takes, one after the other.
@@ -35,6 +38,8 @@ struct Int8Products {
   void (*gate)(const float* gate, const float* up, int64_t num_rows, void* panel, int64_t first_depth);
 
   bool has_words_of_bytes;  // else of int16
+
+  int64_t PanelBytes(int64_t depth) const { return ((has_words_of_bytes ? (depth + 3) / 4 : (depth + 1) / 2) + 2) * kTokenLanes * 4; }
 
   // Of an odd depth the last int16 is followed by a zero.
   int64_t RowBytes(int64_t depth) const { return has_words_of_bytes ? depth : (depth + 1) / 2 * 4; }

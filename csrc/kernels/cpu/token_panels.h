@@ -43,7 +43,12 @@ struct LayerProducts {
   DType dtype;    // of panels and of the rows that meet them, unless they are int8
   bool in_place;  // weight rows are multiplied where they lie
 
-  int64_t BytesOfPanel(int64_t depth) const { return int8 != nullptr ? Int8PanelBytes(depth) : PanelBytes(depth, dtype); }
+  int64_t BytesOfPanel(int64_t depth) const { return int8 != nullptr ? int8->PanelBytes(depth) : PanelBytes(depth, dtype); }
+
+  // Of one that `Gate` fills: as long as its scale is not known it is fp32.
+  int64_t BytesOfGatedPanel(int64_t depth) const {
+    return int8 != nullptr ? std::max(int8->PanelBytes(depth), PanelBytes(depth, DType::kFloat32)) : BytesOfPanel(depth);
+  }
   int64_t BytesOfRow(int64_t depth) const { return int8 != nullptr ? int8->RowBytes(depth) : depth * BytesOf(dtype); }
 
   // Weight rows of a piece of work, even and at most `most`, of which `at_once` blocks are unpacked together.
@@ -72,9 +77,9 @@ struct LayerProducts {
 
   // Sixteen token rows into a panel that can be multiplied; a null row gives zeros.
   void Pack(const float* const* rows, int64_t depth, unsigned char* panel) const {
-    inner.pack(rows, depth, int8 != nullptr ? DType::kFloat32 : dtype, panel);
+    if (int8 != nullptr) return PackInt8(rows, depth, panel);
+    inner.pack(rows, depth, dtype, panel);
     if (RoundsFloats()) inner.round(reinterpret_cast<float*>(panel), depth * kTokenLanes);
-    FinishPanel(depth, panel);
   }
 
   // The input of the second product of an MLP, some rows of it. When all are there, `FinishPanel` makes it one that can be
@@ -88,12 +93,27 @@ struct LayerProducts {
     if (int8 != nullptr) int8->quantise(panel, depth);
   }
 
-  // As RowProducts::multiply, of panels one after the other.
-  void Multiply(const WeightRows& weight, int64_t depth, const unsigned char* panels, int64_t num_panels, float* out) const {
-    (int8 != nullptr ? int8->multiply : inner.multiply)(weight, depth, panels, BytesOfPanel(depth), num_panels, out);
+  // As RowProducts::multiply.
+  void Multiply(const WeightRows& weight, int64_t depth, const unsigned char* panels, int64_t panel_bytes, int64_t num_panels,
+                float* out) const {
+    (int8 != nullptr ? int8->multiply : inner.multiply)(weight, depth, panels, panel_bytes, num_panels, out);
   }
 
  private:
+  // A part of the depth at a time, in the first-level cache.
+  void PackInt8(const float* const* rows, int64_t depth, unsigned char* panel) const {
+    constexpr int64_t kPart = 128;
+    alignas(64) float part[kPart * kTokenLanes];
+    int8->begin(rows, depth, panel);
+    for (int64_t first = 0; first < depth; first += kPart) {
+      const float* from[kTokenLanes];
+      for (int64_t lane = 0; lane < kTokenLanes; ++lane) from[lane] = rows[lane] == nullptr ? nullptr : rows[lane] + first;
+      const int64_t count = std::min(kPart, depth - first);
+      inner.pack(from, count, DType::kFloat32, part);
+      int8->append(part, first, count, depth, panel);
+    }
+  }
+
   bool RoundsFloats() const { return format == WeightFormat::kBFloat16 && dtype == DType::kFloat32; }
 };
 
@@ -138,13 +158,13 @@ void ForEachPiece(ThreadPool& pool, int64_t num_pieces, unsigned char* scratch, 
 // each token of a panel has its result [*], or null.
 template <typename OutRows>
 void MultiplyBlock(const LayerProducts& products, const WeightMatrix& matrix, int64_t depth, int64_t first, int64_t count,
-                   unsigned char* scratch, const unsigned char* panels, int64_t num_panels, OutRows out_rows) {
-  const int64_t panel_bytes = products.BytesOfPanel(depth);
+                   unsigned char* scratch, const unsigned char* panels, int64_t panel_bytes, int64_t num_panels,
+                   OutRows out_rows) {
   WeightRows weight = products.Rows(matrix, depth, first, count, scratch);
   alignas(64) float tile[kMaxPanels * kBlockRows * kTokenLanes];
   for (int64_t panel = 0; panel < num_panels; panel += kMaxPanels) {
     const int64_t together = std::min(kMaxPanels, num_panels - panel);
-    products.Multiply(weight, depth, panels + panel * panel_bytes, together, tile);
+    products.Multiply(weight, depth, panels + panel * panel_bytes, panel_bytes, together, tile);
     weight.fetches_next = false;  // once is enough
     for (int64_t i = 0; i < together; ++i) {
       float* rows[kTokenLanes];
@@ -181,8 +201,8 @@ struct MatrixProducts {
       const Columns* matrix = matrices.begin();
       for (int64_t count; piece >= (count = CeilDiv(matrix->num_rows, rows_of_piece)); ++matrix) piece -= count;
       const int64_t first = piece * rows_of_piece, rows = std::min(rows_of_piece, matrix->num_rows - first);
-      MultiplyBlock(products, matrix->weight, depth, first, rows, scratch, panels, NumTokenPanels(num_tokens),
-                    [&](int64_t panel, float** to) { PanelRows(matrix->y, matrix->num_rows, num_tokens, panel, to); });
+      MultiplyBlock(products, matrix->weight, depth, first, rows, scratch, panels, products.BytesOfPanel(depth),
+                    NumTokenPanels(num_tokens), [&](int64_t panel, float** to) { PanelRows(matrix->y, matrix->num_rows, num_tokens, panel, to); });
     });
   }
 
