@@ -5,7 +5,8 @@
 //
 // Prints one JSON object per line; medians of at least nine runs, the formats of a shape in turns. Shapes: the mid scenario and
 // the released model; with `part` those whose kernel and shape contain it. With `curves` as part instead how the kernels of the
-// mid scenario grow, in bf16, with canvas, context, experts and canvases per pass (benchmarks/curves.py keeps that).
+// mid scenario grow, in bf16, with canvas, context, experts and canvases per pass (benchmarks/curves.py keeps that). DGRT_CPU_ISA
+// chooses the instruction set.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -370,6 +371,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::string part = argc > 2 ? argv[2] : "";
+  if (const char* const isa = std::getenv("DGRT_CPU_ISA")) dgrt::UseCpuIsa(isa);
   if (part == "curves") {
     dgrt::Curves(threads);
   } else {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "kernels/cpu/int8_products.h"
 #include "kernels/cpu/norm_rows.h"
 #include "kernels/cpu/token_panels.h"
 
@@ -75,7 +76,7 @@ void MultiplyGateAndUp(const ExpertsParams& p, const Int4RowProducts& products, 
   };
   multiply(row, row + p.inner_size, gate);
   multiply(row + p.inner_size, row + count + (first + count < p.inner_size ? 0 : p.inner_size), up);  // what the next piece needs
-  products.gate(gate, up, num_pairs * kBlockRows, h);
+  Int8ProductsOf(SelectedCpuIsa()).gate(gate, up, num_pairs * kBlockRows / kTokenLanes, h, 0);
   for (int64_t i = 0; i < num_pairs; ++i) std::copy_n(h + i * kBlockRows, count, pairs.InnerRow(begin + i) + first);
 }
 

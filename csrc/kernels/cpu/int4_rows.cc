@@ -1,8 +1,6 @@
 // Implementation of int4_rows.h. Compiled without fused multiply-add of floats (CMakeLists.txt).
 #include "kernels/cpu/int4_rows.h"
 
-#include <type_traits>
-
 #include "kernels/cpu/int4_tables.h"
 #include "kernels/cpu/x86_variants.inc"
 
@@ -20,7 +18,7 @@ namespace {
 namespace avx512_vnni {
 constexpr int kLanes = 16;
 #include "kernels/cpu/vector.inc"
-#include "kernels/cpu/gelu.inc"
+#include "kernels/cpu/int4_look_up.inc"
 #include "kernels/cpu/int8_rounding.inc"
 
 constexpr int kRows = 2, kMostTokens = 10;  // of a block: 20 sums, and four registers of weights
@@ -61,34 +59,6 @@ static Int8Row Quantise(const float* x, int64_t depth, int8_t* values) {
   int32_t sum = 0;
   for (int lane = 0; lane < kLanes; ++lane) sum += sums[lane];
   return {values, scale[0], sum};
-}
-
-static void Gate(const float* gate, const float* up, int64_t count, float* h) {
-  for (int64_t i = 0; i < count; i += kLanes) Store(h + i, GeluTanh(Load(gate + i)) * Load(up + i));
-}
-
-// ---- weights ----
-
-// Four groups, or those that are left: their first halves and their second ones. All have 128 more: the instruction takes one side
-// unsigned.
-struct Groups {
-  __m512i first, second;
-};
-DGRT_INLINE Groups LookUp(const unsigned char* codes, const unsigned char* levels, int64_t left) {
-  const auto table_of = [&](int group) {
-    const unsigned char level = group < left ? levels[group] : 0;
-    return _mm_load_si128(reinterpret_cast<const __m128i*>(kInt4Tables.weights[level]));
-  };
-  __m512i tables = _mm512_maskz_broadcast_i32x4(0xffff, table_of(0));
-  tables = _mm512_mask_broadcast_i32x4(tables, 0x00f0, table_of(1));
-  tables = _mm512_mask_broadcast_i32x4(tables, 0x0f00, table_of(2));
-  tables = _mm512_xor_si512(_mm512_mask_broadcast_i32x4(tables, 0xf000, table_of(3)), _mm512_set1_epi8(-128));
-  const __mmask64 mask = left >= 4 ? ~__mmask64{0} : (__mmask64{1} << (left * kGroupBytes)) - 1;
-  const __m512i half = _mm512_set1_epi8(15);
-  __m512i both = _mm512_maskz_loadu_epi8(mask, codes);
-  asm("" : "+v"(both));  // else the compiler loads it twice
-  return {_mm512_shuffle_epi8(tables, _mm512_and_si512(both, half)),
-          _mm512_shuffle_epi8(tables, _mm512_and_si512(_mm512_srli_epi16(both, 4), half))};
 }
 
 // ---- products ----
@@ -158,18 +128,21 @@ static void Block(const Matrix& matrix, int64_t first, const Tokens& group, cons
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) values[t] = group.values[t];
   IntVec sum[kRows][2 * kPairs] = {};
+  const __m512i offset = _mm512_set1_epi8(-128);  // weights have 128 more: the instruction takes one side unsigned
   const int64_t num_groups = NumCodeGroups(matrix.depth), levels = num_groups * kGroupBytes;
   int64_t codes = 0;
   for (; codes + 4 <= num_groups; codes += 4) {
     const int64_t at = codes * kGroupBytes;
     __builtin_prefetch(fetched + at);
     __builtin_prefetch(fetched + matrix.row_bytes + at);
-    const Groups a = LookUp(one + at, one + levels + codes, 4), b = LookUp(other + at, other + levels + codes, 4);
+    const Groups a = LookUpGroups(one + at, one + levels + codes, 4, offset);
+    const Groups b = LookUpGroups(other + at, other + levels + codes, 4, offset);
     AddProducts(sum, a.first, b.first, values, 2 * at);
     AddProducts(sum, a.second, b.second, values, 2 * at + 64);
   }
   if (const int64_t left = num_groups - codes, at = codes * kGroupBytes; left > 0) {
-    const Groups a = LookUp(one + at, one + levels + codes, left), b = LookUp(other + at, other + levels + codes, left);
+    const Groups a = LookUpGroups(one + at, one + levels + codes, left, offset);
+    const Groups b = LookUpGroups(other + at, other + levels + codes, left, offset);
     AddProducts(sum, a.first, b.first, values, 2 * at);
     AddProducts(sum, a.second, b.second, values, 2 * at + 64);
   }
@@ -208,7 +181,7 @@ static void Multiply(const WeightMatrix& weight, int64_t num_rows, int64_t depth
   }
 }
 
-constexpr Int4RowProducts kProducts = {Quantise, Multiply, Gate};
+constexpr Int4RowProducts kProducts = {Quantise, Multiply};
 
 #undef DGRT_INLINE
 }  // namespace avx512_vnni

@@ -29,9 +29,6 @@ struct Int4RowProducts {
   // an odd last row another float is written. Meanwhile as many rows from `next` on are fetched, unless it is null.
   void (*multiply)(const WeightMatrix& weight, int64_t num_rows, int64_t depth, const Int8Row* const* tokens, int64_t num_tokens,
                    const void* next, float* out, int64_t out_step);
-
-  // h = gelu_tanh(gate) * up, count a multiple of 16, 64-byte aligned.
-  void (*gate)(const float* gate, const float* up, int64_t count, float* h);
 };
 
 // Null where panels are the better way: without VNNI, and with matrix tiles.

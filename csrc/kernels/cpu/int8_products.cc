@@ -81,21 +81,12 @@ DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, WordVec weights) {
 }
 DGRT_LOOK_UP
 constexpr bool kUnpacksFourGroups = true;
-// A register for the tables of all four, one for the first halves of all, one for the second.
+#include "kernels/cpu/int4_look_up.inc"
 DGRT_INLINE void UnpackFourGroups(const unsigned char* codes, const unsigned char* levels, unsigned char* to) {
-  const auto table_of = [&](int group) {
-    return _mm_load_si128(reinterpret_cast<const __m128i*>(kInt4Tables.weights[levels[group]]));
-  };
-  __m512i tables = _mm512_castsi128_si512(table_of(0));
-  tables = _mm512_inserti32x4(tables, table_of(1), 1);
-  tables = _mm512_inserti32x4(tables, table_of(2), 2);
-  tables = _mm512_inserti32x4(tables, table_of(3), 3);
-  const __m512i both = _mm512_loadu_si512(codes), half = _mm512_set1_epi8(15);
-  const __m512i first = _mm512_shuffle_epi8(tables, _mm512_and_si512(both, half));
-  const __m512i second = _mm512_shuffle_epi8(tables, _mm512_and_si512(_mm512_srli_epi16(both, 4), half));
+  const Groups groups = LookUpGroups(codes, levels, 4, _mm512_setzero_si512());
   const __m512i in_order = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), behind = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-  _mm512_storeu_si512(to, _mm512_permutex2var_epi64(first, in_order, second));
-  _mm512_storeu_si512(to + 64, _mm512_permutex2var_epi64(first, behind, second));
+  _mm512_storeu_si512(to, _mm512_permutex2var_epi64(groups.first, in_order, groups.second));
+  _mm512_storeu_si512(to + 64, _mm512_permutex2var_epi64(groups.first, behind, groups.second));
 }
 #include "kernels/cpu/int8_products.inc"
 }  // namespace avx512_vnni
