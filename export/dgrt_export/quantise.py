@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 Format = Literal["I8", "I4"]
-# Of the experts, and of what else is heavy: a few per cent of the bytes, but most of what four bits would cost in accuracy.
+# Of the experts, and of what else is heavy: a few per cent of the bytes, but most of what four bits would cost.
 FORMATS: dict[str, tuple[Format, Format]] = {"int8": ("I8", "I8"), "int4": ("I4", "I8")}  # by precision
 GROUP = 32  # inputs that share a level in I4; kCodeGroup of csrc/kernels/weights.h
 # What the codes of I4 stand for, in 128ths of the level; kInt4Values there. The best sixteen for groups of normally
@@ -84,8 +84,6 @@ def rounded_rows(x: torch.Tensor) -> torch.Tensor:
 
 
 def _integers(values: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
-    import torch
-
     return (values / _divisor(scale)).round_().clamp_(low, high)
 
 
@@ -98,8 +96,8 @@ def _divisor(scale: torch.Tensor) -> torch.Tensor:
 def _codes_and_levels(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes uint8 [N, G, 32] and levels int8 [N, G, 1] of integers that need not be whole, from -127 to 127.
 
-    The largest of a group begins at one end of the values and at the other; from there the level follows from the codes by
-    least squares and the codes from the level, twice. The better of both.
+    The largest of a group begins at one end of the values and at the other; from there the level follows from the codes
+    by least squares and the codes from the level, twice. The better of both.
     """
     import torch
 

@@ -16,7 +16,7 @@ _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8, "I4":
 
 
 class _QuantisedMatrix(torch.Tensor):
-    """Quantised weights: whichever module multiplies with them or a part of them, its input is rounded to int8 first."""
+    """Quantised weights: whichever module multiplies with them or a part of them, its input is rounded first."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

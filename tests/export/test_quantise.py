@@ -61,7 +61,7 @@ def test_a_weight_moves_by_half_a_step_at_most(dtype, width):
     integers = found / torch.where(scale == 0, 1, scale).float()
     assert torch.equal(integers.round() * scale.float(), found) and integers.abs().max() <= 127.01
     step = scale.float().expand_as(rows)
-    if dtype == "I4":  # values are up to 27 of 128 apart, in the units of the largest of a group, and one end is cut off
+    if dtype == "I4":  # values are up to 27 of 128 apart, of a group's largest, and one end is cut off
         groups = torch.nn.functional.pad(rows, (0, -width % GROUP)).unflatten(1, (-1, GROUP))
         step = step + groups.abs().amax(2, keepdim=True).expand_as(groups).flatten(1)[:, :width] * (2 * 27 / 128)
     assert ((found - rows).abs() <= step / 2 + rows.abs() / 256 + 1e-40).all()
