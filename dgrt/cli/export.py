@@ -31,7 +31,7 @@ examples:
   dgrt export dgrt/models/mini -o engines/mini-portable --profile portable
       standard ONNX operators only, for any ONNX Runtime
   dgrt export ./diffusiongemma-26B-A4B-it -o engines/26b-int4 --precision int4
-      4.5 bits per weight of the layers: for machines that do not hold the model in bf16
+      experts of 4.25 bits per weight, the rest of the layers of 8: a third of the memory, and faster
   dgrt export dgrt/models/mini -o engines/mini --drafter dgrt/models/mini-drafter
       the package also has a drafter, which was trained for exactly this checkpoint
   dgrt export ./checkpoint -o engines/x --json | jq .manifest.parity
