@@ -311,12 +311,14 @@ def scale_table() -> str:
     ]
     for row in report["rows"]:
         machine, export = row["machine"], row["export"]
+        beside = row.get("beyond_weights_and_kv_bytes")  # withdrawn where it was read when KV had been given back
+        beside = "-" if beside is None else f"{beside / 1e6:.0f} MB"
         lines.append(
             f"| {row['name']} | {row['weight_bytes'] / 1e9:.2f} GB | {export['total_seconds']:.0f} s, "
             f"{export['peak_rss_bytes'] / 1e9:.2f} GB | {row['load_seconds']:.1f} s | "
             f"{row['prefill_ms'] / row['prompt_tokens']:.2f} ms/token | {row['denoise_ms']:.0f} | {row['head_ms']:.0f} "
             f"| {row['gflops']:.0f} ({machine['fp32_gflops']:.0f}) | {row['weights_gb_per_s']:.1f} GB/s "
-            f"({machine['read_gb_per_s']:.1f}) | {row['beyond_weights_and_kv_bytes'] / 1e6:.0f} MB |"
+            f"({machine['read_gb_per_s']:.1f}) | {beside} |"
         )
     return "\n".join([*lines, "", *row_sources(report["rows"], "name")])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,15 +20,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from e2e.workload import peak_rss_bytes
 
 
-def memory() -> dict[str, int]:
-    """Bytes of this process now: its own pages, and all of it with every shared or twice mapped page counted once."""
-    fields = {}
-    for name in ("status", "smaps_rollup"):
-        for line in Path("/proc/self", name).read_text().splitlines():
-            key, _, value = line.partition(":")
-            if value.endswith(" kB"):
-                fields[key] = int(value.split()[0]) * 1024
-    return {"own_bytes": fields["RssAnon"] + fields["RssShmem"], "pss_bytes": fields["Pss"]}
+def memory(name: str) -> dict[str, int]:
+    """The numbers of a file of this process in /proc, in bytes."""
+    lines = (line.partition(":") for line in Path("/proc/self", name).read_text().splitlines())
+    return {key: int(value.split()[0]) * 1024 for key, _, value in lines if value.endswith(" kB")}
+
+
+class PeakMemory:
+    """The most pages of its own that this process has inside the block, weights not among them: every 10 ms a look."""
+
+    def __enter__(self) -> PeakMemory:
+        self.own_bytes, self._ended = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.01):
+            now = memory("status")
+            self.own_bytes = max(self.own_bytes, now["RssAnon"] + now["RssShmem"])
 
 
 def main() -> None:
@@ -43,19 +58,21 @@ def main() -> None:
     }  # fmt: skip
     rows = []
     for seed in range(1 + work["rounds"]):  # the first one reads the weights from disk
-        stats = runtime.generate(prompt, seed=seed, **options).stats
+        with PeakMemory() as peak:
+            stats = runtime.generate(prompt, seed=seed, **options).stats
         rows.append({
             "first_seconds": stats.total_ms / 1e3,
             "prefill_ms": stats.prefill_ms,
             "denoise_ms": stats.denoise_ms / stats.denoise_passes,
             "head_ms": stats.head_ms / stats.denoise_passes,
             "kv_bytes": stats.peak_kv_bytes,
+            "own_bytes": peak.own_bytes,
         })  # fmt: skip
     warm = {key: statistics.median(row[key] for row in rows[1:]) for key in rows[0] if key != "first_seconds"}
     print(json.dumps({
         "load_seconds": round(load_seconds, 2), "first_seconds": round(rows[0]["first_seconds"], 2), **warm,
         "weight_bytes": runtime.memory().weight_bytes, "peak_rss_bytes": peak_rss_bytes(),
-        **memory(),
+        "pss_bytes": memory("smaps_rollup")["Pss"],  # pages that are shared or mapped twice count once
     }))  # fmt: skip
 
 
