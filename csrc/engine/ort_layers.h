@@ -107,12 +107,7 @@ struct Qkv : WithEps {
     if constexpr (kHasV) call.Require(8, kv);
     constexpr size_t kScales = kHasV ? 9 : 8;
     QkvParams p;
-    p.x = call.Data<float>(0);
-    p.input_norm = call.Data<float>(1);
-    p.q_norm = call.Data<float>(2);
-    p.k_norm = call.Data<float>(3);
-    p.cos = call.Data<float>(4);
-    p.sin = call.Data<float>(5);
+    call.Floats(0, {&p.x, &p.input_norm, &p.q_norm, &p.k_norm, &p.cos, &p.sin});
     p.q_proj = call.Weight(6, kScales, kFormat, x[1]);
     p.k_proj = call.Weight(7, kScales + 1, kFormat, x[1]);
     if constexpr (kHasV) p.v_proj = call.Weight(8, kScales + 2, kFormat, x[1]);
@@ -196,15 +191,8 @@ struct FeedForward : WithEps {
         throw InvalidArgument(Message(kName, ": expected experts from 0 to ", num_experts - 1, ", found ", p.index[i]));
       }
     }
-    p.x = call.Data<float>(0);
-    p.dense_norm_in = call.Data<float>(1);
-    p.dense_norm_out = call.Data<float>(2);
-    p.experts_norm_in = call.Data<float>(3);
-    p.experts_norm_out = call.Data<float>(4);
-    p.norm_out = call.Data<float>(5);
-    p.router_scale = call.Data<float>(6);
-    p.router = call.Data<float>(7);
-    p.per_expert_scale = call.Data<float>(8);
+    call.Floats(0, {&p.x, &p.dense_norm_in, &p.dense_norm_out, &p.experts_norm_in, &p.experts_norm_out, &p.norm_out, &p.router_scale,
+                    &p.router, &p.per_expert_scale});
     p.gate = call.Weight(9, 14, kFormat, x[1]);
     p.up = call.Weight(10, 15, kFormat, x[1]);
     p.down = call.Weight(11, 16, kFormat, gate[0]);

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <exception>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,10 @@ class Call {
   template <typename T>
   const T* Data(size_t input) const {
     return static_cast<const T*>(context_.GetInput(input).GetTensorRawData());
+  }
+  // Where inputs from `first` on lie, one after the other.
+  void Floats(size_t first, std::initializer_list<const float**> fields) const {
+    for (const float** const field : fields) *field = Data<float>(first++);
   }
   float* Output(const Shape& shape, size_t output = 0) const {
     return context_.GetOutput(output, shape).GetTensorMutableData<float>();

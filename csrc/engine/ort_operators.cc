@@ -42,11 +42,7 @@ struct Attention {
     const Shape past = call.Require(3, {1, -1, k[2]});
     call.Require(4, past);
     AttentionParams p;
-    p.q = call.Data<float>(0);
-    p.k = call.Data<float>(1);
-    p.v = call.Data<float>(2);
-    p.past_k = call.Data<float>(3);
-    p.past_v = call.Data<float>(4);
+    call.Floats(0, {&p.q, &p.k, &p.v, &p.past_k, &p.past_v});
     p.num_tokens = q[1];
     p.past_len = past[1];
     p.num_heads = num_heads;

@@ -46,6 +46,13 @@ struct WeightMatrix {
   const void* scales = nullptr;  // bf16 [rows] where it is quantised, or null
 };
 
+// Of a quantised row.
+inline float ScaleOfRow(const void* scales, int64_t row) {
+  uint16_t half;
+  __builtin_memcpy(&half, static_cast<const unsigned char*>(scales) + 2 * row, sizeof(half));
+  return __builtin_bit_cast(float, static_cast<uint32_t>(half) << 16);
+}
+
 // From row `first` on.
 constexpr WeightMatrix RowsFrom(const WeightMatrix& matrix, WeightFormat format, int64_t width, int64_t first) {
   return {static_cast<const unsigned char*>(matrix.values) + first * WeightRowBytes(format, width),

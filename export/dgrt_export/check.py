@@ -143,7 +143,7 @@ def check_parity(
     tensors = cut_entries(cut, entries, folder)
     rounded = profile == contract.FUSED and any(e.dtype == "BF16" for e in tensors.values() if len(e.shape) > 1)
     tolerance = ROUNDED_TOLERANCE if rounded else TOLERANCE
-    if any(name.endswith(SCALE) and name.removesuffix(SCALE) in tensors for name in tensors):
+    if any(entry.dtype in ("I8", "I4") for entry in tensors.values()):
         tolerance = INT8_TOLERANCE
     library = find_library() if profile == contract.FUSED else None
     files = {name: folder / graph_file(name) for name in contract.GRAPHS}

@@ -57,7 +57,7 @@ def quantise(rows: torch.Tensor, dtype: Format) -> tuple[torch.Tensor, torch.Ten
 
     scale = _as_bf16(rows.abs().amax(1, keepdim=True) / 127)
     if dtype == "I8":
-        return _integers(rows, scale, -127, 127).to(torch.int8), scale.bfloat16()
+        return _integers(rows, scale).to(torch.int8), scale.bfloat16()
     groups = torch.nn.functional.pad(rows / _divisor(scale), (0, -rows.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
     codes, level = _codes_and_levels(groups)
     nibbles = codes[..., : GROUP // 2] | codes[..., GROUP // 2 :] << 4
@@ -80,11 +80,11 @@ def dequantise(stored: torch.Tensor, scale: torch.Tensor, dtype: Format, shape: 
 def rounded_rows(x: torch.Tensor) -> torch.Tensor:
     """Activations [..., K] as an operator with quantised weights rounds them: to 127 steps of a row's largest value."""
     scale = x.abs().amax(-1, keepdim=True) / 127
-    return _integers(x, scale, -127, 127) * scale
+    return _integers(x, scale) * scale
 
 
-def _integers(values: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
-    return (values / _divisor(scale)).round_().clamp_(low, high)
+def _integers(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return (values / _divisor(scale)).round_().clamp_(-127, 127)
 
 
 def _divisor(scale: torch.Tensor) -> torch.Tensor:

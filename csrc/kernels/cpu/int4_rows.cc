@@ -78,13 +78,8 @@ DGRT_INLINE __m128i SumsOf(IntVec a, IntVec b, IntVec c, IntVec d) {
 
 struct Matrix {
   const unsigned char* rows;
-  const unsigned char* scales;  // bf16
+  const void* scales;
   int64_t num_rows, row_bytes, depth;
-  float ScaleOf(int64_t row) const {
-    uint16_t half;
-    __builtin_memcpy(&half, scales + 2 * row, sizeof(half));
-    return __builtin_bit_cast(float, static_cast<uint32_t>(half) << 16);
-  }
 };
 
 // One step of depth: 64 bytes of each of two rows by those of all tokens.
@@ -146,7 +141,7 @@ static void Block(const Matrix& matrix, int64_t first, const Tokens& group, cons
     AddProducts(sum, a.first, b.first, values, 2 * at);
     AddProducts(sum, a.second, b.second, values, 2 * at + 64);
   }
-  const float scales[kRows] = {matrix.ScaleOf(first), matrix.ScaleOf(first + has_second)};
+  const float scales[kRows] = {ScaleOfRow(matrix.scales, first), ScaleOfRow(matrix.scales, first + has_second)};
   const __m128 row_scales = _mm_setr_ps(scales[0], scales[1], scales[0], scales[1]);
 #pragma GCC unroll 16
   for (int pair = 0; pair < kPairs; ++pair) {
@@ -164,7 +159,7 @@ static void Multiply(const WeightMatrix& weight, int64_t num_rows, int64_t depth
   using OfTokens = void (*)(const Matrix&, int64_t, const Tokens&, const unsigned char*, float*, int64_t);
   static constexpr OfTokens kBlocks[kMostTokens] = {Block<1>, Block<2>, Block<3>, Block<4>, Block<5>,
                                                     Block<6>, Block<7>, Block<8>, Block<9>, Block<10>};
-  const Matrix matrix = {static_cast<const unsigned char*>(weight.values), static_cast<const unsigned char*>(weight.scales), num_rows,
+  const Matrix matrix = {static_cast<const unsigned char*>(weight.values), weight.scales, num_rows,
                          WeightRowBytes(WeightFormat::kInt4, depth), depth};
   const auto* const behind = static_cast<const unsigned char*>(next);
   const int64_t num_groups = (num_tokens + kMostTokens - 1) / kMostTokens;

@@ -12,16 +12,18 @@
 namespace dgrt {
 namespace {
 
+// Sixteen bytes.
+typedef int8_t ByteVec __attribute__((vector_size(16)));
+
 // Not called where words are of int16.
-#define DGRT_NO_BYTES                        \
+#define DGRT_NO_BYTES                                         \
   DGRT_INLINE WordVec OffsetOfWeights() { return WordVec{}; } \
-  constexpr bool kUnpacksFourGroups = false; \
+  constexpr bool kUnpacksFourGroups = false;                  \
   DGRT_INLINE void UnpackFourGroups(const unsigned char*, const unsigned char*, unsigned char*) {}
 
-#define DGRT_LOOK_UP                                                \
-  typedef int8_t Bytes16 __attribute__((vector_size(16)));          \
-  DGRT_INLINE Bytes16 LookUp(Bytes16 table, Bytes16 places) {       \
-    return (Bytes16)_mm_shuffle_epi8((__m128i)table, (__m128i)places); \
+#define DGRT_LOOK_UP                                                   \
+  DGRT_INLINE ByteVec LookUp(ByteVec table, ByteVec places) {          \
+    return (ByteVec)_mm_shuffle_epi8((__m128i)table, (__m128i)places); \
   }
 
 namespace plain {
@@ -30,8 +32,7 @@ constexpr int kLanes = 4, kPanels = 1, kDepths = 2, kRows[] = {2};
 DGRT_INLINE IntVec AddProducts(IntVec sum, WordVec tokens, WordVec weights) {
   return sum + ((IntVec)(tokens << 16) >> 16) * ((IntVec)(weights << 16) >> 16) + ((IntVec)tokens >> 16) * ((IntVec)weights >> 16);
 }
-typedef int8_t Bytes16 __attribute__((vector_size(16)));
-DGRT_INLINE Bytes16 LookUp(Bytes16 table, Bytes16 places) { return __builtin_shuffle(table, places); }
+DGRT_INLINE ByteVec LookUp(ByteVec table, ByteVec places) { return __builtin_shuffle(table, places); }
 DGRT_NO_BYTES
 #include "kernels/cpu/int8_products.inc"
 }  // namespace plain

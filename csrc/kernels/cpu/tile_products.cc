@@ -215,13 +215,10 @@ void MultiplyInt8OnTiles(const WeightRows& weight, int64_t depth, const void* pa
   const Matrix matrix = {static_cast<const unsigned char*>(weight.data), weight.num_rows, depth, depth,
                          static_cast<const unsigned char*>(weight.next), weight.next_bytes};
   MultiplyMatrix<true>(matrix, static_cast<const unsigned char*>(panels), panel_bytes, num_panels, weight.fetches_next, out);
-  const auto* const scales = static_cast<const unsigned char*>(weight.scales);
   for (int64_t panel = 0; panel < num_panels; ++panel) {
     const __m512 tokens = _mm512_loadu_ps(static_cast<const unsigned char*>(panels) + panel * panel_bytes + (depth + 3) / 4 * kLine);
     for (int64_t row = 0; row < weight.num_rows; ++row, out += kTokenLanes) {
-      uint16_t half;
-      __builtin_memcpy(&half, scales + 2 * row, sizeof(half));
-      const __m512 scale = _mm512_set1_ps(__builtin_bit_cast(float, static_cast<uint32_t>(half) << 16));
+      const __m512 scale = _mm512_set1_ps(ScaleOfRow(weight.scales, row));
       const __m512 sums = _mm512_maskz_cvtepi32_ps(0xffff, _mm512_loadu_si512(out));  // a mask: see row_products.cc
       _mm512_storeu_ps(out, _mm512_mul_ps(_mm512_mul_ps(sums, tokens), scale));
     }
