@@ -5,14 +5,19 @@ the command line starts at once; nothing here ever loads torch, onnx or transfor
 
 Example:
     >>> import dgrt
-    >>> with dgrt.Runtime("engine") as rt:
-    ...     text = rt.generate("Why is the sky blue?", seed=1, max_new_tokens=96).text
+    >>> with dgrt.Runtime("engine") as rt:  # the folder that `dgrt demo --path` prints
+    ...     print(rt.generate("json\\nname=Ana Silva; age=34; active=yes", seed=1).text)
+    {"name":"Ana Silva","age":34,"active":true}
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dgrt.errors import (
+from dgrt._shadowed import step_aside
+
+step_aside()  # before anything else of the package is imported
+
+from dgrt.errors import (  # noqa: E402
     Cancelled,
     ContractMismatch,
     DeadlineExceeded,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 native_import_error: ImportError | None = None
@@ -71,7 +72,10 @@ def native_module() -> Any:
         'dgrt._native'
     """
     if native_import_error is not None:
-        raise Unsupported(f"the native extension cannot be loaded ({native_import_error}); see 'dgrt doctor'")
+        from dgrt.hints import install_hint
+
+        where = f"{Path(__file__).parent} has none, and no other dgrt for this Python is on its path"
+        raise Unsupported(f"the native extension cannot be loaded ({native_import_error}): {where}; {install_hint()}")
     from dgrt import _native
 
     return _native

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from dgrt import errors
+from dgrt import _shadowed, errors
 from dgrt._version import __version__
 from dgrt.cli.display import human_bytes
+from dgrt.hints import install_hint
 from dgrt.ort import API_VERSION, ENVIRONMENT_VARIABLE, library_candidates
 
 _MIN_PYTHON = (3, 11)
@@ -86,13 +87,16 @@ def _native() -> Check:
         from dgrt import _native
 
         detail = f"dgrt {__version__}, ABI {_native.abi_version} ({_native.__file__})"
+        if _shadowed.set_aside is not None:
+            sources = _shadowed.set_aside
+            detail += f", not the sources in {sources}, which have no extension (to use them: pip install -e)"
     else:
         detail = f"cannot be loaded: {error}"
     return Check(
         name="native extension",
         ok=error is None,
         detail=detail,
-        hint="install the wheel (pip install dgrt) or build the checkout (pip install -e .)",
+        hint=install_hint(),
         required=True,
     )
 
@@ -146,29 +150,41 @@ def _ort_providers() -> Check:
     return Check(name="providers", ok=True, detail=", ".join(onnxruntime.get_available_providers()))
 
 
-def _package(name: str, purpose: str, hint: str = "", pin: str | None = None) -> Check:
+def _package(name: str, purpose: str, hint: str = "", wanted: str = "") -> Check:
     hint = hint or f"pip install {name}"
     try:
         found = version(name)
     except PackageNotFoundError:
         return Check(name=name, ok=False, detail=f"needed for {purpose}", hint=hint)
-    ok = pin is None or pin == found.split("+")[0]  # "+cpu" is a build of the same version
-    return Check(name=name, ok=ok, detail=found if ok else f"expected {pin} for {purpose}, found {found}", hint=hint)
+    ok = _within(found, wanted)
+    return Check(name=name, ok=ok, detail=found if ok else f"expected {wanted} for {purpose}, found {found}", hint=hint)
+
+
+def _within(found: str, wanted: str) -> bool:
+    """Whether a version lies in a range such as ">=2.9,<2.15"; only its numbers count, not the end of "2.9+cpu"."""
+    release = _numbers(found)
+    bounds = [(operator, _numbers(bound)) for operator, bound in re.findall(r"(>=|<)\s*([\d.]+)", wanted)]
+    return all(release >= bound if operator == ">=" else release < bound for operator, bound in bounds)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
 def _export_packages() -> list[Check]:
-    pins = _export_pins()
-    return [_package(name, "dgrt export", "pip install 'dgrt[export]'", pins.get(name)) for name in _EXPORT_PACKAGES]
+    ranges, hint = _export_ranges(), install_hint("export")
+    return [_package(name, "dgrt export", hint, ranges.get(name, "")) for name in _EXPORT_PACKAGES]
 
 
-def _export_pins() -> dict[str, str]:
-    """The exact versions that the `export` extra of the installed dgrt asks for; empty for a bare checkout."""
+def _export_ranges() -> dict[str, str]:
+    """The versions that the `export` extra of the installed dgrt asks for; empty for a bare checkout."""
     try:
-        wanted = requires("dgrt") or []
+        lines = requires("dgrt") or []
     except PackageNotFoundError:
         return {}
-    pins = (re.match(r"([\w.-]+)\s*==\s*([\w.]+)\s*;.*extra\s*==\s*.export\b", line) for line in wanted)
-    return {pin[1]: pin[2] for pin in pins if pin}
+    ranges = (re.match(r"([\w.-]+)\s*([<>=][^;]*?)\s*;.*extra\s*==\s*.export\b", line) for line in lines)
+    return {found[1]: found[2] for found in ranges if found}
 
 
 def cpu_model() -> str:

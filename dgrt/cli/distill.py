@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from dgrt.cli.arguments import add_engine, integer
+from dgrt.hints import install_hint
 
 _EPILOG = """\
 The data is a file of JSON lines, each with one of prompt (text), messages (role and content) or tokens (ids), and
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         from dgrt_train.distill.errors import DistillError
         from dgrt_train.distill.run import Settings, distill
     except ImportError as error:
-        raise CommandError(f"distill: expected the export extra (pip install 'dgrt[export]'), found {error}") from error
+        raise CommandError(f"distill: expected the export extra ({install_hint('export')}), found {error}") from error
     given = {f.name: getattr(args, f.name) for f in fields(Settings) if getattr(args, f.name) is not None}
     stops: list[int] = []
     before = {number: signal.signal(number, lambda n, _: stops.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dgrt.cli.display import human_bytes, print_json
+from dgrt.hints import install_hint
 
 if TYPE_CHECKING:
     from dgrt_export import ExportReport
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _missing(error: ImportError) -> str:
-    return f"export: expected the export extra (pip install 'dgrt[export]'), found {error}"
+    return f"export: expected the export extra ({install_hint('export')}), found {error}"
 
 
 def _identity(engine: str) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dgrt.cli import main
+from dgrt.hints import install_hint
 
 STAGES = ["read config", "trace", "lower", "weights", "parity", "hash"]
 
@@ -84,7 +85,7 @@ def test_without_the_export_extra_the_last_line_says_what_to_install(repository,
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
     assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
-    assert last.startswith("error: export: expected the export extra (pip install 'dgrt[export]'), found ")
+    assert last.startswith(f"error: export: expected the export extra ({install_hint('export')}), found ")
     assert package in last and list(tmp_path.iterdir()) == []
 
 
