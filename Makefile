@@ -1,12 +1,15 @@
 # Developer commands, the same on a laptop and in CI. Everything happens in .venv, build/ and engines/.
 #
 #   make demo           export the bundled model and watch it solve a Sudoku
+#   make mini-engine    export it into dgrt/models/mini-engine, the engine that the wheel carries
 #   make test           C++ tests, then Python tests
 #   make asan, tsan     C++ tests under address + undefined-behaviour, or thread sanitizers
 #   make lint           style, types, layering
 #   make bench          the benchmark of the bundled model
 #   make install-check  install library, header, CMake package and pkg-config file; build outside programs against them
-#   make wheel-check    build a wheel and use it from another folder, in an environment without torch
+#   make wheel-check    build a wheel and use it in an environment without torch: elsewhere, and inside this clone
+#   make versions       export with the oldest and the newest torch, onnx and transformers that are allowed
+#   make nightly        what takes too long for every change: versions
 #
 # PYTHON: interpreter for the virtual environment.  JOBS: parallel compilations.
 
@@ -25,21 +28,8 @@ CONSTRAINTS := $(CURDIR)/constraints.txt
 
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
-define SUDOKU
-sudoku 9x9
-..9..56.1
-.2..7.8.5
-.45..1.27
-.7.4..5..
-3..8172.9
-...5.237.
-..36.87..
-5..123.8.
-..6.4.1..
-endef
-export SUDOKU
-
-.PHONY: demo test test-cpp test-python asan tsan lint bench install-check wheel-check clean
+.PHONY: demo mini-engine test test-cpp test-python asan tsan lint bench install-check wheel wheel-check versions \
+  nightly clean
 
 # ---- environment and build ----
 
@@ -81,7 +71,13 @@ endef
 # ---- commands ----
 
 demo: $(ENGINE)/manifest.json
-	$(BIN)/dgrt generate $(ENGINE) "$$SUDOKU" --show
+	$(BIN)/dgrt demo $(ENGINE)
+
+# Plain copies: an export links its weights to the checkpoint's, and a file in the source tree should be one file.
+mini-engine: $(VENV)/built
+	rm -rf build/mini-engine dgrt/models/mini-engine
+	$(BIN)/dgrt export dgrt/models/mini -o build/mini-engine --drafter dgrt/models/mini-drafter
+	cp -r build/mini-engine dgrt/models/mini-engine
 
 test: test-cpp test-python
 
@@ -115,12 +111,29 @@ install-check: test-cpp
 	build/outside/json_server 2>&1 | grep -q usage
 	if command -v pkg-config; then $(BY_PKG_CONFIG); else echo "no pkg-config: its file is not checked"; fi
 
-wheel-check: $(ENGINE)/manifest.json
-	rm -rf build/wheelhouse build/wheel-venv
+wheel: $(VENV)/built
+	rm -rf build/wheelhouse
 	$(IN_VENV) $(PIP) wheel --quiet --no-build-isolation --no-deps . -w build/wheelhouse
+
+wheel-check: wheel
+	rm -rf build/wheel-venv
 	$(PYTHON) -m venv build/wheel-venv
 	build/wheel-venv/bin/python -m pip $(PIP_OPTIONS) install --quiet -c $(CONSTRAINTS) build/wheelhouse/*.whl
-	cd build/wheel-venv && bin/python $(CURDIR)/tests/boundary/wheel_check.py $(CURDIR)/build/wheelhouse $(CURDIR)/$(ENGINE)
+	cd build/wheel-venv && bin/python $(CURDIR)/tests/boundary/wheel_check.py $(CURDIR)
+	rm -rf build/wheel-venv
+
+# The export extra with the oldest versions of its ranges, then with the newest; gigabytes each, one after the other.
+versions: wheel
+	for end in oldest newest; do \
+	  rm -rf build/versions && $(PYTHON) -m venv build/versions && \
+	  build/versions/bin/python tests/boundary/versions_check.py requirements $$end > build/versions/$$end.txt && \
+	  build/versions/bin/python -m pip $(PIP_OPTIONS) install --quiet -r build/versions/$$end.txt build/wheelhouse/*.whl && \
+	  (cd build/versions && bin/python $(CURDIR)/tests/boundary/versions_check.py run) || exit 1; \
+	done
+	rm -rf build/versions
+
+# What takes too long for every change.
+nightly: versions
 
 clean:
 	rm -rf build engines

@@ -21,13 +21,14 @@ from dgrt._version import __version__
 from dgrt.errors import DgrtError, nearest
 from dgrt.native_thread import calls_are_running
 
-VERBS = ("generate", "inspect", "export", "distill", "bench", "doctor")
+VERBS = ("demo", "generate", "inspect", "export", "distill", "bench", "doctor")
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 _EPILOG = """\
 examples:
+  dgrt demo                                 a small model solves a Sudoku
   dgrt export CHECKPOINT -o engine          make an engine package from a checkpoint
-  dgrt generate engine "Why is the sky blue?" --show
+  dgrt generate engine "your prompt" --show
   dgrt inspect engine                       model facts, memory plan, files
   dgrt distill engine --data prompts.jsonl -o drafter
   dgrt bench engine                         milliseconds per step, tokens per second

@@ -19,7 +19,7 @@ from dgrt.result import ORIGINS
 from dgrt.tokenizer import Detokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from rich.console import Console
@@ -49,14 +49,32 @@ def show(runtime: Runtime, prompt: Prompt, options: GenerateOptions) -> Generate
     Example:
         >>> show(rt, "Hello", GenerateOptions())                    # doctest: +SKIP
     """
+    with runtime.stream(prompt, options) as events:
+        return draw(runtime, events, options)
+
+
+def draw(
+    runtime: Runtime, events: Iterable[Event], options: GenerateOptions, *, pause_s: float = 0.0
+) -> GenerateResult:
+    """Draws events as they come, or recorded ones with a pause after each step; leaves only the final text.
+
+    Args:
+        runtime: The engine.
+        events: Of one generation, the last one with its result.
+        options: Of that generation.
+        pause_s: Seconds between two steps. 0: no pause, and steps that come faster than the eye sees are left out.
+
+    Returns:
+        The result.
+
+    Example:
+        >>> draw(rt, events, GenerateOptions(), pause_s=0.4)        # doctest: +SKIP
+    """
     from rich.live import Live
 
     console = make_console()
     view = CanvasView(console, runtime.tokenizer, options.resolved(runtime.info.generation))
-    with (
-        runtime.stream(prompt, options) as events,
-        Live(console=console, auto_refresh=False, transient=True) as live,
-    ):
+    with Live(console=console, auto_refresh=False, transient=True) as live:
         last_frame = 0.0
         for event in events:
             if event.result is not None:
@@ -64,9 +82,11 @@ def show(runtime: Runtime, prompt: Prompt, options: GenerateOptions) -> Generate
             for line in view.take(event):
                 console.print(line, soft_wrap=True)
             now = time.monotonic()
-            if event.kind == "commit" or now - last_frame >= _FRAME_S:
+            if pause_s or event.kind == "commit" or now - last_frame >= _FRAME_S:
                 live.update(view.frame(), refresh=True)
                 last_frame = now
+            if event.kind == "draft":
+                time.sleep(pause_s)
     rest = view.unfinished_line()
     if rest.plain:
         console.print(rest, soft_wrap=True)

@@ -117,6 +117,18 @@ def test_the_animation_is_drawn_and_only_the_text_remains(
     assert left == shown
 
 
+def test_the_demo_shows_its_steps_and_leaves_the_answer(spawn: Any, terminal: tuple[int, int]) -> None:
+    master, slave = terminal
+    process = spawn("demo", stdin=slave, stdout=slave, env={"TERM": "xterm-256color"})
+    os.close(slave)
+    output = read_to_end(master)
+    assert process.wait(PROCESS_TIMEOUT_S) == 0, process.stderr.read()
+    assert all(f"canvas 1 · step {step}/" in output for step in (1, 2))
+    left = screen(output)
+    assert "739285641" in left and "286749153" in left and any(line.startswith("solved: ") for line in left)
+    assert not any("canvas 1 · step" in line for line in left)
+
+
 def test_an_interrupted_animation_gives_the_terminal_back(
     spawn: Any, terminal: tuple[int, int], plain_engine: Path
 ) -> None:
