@@ -5,7 +5,7 @@ the command line starts at once; nothing here ever loads torch, onnx or transfor
 
 Example:
     >>> import dgrt
-    >>> with dgrt.Runtime("engine") as rt:  # the folder that `dgrt demo --path` prints
+    >>> with dgrt.Runtime("engine") as rt:  # the folder that `dgrt export` wrote, or that `dgrt demo --path` prints
     ...     print(rt.generate("json\\nname=Ana Silva; age=34; active=yes", seed=1).text)
     {"name":"Ana Silva","age":34,"active":true}
 """

@@ -81,7 +81,8 @@ class Runtime:
 
     Example:
         >>> with dgrt.Runtime("engine", threads=2) as rt:
-        ...     text = rt.generate("Why is the sky blue?", max_new_tokens=96).text
+        ...     print(rt.generate("json\\nname=Ana Silva; age=34; active=yes", max_new_tokens=96).text)
+        {"name":"Ana Silva","age":34,"active":true}
     """
 
     def __init__(
@@ -146,8 +147,9 @@ class Runtime:
             KeyboardInterrupt: On Ctrl-C, after the generation has been cancelled.
 
         Example:
-            >>> rt.generate("Name a colour.", max_new_tokens=96, seed=1).finish_reason in ("stop", "length")
-            True
+            >>> result = rt.generate("json\\ncolour=red", max_new_tokens=96, seed=1)
+            >>> result.text, result.finish_reason
+            ('{"colour":"red"}', 'stop')
         """
         with self._start(prompt, make_options(options, keywords), want_drafts=False) as events:
             for event in events:
@@ -181,9 +183,9 @@ class Runtime:
             Unsupported: As for `generate`.
 
         Example:
-            >>> pieces = [event.text for event in rt.stream("Hello", max_new_tokens=96) if event.kind == "commit"]
-            >>> "".join(pieces) == rt.generate("Hello", max_new_tokens=96).text
-            True
+            >>> events = rt.stream("json\\ncolour=red", max_new_tokens=96)
+            >>> "".join(event.text for event in events if event.kind == "commit")
+            '{"colour":"red"}'
         """
         return self._start(prompt, make_options(options, keywords), want_drafts=drafts)
 
@@ -211,9 +213,9 @@ class Runtime:
 
         Example:
             >>> with rt.chat(max_new_tokens=96) as chat:
-            ...     reply = chat.send("Name a colour.").text
-            >>> chat.messages[-1] == {"role": "assistant", "content": reply}
-            True
+            ...     reply = chat.send("json\\ncolour=red").text
+            >>> chat.messages[-1]
+            {'role': 'assistant', 'content': '{"colour":"red"}'}
         """
         resolved = make_options(options, keywords).resolved(self._info.generation)
         if resolved.raw:
@@ -255,9 +257,9 @@ class Runtime:
             OutOfMemory: If the request could never run within `kv_limit`.
 
         Example:
-            >>> futures = [rt.submit("Name a colour.", max_new_tokens=96, seed=seed) for seed in range(4)]
-            >>> len({future.result().text for future in futures}) <= 4
-            True
+            >>> futures = [rt.submit(f"json\\nname=Ana; age={age}", max_new_tokens=96) for age in (34, 35)]
+            >>> [future.result().text for future in futures]
+            ['{"name":"Ana","age":34}', '{"name":"Ana","age":35}']
         """
         prepared = self._prepare(prompt, make_options(options, keywords), want_drafts=False)
         return self._scheduler().submit(prepared, self._native_options(prepared.options))
@@ -277,8 +279,8 @@ class Runtime:
 
         Example:
             >>> import asyncio
-            >>> asyncio.run(rt.generate_async("Name a colour.", max_new_tokens=96)).finish_reason in ("stop", "length")
-            True
+            >>> asyncio.run(rt.generate_async("json\\ncolour=red", max_new_tokens=96)).text
+            '{"colour":"red"}'
         """
         return await asyncio.wrap_future(self.submit(prompt, options, **keywords))
 
@@ -303,10 +305,10 @@ class Runtime:
 
         Example:
             >>> import asyncio
-            >>> async def kinds():
-            ...     return [event.kind async for event in rt.stream_async("Hi", max_new_tokens=96, drafts=False)]
-            >>> asyncio.run(kinds())[-1]
-            'done'
+            >>> async def texts(prompt):
+            ...     return [event.text async for event in rt.stream_async(prompt, drafts=False) if event.text]
+            >>> asyncio.run(texts("json\\ncolour=red"))
+            ['{"colour":"red"}']
         """
         prepared = self._prepare(prompt, make_options(options, keywords), want_drafts=drafts)
         return self._scheduler().stream(prepared, self._native_options(prepared.options))

@@ -28,9 +28,9 @@ class GenerateFuture(Future[GenerateResult]):
     run on a thread of the scheduler: they must not wait for other requests.
 
     Example:
-        >>> future = rt.submit("Hello", max_new_tokens=96)
-        >>> future.result(timeout=60).finish_reason in ("stop", "length")
-        True
+        >>> future = rt.submit("json\\ncolour=red", max_new_tokens=96)
+        >>> future.result(timeout=60).text
+        '{"colour":"red"}'
     """
 
     _request: _native.Request

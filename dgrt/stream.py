@@ -40,11 +40,11 @@ class EventStream(Iterator[Event]):
     `close`) if the loop may end early, so that the worker has stopped when the block ends.
 
     Example:
-        >>> with rt.stream("Hello", max_new_tokens=96) as events:
+        >>> with rt.stream("json\\ncolour=red", max_new_tokens=96) as events:
         ...     for event in events:
         ...         last = event
-        >>> last.kind
-        'done'
+        >>> last.kind, last.result.text
+        ('done', '{"colour":"red"}')
     """
 
     def __init__(self, generation: Generation) -> None:

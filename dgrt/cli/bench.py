@@ -13,18 +13,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgrt.cli.arguments import add_engine, add_generation, add_runtime, generate_options, integer, runtime_keywords
+from dgrt.cli.demo import PUZZLE
+from dgrt.prompts_file import read_prompts
 
 if TYPE_CHECKING:
-    from dgrt import EngineInfo, GenerateResult, Runtime
+    from numpy.typing import NDArray
+
+    from dgrt import GenerateResult, Runtime
     from dgrt.prompt import Prompt
 
-PROMPTS = (
+GENERAL_PROMPTS = (
     "Why is the sky blue? Answer in two sentences.",
     "Write a JSON object with the keys name, age and city.",
     "List the planets of the solar system in order.",
     "Rewrite in the past tense: The cat sits on the mat and watches the rain.",
     "Write a Python function that returns the n-th Fibonacci number.",
 )
+# The bundled model knows its own tasks and nothing else.
+MINI_PROMPTS = (
+    "json\nname=Ana Silva; age=34; active=yes",
+    "sudoku 4x4\n..2.\n..14\n4..2\n2..1",
+    "sudoku 6x6\n536.21\n1.4..6\n..5.4.\n41.6..\n24...3\n.5.214",
+    PUZZLE,
+    "edit: rename price to time\nfor price in seed:\n    total = total + price",
+)
+_MINI = "mini"  # the name that its manifest gives
 RANDOM_PROMPT_LEN = 64  # tokens of a prompt for engines without a tokenizer
 DEFAULT_MAX_NEW_TOKENS = 256
 DEFAULT_RUNS = 5
@@ -37,11 +50,16 @@ _METRICS = {
     "prefill_ms": "prefill, ms",
     "total_ms": "total, ms",
 }
+_RATES = ("tokens_per_second", "tokens_per_pass")  # more is better: their bad end is the low one
 _EPILOG = """\
+The built-in prompts are general questions, or for mini, the model that dgrt ships, its tasks. Figures are of what the
+model does with a prompt: choose prompts that it can answer. A prompts file is plain text, one prompt per line, or JSON
+lines as for 'dgrt distill': objects with prompt (text), messages (role and content) or tokens (ids).
+
 examples:
   dgrt bench engine
-  dgrt bench engine --prompt "Explain TCP." --runs 10 --threads 2
-  dgrt bench engine --prompts-file prompts.txt --json > bench.json
+  dgrt bench engine --prompts-file prompts.jsonl --runs 10 --threads 2
+  dgrt bench engine --json > bench.json
 """
 
 
@@ -50,8 +68,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "bench",
         help="measure an engine on this machine",
-        description="Measure an engine: median and 95th percentile over seeded prompts, after a warm-up. "
-        "Run i uses prompt i (round robin) and seed SEED + i.",
+        description="Measure an engine over seeded prompts, after a warm-up: medians, and the bad end, which is the "
+        "95th percentile of times and the 5th of rates. Run i uses prompt i (round robin) and seed SEED + i.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -59,7 +77,7 @@ def add_parser(subparsers: Any) -> None:
     group = parser.add_argument_group("measurement")
     either = group.add_mutually_exclusive_group()
     either.add_argument("--prompt", metavar="TEXT", help="measure this prompt instead of the built-in ones")
-    either.add_argument("--prompts-file", metavar="FILE", help="one prompt per line")
+    either.add_argument("--prompts-file", metavar="FILE", help="prompts, plain text or JSON lines")
     group.add_argument(
         "--runs", type=integer, default=DEFAULT_RUNS, metavar="N", help=f"measured runs (default: {DEFAULT_RUNS})"
     )
@@ -77,10 +95,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.runs < 1 or args.warmup < 0:
         raise CommandError("--runs must be at least 1 and --warmup at least 0")
-    texts = _read_prompts(args)
+    given = _given_prompts(args)
     options = generate_options(args)
     with Runtime(args.engine, prefix_cache=0, **runtime_keywords(args)) as runtime:  # prompts come more than once
-        prompts: list[Prompt] = list(texts) if runtime.tokenizer else _random_prompts(runtime.info, args.seed)
+        prompts = given or _default_prompts(runtime, args.seed)
 
         def generate(index: int) -> GenerateResult:
             return runtime.generate(prompts[index % len(prompts)], options, seed=options.seed + index)
@@ -107,7 +125,7 @@ def measure(result: GenerateResult) -> dict[str, float]:
     """Returns the metrics of one run, by the names of the report.
 
     Example:
-        >>> measure(rt.generate("Hi", max_new_tokens=8))["tokens_per_second"] > 0
+        >>> measure(rt.generate("json\\nname=Ana"))["tokens_per_second"] > 0
         True
     """
     stats = result.stats
@@ -122,24 +140,35 @@ def measure(result: GenerateResult) -> dict[str, float]:
     }
 
 
-def _read_prompts(args: argparse.Namespace) -> list[str]:
-    from dgrt.cli import CommandError
-
+def _given_prompts(args: argparse.Namespace) -> list[Prompt]:
     if args.prompt is not None:
         return [args.prompt]
     if args.prompts_file is None:
-        return list(PROMPTS)
-    lines = [line for line in Path(args.prompts_file).read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not lines:
-        raise CommandError(f"{args.prompts_file} holds no prompts")
-    return lines
+        return []
+    return [line.content for line in read_prompts(Path(args.prompts_file), plain=True)]
 
 
-def _random_prompts(info: EngineInfo, seed: int) -> list[Prompt]:
+def _default_prompts(runtime: Runtime, seed: int) -> list[Prompt]:
     import numpy as np
 
+    if runtime.tokenizer is not None:
+        return list(MINI_PROMPTS if runtime.info.name == _MINI else GENERAL_PROMPTS)
     generator = np.random.default_rng(seed)
-    return [generator.integers(0, info.vocab_size, RANDOM_PROMPT_LEN, dtype=np.int32) for _ in PROMPTS]
+    size = runtime.info.vocab_size
+    return [generator.integers(0, size, RANDOM_PROMPT_LEN, dtype=np.int32) for _ in range(DEFAULT_RUNS)]
+
+
+def _warnings(results: list[GenerateResult]) -> list[str]:
+    """What makes the figures those of a model that cannot answer, rather than of one that does."""
+    empty = sum(result.text is not None and not result.text.strip() for result in results)
+    cut = sum(result.finish_reason == "length" for result in results)
+    advice = "choose prompts that this model can answer with --prompts-file"
+    warnings = []
+    if empty:
+        warnings.append(f"{empty} of {len(results)} answers have no text: {advice}")
+    if 2 * cut > len(results):
+        warnings.append(f"{cut} of {len(results)} answers ended by length: {advice}, or raise --max-new-tokens")
+    return warnings
 
 
 def _report(args: argparse.Namespace, runtime: Runtime, results: list[GenerateResult]) -> dict[str, Any]:
@@ -166,15 +195,17 @@ def _report(args: argparse.Namespace, runtime: Runtime, results: list[GenerateRe
         "prompts": args.prompts_file or args.prompt or ("built-in" if runtime.tokenizer else "random tokens"),
         "warmup": args.warmup,
         "options": options,
-        "summary": {
-            name: {
-                "median": float(np.median([one[name] for one in runs])),
-                "p95": float(np.percentile([one[name] for one in runs], 95)),
-            }
-            for name in _METRICS
-        },
+        "summary": {name: _summarise(name, np.array([one[name] for one in runs])) for name in _METRICS},
+        "warnings": _warnings(results),
         "runs": runs,
     }
+
+
+def _summarise(name: str, values: NDArray[Any]) -> dict[str, float]:
+    import numpy as np
+
+    percent = 5 if name in _RATES else 95
+    return {"median": float(np.median(values)), f"p{percent}": float(np.percentile(values, percent))}
 
 
 def _print_text(report: dict[str, Any]) -> None:
@@ -183,7 +214,9 @@ def _print_text(report: dict[str, Any]) -> None:
     print_title(f"{report['model']} ({report['precision']}, {report['profile']}) on {report['cpu']}")
     print_rows([("runs on", f"{report['execution']}, {report['threads']} threads")])
     print_rows([("prompts", f"{report['prompts']}, {len(report['runs'])} runs after {report['warmup']} warm-up")])
-    print_title(f"{'':<32}{'median':>10}{'p95':>10}")
+    print_title(f"{'':<32}{'median':>10}{'bad end':>10}")
     for name, label in _METRICS.items():
-        row = report["summary"][name]
-        print_rows([(f"{label:<28}", f"{row['median']:>10.2f}{row['p95']:>10.2f}")])
+        (_, median), (percentile, bad) = report["summary"][name].items()
+        print_rows([(f"{label:<28}", f"{median:>10.2f}{bad:>10.2f} {percentile}")])
+    for warning in report["warnings"]:
+        print(f"\nwarning: {warning}")

@@ -31,7 +31,7 @@ _EPILOG = """\
 examples:
   dgrt demo
   dgrt demo --json | jq .stats
-  dgrt generate "$(dgrt demo --path)" "..."    the shipped engine with a prompt of your own
+  printf 'json\\nname=Ana' | dgrt generate "$(dgrt demo --path)"     its engine with a prompt of your own
 """
 
 
@@ -116,10 +116,11 @@ def _print_text(runtime: Runtime, events: list[Event], result: GenerateResult, c
         print(result.text)
     stats = result.stats
     verdict = "solved" if is_solved(result.text or "") else "not solved (mini solves nine in ten)"
-    steps, canvases = sum(stats.steps_per_canvas), "one canvas" if stats.canvases == 1 else f"{stats.canvases} canvases"
-    print(f"\n{verdict}: {stats.tokens} tokens in {steps} denoise steps of {canvases} of {runtime.info.canvas_len} tokens")
-    threads = "1 thread" if runtime.threads == 1 else f"{runtime.threads} threads"
-    print(f"{stats.total_ms:.0f} ms, {stats.tokens_per_second:,.0f} tokens per second, {threads}")
+    steps, canvases, threads = sum(stats.steps_per_canvas), stats.canvases, runtime.threads
+    where = f"{canvases} canvas{'es' if canvases > 1 else ''} of {runtime.info.canvas_len} tokens"
+    speed = f"{stats.total_ms:.0f} ms, {stats.tokens_per_second:,.0f} tokens per second"
+    print(f"\n{verdict}: {stats.tokens} tokens in {steps} denoise steps, {where}")
+    print(f"{speed}, {threads} thread{'s' if threads > 1 else ''}")
     print("\nnext:", *commands, sep="\n  ")
 
 

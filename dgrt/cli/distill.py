@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from dataclasses import fields
@@ -11,6 +12,7 @@ from typing import Any
 from dgrt.cli.arguments import add_engine, integer
 from dgrt.hints import install_hint
 
+_GOOD_HELD_TOKENS = 4.0  # with fewer, the drafter's own passes cost about what its tokens save
 _EPILOG = """\
 The data is a file of JSON lines, each with one of prompt (text), messages (role and content) or tokens (ids), and
 optionally task, a name that the report groups by. The target writes the answers itself. What takes long is kept in
@@ -105,6 +107,14 @@ def _shower(show: Any) -> Any:
     return tell
 
 
+def _verdict(tasks: dict[str, Any]) -> str:
+    """Good or weak, by the tokens of a first draft that hold: the causal tier saves one pass for each of them."""
+    drafts = sum(row["drafts"] for row in tasks.values())
+    held = sum(row["drafts"] * row["prefix"] for row in tasks.values()) / drafts
+    advice = "" if held >= _GOOD_HELD_TOKENS else " (more prompts or --steps, or go on with --start)"
+    return f"{'weak' if advice else 'good'}: {held:.1f} tokens of a draft hold on average{advice}"
+
+
 def _summarise(output: str, facts: dict[str, Any]) -> None:
     found = facts["held_out"]
     print(output)
@@ -117,3 +127,5 @@ def _summarise(output: str, facts: dict[str, Any]) -> None:
     if "recall_unsettled" in after:
         print(f"  behind a denoise pass: {100 * after['recall_unsettled']:.1f} % of what it had not settled")
     print(f"  calibration error {found['calibration']['ece']:.3f}")
+    then = f"dgrt export CHECKPOINT -o ENGINE --drafter {shlex.quote(output)} --force"
+    print(f"{_verdict(found['first_draft'])}; next: {then}")

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 examples:
-  dgrt generate engine "Why is the sky blue?"
-  dgrt generate engine "Write a haiku" --show --seed 7     watch the canvas settle
-  echo "Summarise: ..." | dgrt generate engine             the prompt from stdin
-  dgrt generate engine "Hi" --system "Answer in French."
-  dgrt generate engine --tokens 2,105,228 --json           token ids in, JSON out
-  dgrt generate engine "Hi" --trace steps.npz              every denoise step, for analysis
-  dgrt generate engine "Hi" --guarantee causal --drafter suffix --stats    token by token, from the causal pass
-  dgrt generate engine "Rename x: ..." --guarantee verified --draft-file old.py    start from the output you expect
+  ln -s "$(dgrt demo --path)" engine                     mini, the small model that dgrt ships
+  printf 'json\\nname=Ana; age=34' > task                its prompts have several lines
+  dgrt generate engine < task                            the prompt from stdin
+  dgrt generate engine "$(cat task)" --show --seed 7     watch the canvas settle
+  dgrt generate engine --json < task                     text, tokens and statistics
+  dgrt generate engine --trace steps.npz < task          every denoise step, for analysis
+  dgrt generate engine --guarantee causal --drafter suffix --stats < task      token by token, from the causal pass
+  dgrt generate engine --guarantee verified --draft '{"name":"Ana","age":34}' < task    start from what you expect
+and for a chat model:
+  dgrt generate engine "Why is the sky blue?" --system "Answer in French."
+  dgrt generate engine --tokens 2,105,228 --json         token ids in, JSON out
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from cases import QUICK
 
 import dgrt
-from dgrt.cli.bench import measure
+from dgrt.cli.bench import MINI_PROMPTS, measure
+from dgrt.cli.demo import is_solved
 
 
 def test_inspect_shows_facts_memory_and_files(run: Any, mini_engine: Path, mini: dgrt.Runtime) -> None:
@@ -85,7 +87,9 @@ def test_bench_json_has_a_summary_of_seeded_runs(run: Any, mini_engine: Path) ->
     assert code == 0 and err.splitlines() == ["warm-up 1 of 1", "run 1 of 3", "run 2 of 3", "run 3 of 3"]
     assert [one["seed"] for one in report["runs"]] == [5, 6, 7]
     for name, row in report["summary"].items():
-        assert 0 < row["median"] <= row["p95"], name
+        rate = name in ("tokens_per_second", "tokens_per_pass")
+        assert list(row) == ["median", "p5" if rate else "p95"], name
+        assert 0 < row["p5"] <= row["median"] if rate else 0 < row["median"] <= row["p95"], name
         assert all(name in one for one in report["runs"])
     assert {"engine", "cpu", "threads", "execution", "dgrt_version", "options", "warmup", "prompts"} <= set(report)
 
@@ -95,7 +99,9 @@ def test_bench_prints_a_table(run: Any, mini_engine: Path, tmp_path: Path) -> No
     prompts.write_text("one\n\ntwo\n")
     code, out, _ = run("bench", mini_engine, "--runs", "2", "--warmup", "0", "--prompts-file", prompts, *QUICK)
     assert code == 0
-    assert all(word in out for word in ("median", "p95", "ms per step", "tokens per second", "2 runs after 0 warm-up"))
+    assert all(word in out for word in ("median", "bad end", "ms per step", "2 runs after 0 warm-up"))
+    assert re.search(r"tokens per second .* p5\n", out) and re.search(r"ms per step .* p95\n", out)
+    assert "warning: " in out  # mini answers neither "one" nor "two"
 
 
 def test_bench_runs_on_an_engine_without_a_tokenizer(run: Any, token_engine: Path) -> None:
@@ -106,7 +112,39 @@ def test_bench_runs_on_an_engine_without_a_tokenizer(run: Any, token_engine: Pat
 def test_an_empty_prompts_file_is_refused(run: Any, mini_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("\n\n")
     code, _, err = run("bench", mini_engine, "--prompts-file", tmp_path / "none.txt")
-    assert code == 2 and "holds no prompts" in err
+    assert code == 2 and "expected at least one prompt" in err
+
+
+def test_the_built_in_prompts_are_what_mini_can_answer(run: Any, mini_engine: Path, mini: dgrt.Runtime) -> None:
+    report = json.loads(run("bench", mini_engine, "--json")[1])
+    assert report["warnings"] == [] and report["prompts"] == "built-in"
+    assert [one["finish_reason"] for one in report["runs"]] == ["stop"] * len(MINI_PROMPTS)
+    answers = [mini.generate(prompt, seed=seed).text for seed, prompt in enumerate(MINI_PROMPTS)]
+    assert json.loads(answers[0] or "") == {"name": "Ana Silva", "age": 34, "active": True}
+    assert answers[1:3] == ["1423\n3214\n4132\n2341", "536421\n124356\n365142\n412635\n241563\n653214"]
+    assert is_solved(answers[3] or "") and answers[4] == "for time in seed:\n    total = total + time"
+
+
+def test_prompts_that_the_model_cannot_answer_are_told(run: Any, mini_engine: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": "Why is the sky blue?"}, {"messages": [{"role": "user", "content": "json\nn=2"}]}]
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ("bench", mini_engine, "--prompts-file", prompts, "--warmup", "0", "--max-new-tokens", "96")
+    code, out, _ = run(*words, "--runs", "4", "--json")
+    advice = "choose prompts that this model can answer with --prompts-file"
+    assert code == 0 and json.loads(out)["warnings"] == [f"2 of 4 answers have no text: {advice}"]
+    assert f"\nwarning: 1 of 1 answers have no text: {advice}\n" in run(*words, "--runs", "1")[1]
+    assert "\nwarning: 1 of 1 answers ended by length: " in run(*words, "--runs", "1")[1]
+
+
+def test_prompts_of_token_ids_are_measured_without_a_tokenizer(run: Any, token_engine: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"tokens": [2, 5]}\n')
+    words = ("bench", token_engine, "--runs", "1", "--warmup", "0", *QUICK)
+    assert json.loads(run(*words, "--json", "--prompts-file", prompts)[1])["prompts"] == str(prompts)
+    prompts.write_text('{"prompt": "text"}\n')
+    code, _, err = run(*words, "--prompts-file", prompts)
+    assert code == 2 and "tokenizer" in err
 
 
 def test_the_metrics_of_a_run_are_quotients_of_its_statistics(mini: dgrt.Runtime) -> None:

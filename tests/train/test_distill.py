@@ -16,7 +16,6 @@ from dgrt_train.distill.blocks import Block, Blocks
 from dgrt_train.distill.collect import Trajectories, collect
 from dgrt_train.distill.errors import DistillError
 from dgrt_train.distill.network import BlockDrafter
-from dgrt_train.distill.prompts import read_prompts
 from dgrt_train.distill.run import Settings, _shape, distill
 from dgrt_train.distill.target import Features, Target
 from dgrt_train.distill.train import TrainSettings, train
@@ -25,6 +24,8 @@ from tolerances import tolerance
 
 import dgrt
 from dgrt.cli import main
+from dgrt.cli.distill import _summarise as summarise
+from dgrt.prompts_file import read_prompts
 
 PROMPTS = [{"prompt": f"json\nname=Ana; count={number}", "task": "json"} for number in range(22)]
 SMALL = Settings(layers=2, steps=4, batch_size=3)
@@ -221,21 +222,6 @@ def test_a_drafter_is_trained_further(mini_engine, collected, data, tmp_path, ca
 
 
 @pytest.mark.parametrize(
-    ("line", "error"),
-    [
-        ("{", "a JSON object"), ("[]", "one of prompt, messages, tokens"), ("{}", "one of prompt, messages"),
-        ('{"prompt": "a", "tokens": [1]}', "one of prompt, messages"), ('{"prompt": ""}', "prompt with content"),
-        ('{"tokens": "abc"}', "tokens with content"), ('{"prompt": "a", "task": 1}', "a name as task"),
-    ],
-)  # fmt: skip
-def test_a_bad_line_is_named(tmp_path: Path, line: str, error: str) -> None:
-    path = tmp_path / "p.jsonl"
-    path.write_text('{"prompt": "fine"}\n\n' + line + "\n")
-    with pytest.raises(DistillError, match=f"line 3: expected .*{error}.*found"):
-        read_prompts(path)
-
-
-@pytest.mark.parametrize(
     ("change", "error"),
     [
         ({"layers": 5}, "layers: expected 1 to 4, .* found 5"), ({"layers": 0}, "found 0"),
@@ -282,3 +268,17 @@ def test_distill_says_where_it_is(mini_engine: Path, data: Path, tmp_path: Path)
             progress=lambda stage, done, total, _: told.append((stage, done, total)))  # fmt: skip
     assert [stage for stage, done, total in told if done == total][-2:] == ["train", "report"]
     assert ("collect", 1, 22) in told and ("train", 4, 4) in told
+
+
+@pytest.mark.parametrize(
+    ("prefix", "verdict"),
+    [(3.0, "weak: 3.5 tokens of a draft hold on average (more prompts or --steps, or go on with --start)"),
+     (25.0, "good: 20.0 tokens of a draft hold on average")],
+)  # fmt: skip
+def test_the_last_line_judges_the_drafter_and_names_the_next_command(capsys, prefix: float, verdict: str) -> None:
+    row = {"drafts": 3, "recall": 0.5, "prefix": prefix, "tokens": 40.0, "whole": 0.1}
+    tasks = {"json": row, "edit": {**row, "drafts": 1, "prefix": 5.0}}
+    held_out = {"first_draft": tasks, "after_a_denoise_pass": {}, "calibration": {"ece": 0.1}}
+    summarise("my drafter", {"held_out": held_out})
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"{verdict}; next: dgrt export CHECKPOINT -o ENGINE --drafter 'my drafter' --force"

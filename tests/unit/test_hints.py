@@ -13,7 +13,7 @@ import pytest
 
 from dgrt import hints
 
-UNPUBLISHED = re.compile(r"pip3? (?:install|download)\b[^\n]*?(?<![\w./@-])dgrt(?:\[\w+\])?(?![\[\w./-])(?! @)")
+UNPUBLISHED = re.compile(r"pip3? (?:install|download)\b[^\n`|]*?(?<![\w./@-])dgrt(?:\[\w+\])?(?![\[\w./-])(?! @)")
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import dgrt
+from dgrt.prompts_file import PromptLine
 
-from .prompts import PromptLine
 from .target import Features, Target
 
 SHARD_PROMPTS = 64

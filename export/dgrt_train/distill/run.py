@@ -17,12 +17,12 @@ import torch
 from dgrt_export.package import check_output
 
 import dgrt
+from dgrt.prompts_file import read_prompts
 
 from .blocks import Blocks
 from .collect import Trajectories, collect
 from .errors import DistillError
 from .network import BlockDrafter, DrafterShape
-from .prompts import read_prompts
 from .publish import DRAFTER, load_weights, publish
 from .report import report
 from .target import Target
@@ -71,7 +71,7 @@ def distill(
 
     Args:
         engine: Package of the target, as `dgrt export` writes it; fp32 or bf16.
-        data: File of JSON lines, see `prompts.py`.
+        data: File of JSON lines, see `dgrt/prompts_file.py`.
         output: Folder of the drafter; new, empty, or an older drafter that is replaced.
         settings: See `Settings`.
         threads: CPU threads. None: all the process may use.
@@ -82,7 +82,8 @@ def distill(
         Settings and held-out figures, as the model card shows them.
 
     Raises:
-        DistillError: an input or a setting that will not do, or a work folder of another run.
+        DistillError: a setting or a target that will not do, or a work folder of another run.
+        InvalidArgument: prompts that will not do.
         KeyboardInterrupt: it was to stop; the next call with the same arguments goes on from there.
 
     Example:
