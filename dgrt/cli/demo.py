@@ -107,20 +107,16 @@ def is_solved(text: str) -> bool:
 
 
 def _print_text(runtime: Runtime, events: list[Event], result: GenerateResult, commands: list[str]) -> None:
-    from dgrt.cli.show import draw
+    from dgrt.cli.show import draw, summary
 
     print(f"{PUZZLE}\n", flush=True)
     if sys.stdout.isatty():
         draw(runtime, events, result.options, pause_s=_PAUSE_S)
     else:
         print(result.text)
-    stats = result.stats
     verdict = "solved" if is_solved(result.text or "") else "not solved (mini solves nine in ten)"
-    steps, canvases, threads = sum(stats.steps_per_canvas), stats.canvases, runtime.threads
-    where = f"{canvases} canvas{'es' if canvases > 1 else ''} of {runtime.info.canvas_len} tokens"
-    speed = f"{stats.total_ms:.0f} ms, {stats.tokens_per_second:,.0f} tokens per second"
-    print(f"\n{verdict}: {stats.tokens} tokens in {steps} denoise steps, {where}")
-    print(f"{speed}, {threads} thread{'s' if threads > 1 else ''}")
+    threads = runtime.threads
+    print(f"\n{verdict}: {summary(result)}, {threads} thread{'s' * (threads != 1)}")
     print("\nnext:", *commands, sep="\n  ")
 
 

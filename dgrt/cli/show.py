@@ -36,7 +36,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
 
 
 def show(runtime: Runtime, prompt: Prompt, options: GenerateOptions) -> GenerateResult:
-    """Generates with an animation on stdout, which must be a terminal; leaves only the final text.
+    """Generates with an animation on stdout, which must be a terminal; leaves the final text, and on stderr one line.
 
     Args:
         runtime: The engine.
@@ -49,8 +49,27 @@ def show(runtime: Runtime, prompt: Prompt, options: GenerateOptions) -> Generate
     Example:
         >>> show(rt, "Hello", GenerateOptions())                    # doctest: +SKIP
     """
+    from rich.text import Text
+
     with runtime.stream(prompt, options) as events:
-        return draw(runtime, events, options)
+        result = draw(runtime, events, options)
+    make_console(stderr=True).print(Text(summary(result), style=_STATUS), soft_wrap=True)
+    return result
+
+
+def summary(result: GenerateResult) -> str:
+    """Returns in one line what a generation took.
+
+    Example:
+        >>> summary(result)                                         # doctest: +SKIP
+        '90 tokens in 3 denoise steps, 1 canvas: 11 ms, 8,285 tokens per second'
+    """
+    stats = result.stats
+    steps, canvases = sum(stats.steps_per_canvas), stats.canvases
+    how = f"{stats.causal_passes} causal passes"
+    if result.options.guarantee != "causal":
+        how = f"{steps} denoise step{'s' * (steps != 1)}, {canvases} canvas{'es' * (canvases != 1)}"
+    return f"{stats.tokens} tokens in {how}: {stats.total_ms:.0f} ms, {stats.tokens_per_second:,.0f} tokens per second"
 
 
 def draw(
@@ -185,19 +204,16 @@ class CanvasView:
 
     def _status(self) -> str:
         rate = self._num_tokens / max(time.monotonic() - self._start, 1e-9)
-        speed = f"{rate:.0f} tokens/s" if self._num_tokens else "… tokens/s"
+        speed = f"{self._num_tokens} tokens · {rate:.0f} tokens/s" if self._num_tokens else "nothing final yet"
         _, drafted, revised = self._num_by_origin
         if drafted or revised:
             speed += f" · {drafted} drafted, {revised} revised"
         draft = self._draft
         if draft is None or draft.step is None or draft.canvas_index is None:
-            return f"{self._num_tokens} tokens · {speed}"
+            return speed
         steps = self._options.max_denoising_steps or draft.step
         done = steps - draft.step + 1
-        return (
-            f"canvas {draft.canvas_index + 1} · step {done}/{steps} · entropy {draft.mean_entropy:.3f} · "
-            f"{self._num_tokens} tokens · {speed}"
-        )
+        return f"canvas {draft.canvas_index + 1} · step {done}/{steps} · entropy {draft.mean_entropy:.3f} · {speed}"
 
 
 def _runs(values: NDArray[Any]) -> Iterator[tuple[int, int]]:

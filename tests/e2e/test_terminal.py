@@ -101,8 +101,9 @@ def test_the_animation_is_drawn_and_only_the_text_remains(
     spawn: Any, terminal: tuple[int, int], mini_engine: Path, mini: dgrt.Runtime
 ) -> None:
     process = start_show(spawn, terminal, mini_engine, *QUICK)
-    output = read_to_end(terminal[0])
-    assert process.wait(PROCESS_TIMEOUT_S) == 0, process.stderr.read()
+    output, summary = read_to_end(terminal[0]), process.stderr.read().decode()
+    assert process.wait(PROCESS_TIMEOUT_S) == 0, summary
+    assert re.fullmatch(r"\d+ tokens in \d+ denoise steps, 1 canvas: \d+ ms, [\d,]+ tokens per second\n", summary)
     assert "canvas 1 · step" in output and "tokens/s" in output  # drawn
     assert re.search(r"\x1b\[(\d+;)*[12](;\d+)*m", output)  # styled: bold or dim, alone or with other attributes
     assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1  # the cursor came back

@@ -54,7 +54,7 @@ def test_the_canvas_ends_at_the_first_stop_id(tokenizer: Tokenizer) -> None:
 def test_the_status_counts_canvases_and_steps_from_one(tokenizer: Tokenizer) -> None:
     view = CanvasView(console(), tokenizer, OPTIONS)
     view.take(draft(tokenizer.encode("ab"), [True, False]))
-    assert view.frame().plain.split("\n")[-1].startswith("canvas 1 · step 3/8 · entropy 0.125 · 0 tokens · …")
+    assert view.frame().plain.split("\n")[-1].startswith("canvas 1 · step 3/8 · entropy 0.125 · nothing final yet")
 
 
 def test_whole_lines_scroll_away_and_the_rest_stays(tokenizer: Tokenizer) -> None:
