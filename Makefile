@@ -4,6 +4,7 @@
 #   make mini-engine    export it into dgrt/models/mini-engine, the engine that the wheel carries
 #   make test           C++ tests, then Python tests
 #   make asan, tsan     C++ tests under address + undefined-behaviour, or thread sanitizers
+#   make fuzz           readers of files from outside, a fixed number of damaged inputs each (needs clang)
 #   make lint           style, types, layering
 #   make bench          the benchmark of the bundled model
 #   make install-check  install library, header, CMake package and pkg-config file; build outside programs against them
@@ -28,7 +29,7 @@ CONSTRAINTS := $(CURDIR)/constraints.txt
 
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
-.PHONY: demo mini-engine test test-cpp test-python asan tsan lint bench install-check wheel wheel-check versions \
+.PHONY: demo mini-engine test test-cpp test-python asan tsan fuzz lint bench install-check wheel wheel-check versions \
   nightly clean
 
 # ---- environment and build ----
@@ -92,6 +93,12 @@ asan: $(VENV)/installed
 
 tsan: $(VENV)/installed
 	$(call native,cpu-tsan)
+
+fuzz: $(VENV)/built
+	@if command -v clang++ > /dev/null; then \
+	  $(IN_VENV) cmake --preset fuzz -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python && \
+	  $(IN_VENV) cmake --build --preset fuzz && $(BIN)/python tests/fuzz/run.py build/fuzz; \
+	else echo "SKIPPED: fuzz needs clang++ (Debian: apt-get install clang)"; fi
 
 lint: $(VENV)/built
 	$(BIN)/ruff check dgrt export tests benchmarks
