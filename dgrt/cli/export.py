@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from dgrt_export import ExportReport
 
 _EXIT_FAILED = 1
-_FIRST_STAGE, _BYTE_STAGES = "read config", ("weights", "hash")
+_INPUT_STAGES = ("read config", "check weights")  # an input that will not do is one line: the error
+_BYTE_STAGES = ("check weights", "weights", "hash")
 _PLAIN_PERIOD_S = 10.0  # between two lines of one stage, without a terminal
 _EPILOG = """\
 examples:
@@ -143,6 +144,8 @@ def _summarise(report: ExportReport) -> None:
         print(f"  drafter   {drafter['name']}, {report.drafter_weights}, max error {error:.1e}")
     print(f"  parity    max error {parity['max_abs_error']:.1e} in layers {parity['layers']} ({parity['reference']})")
     print(f"  time      {seconds:.1f} s")
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 @contextmanager
@@ -176,14 +179,14 @@ def _progress() -> Iterator[Any]:
 
 
 def _plain_progress() -> Any:
-    """A line when a stage begins, and now and then while it lasts; for the first one when it has ended."""
-    current, printed = "", 0.0
+    """A line when a stage begins, and now and then while it lasts; not at once for those that judge the input."""
+    current, printed = "", time.monotonic()
 
     def show(stage: str, done: int, total: int) -> None:
         nonlocal current, printed
-        if stage == _FIRST_STAGE and done < total:  # an input that will not do is one line: the error
-            return
         now = time.monotonic()
+        if stage in _INPUT_STAGES and done < total and now - printed < _PLAIN_PERIOD_S:
+            return
         if stage != current or (done < total and now - printed >= _PLAIN_PERIOD_S):
             current, printed = stage, now
             print(": ".join(filter(None, (stage, _amount(stage, done, total)))), file=sys.stderr, flush=True)

@@ -1,7 +1,8 @@
-"""Finds every text tensor of a checkpoint: which file, which byte offset, which dtype. Reads headers, never weights.
+"""Finds every text tensor of a checkpoint: which file, which byte offset, which dtype.
 
-Safetensors headers are untrusted: every number is checked against the file before it is used. The exporter binds
-weights by what this module returns, so its memory does not grow with the checkpoint.
+It reads headers, and of weights only tied copies. Safetensors headers are untrusted: every number is checked against
+the file before it is used. The exporter binds weights by what this module returns, so its memory does not grow with
+the checkpoint.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import ModelConfig, read_json
-from .errors import InvalidCheckpoint, Unsupported, mismatch
+from .accounting import account, compare_copies
+from .config import ModelConfig
+from .errors import InvalidCheckpoint, mismatch, quote
+from .files import INDEX_FILE, WeightFiles, weight_files
+from .foreign import HEAD_BYTES, refuse_foreign_content
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
-_ALL_DTYPE_BYTES = {**DTYPE_BYTES, "F64": 8, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2,
-                    "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}  # fmt: skip
+# Others, of tensors that a text export leaves out, may have any length.
+_KNOWN_DTYPE_BYTES = {**DTYPE_BYTES, "F64": 8, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2,
+                      "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}  # fmt: skip
+_MAX_AXES, _MAX_NUMBER = 64, 2**63 - 1
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
-_VISION_PREFIXES = ("model.encoder.vision_tower.", "model.encoder.embed_vision.", "model.vision_tower.",
-                    "model.embed_vision.")  # fmt: skip
+VISION_PREFIXES = ("model.encoder.vision_tower.", "model.encoder.embed_vision.")
 DECODER = "model.decoder."
 ENCODER = "model.encoder.language_model."
 EMBEDDING = DECODER + "embed_tokens.weight"
+HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen = dict(pairs)
     if len(seen) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(n for n in names if names.count(n) > 1)!r} twice")
+        raise ValueError(f"the name {quote(next(n for n in names if names.count(n) > 1))} twice")
     return seen
 
 
@@ -58,7 +62,10 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
     Raises:
         InvalidCheckpoint: truncated or oversized header, bad JSON, duplicate names, offsets that do not fit.
+        Unsupported: the file is of another format.
     """
+    if not path.is_file():
+        raise InvalidCheckpoint(mismatch(f"{path}", "a file", "something else" if path.exists() else "none"))
     try:
         file_bytes = path.stat().st_size
         with path.open("rb") as stream:
@@ -66,6 +73,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
             limit = min(_MAX_HEADER_BYTES, file_bytes - 8)
             if not 0 < header_bytes <= limit:
+                refuse_foreign_content(path, prefix + stream.read(HEAD_BYTES))
                 found = f"{header_bytes} in a file of {file_bytes} bytes"
                 raise InvalidCheckpoint(mismatch(f"{path.name} header length", f"1..{max(limit, 1)} bytes", found))
             text = stream.read(header_bytes)
@@ -84,7 +92,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     for entry in sorted(entries.values(), key=lambda e: (e.offset, e.num_bytes)):
         if entry.offset != end:  # the format allows neither overlaps nor holes
             begin = entry.offset - data_start
-            raise InvalidCheckpoint(mismatch(f"{path.name} {entry.name} data offset", end - data_start, begin))
+            raise InvalidCheckpoint(mismatch(f"{path.name} {quote(entry.name)} data offset", end - data_start, begin))
         end += entry.num_bytes
     if end != file_bytes:
         raise InvalidCheckpoint(mismatch(f"{path.name} file size", f"{end} bytes", f"{file_bytes} bytes"))
@@ -92,20 +100,20 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _entry(path: Path, name: str, facts: Any, data_start: int) -> TensorEntry:
-    where = f"{path.name} {name}"
+    where = f"{path.name} {quote(name)}"
     try:
         dtype, shape, (begin, end) = facts["dtype"], tuple(facts["shape"]), facts["data_offsets"]
         numbers = (*shape, begin, end)
-        sound = isinstance(dtype, str) and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+        sound = isinstance(dtype, str) and len(shape) <= _MAX_AXES and all(type(n) is int for n in numbers)
     except (TypeError, KeyError, ValueError):
         sound = False
-    if not sound or min(numbers) < 0:
-        raise InvalidCheckpoint(mismatch(where, "dtype, shape and two data offsets", str(facts)[:200]))
-    if dtype not in _ALL_DTYPE_BYTES:
-        raise Unsupported(mismatch(f"{where} dtype", "F32 or BF16", dtype))
-    expected = math.prod(shape) * _ALL_DTYPE_BYTES[dtype]
+    if not sound or min(numbers) < 0 or max(numbers) > _MAX_NUMBER:
+        raise InvalidCheckpoint(mismatch(where, "dtype, shape and two data offsets", quote(facts)))
+    element = _KNOWN_DTYPE_BYTES.get(dtype)
+    expected = max(end - begin, 0) if element is None else math.prod(shape) * element
     if end - begin != expected:
-        raise InvalidCheckpoint(mismatch(f"{where} of shape {list(shape)} {dtype}", f"{expected} bytes", end - begin))
+        what = f"{where} of shape {quote(list(shape))} {quote(dtype)}"
+        raise InvalidCheckpoint(mismatch(what, f"{expected} bytes", end - begin))
     return TensorEntry(name, dtype, shape, path, data_start + begin, expected)
 
 
@@ -116,6 +124,7 @@ class Checkpoint:
     folder: Path
     tensors: Mapping[str, TensorEntry]
     has_vision: bool
+    notes: tuple[str, ...] = ()  # for whoever exports it: files that were passed over
 
     @property
     def files(self) -> list[Path]:
@@ -131,46 +140,50 @@ class Checkpoint:
 
 
 def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
-    """Reads all headers and picks the text tensors, each checked for presence, dtype and shape."""
+    """Reads all headers, accounts for every tensor, and picks those of the text model.
+
+    Raises:
+        InvalidCheckpoint: damaged or incomplete.
+        Unsupported: sound, but not a plain checkpoint of this model: quantised, an adapter, untied.
+    """
+    files = weight_files(folder)
     found: dict[str, TensorEntry] = {}
-    for path in _weight_files(folder):
+    for path in files.paths:
         for name, entry in read_header(path).items():
             if name in found:
                 expected = f"in one file only ({found[name].file.name})"
-                raise InvalidCheckpoint(mismatch(f"tensor {name}", expected, f"also in {path.name}"))
+                raise InvalidCheckpoint(mismatch(f"tensor {quote(name)}", expected, f"also in {path.name}"))
             found[name] = entry
-    expected_shapes = dict(text_tensors(config))
-    tensors = {}
-    for name, shape in expected_shapes.items():
-        if name not in found:
-            raise InvalidCheckpoint(mismatch(f"tensor {name}", f"shape {list(shape)}", f"no such tensor in {folder}"))
-        entry = found[name]
-        if entry.shape != shape:
-            raise InvalidCheckpoint(mismatch(f"tensor {name} in {entry.file.name}", list(shape), list(entry.shape)))
-        if entry.dtype not in DTYPE_BYTES:
-            raise Unsupported(mismatch(f"tensor {name} dtype", "F32, BF16 or F16", entry.dtype))
-        tensors[name] = entry
-    # A decoder tensor we do not know (a quantisation scale, a bias) would change the result if it were ignored.
-    if unknown := sorted(name for name in found if name.startswith(DECODER) and name not in tensors):
-        raise Unsupported(mismatch("decoder tensors", "only those of an unquantised model", unknown[0]))
-    return Checkpoint(folder, tensors, any(name.startswith(_VISION_PREFIXES) for name in found))
+    used, copies = dict(text_tensors(config)), dict(tied_copies(config))
+    account(found, used, copies, VISION_PREFIXES)
+    compare_copies(found, copies)
+    has_vision = any(name.startswith(VISION_PREFIXES) for name in found)
+    notes = (*files.notes, *_index_notes(files, found))
+    return Checkpoint(folder, {name: found[name] for name in used}, has_vision, notes)
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / INDEX_FILE
-    if not index.exists():
-        if not (folder / SINGLE_FILE).exists():
-            raise InvalidCheckpoint(mismatch(f"{folder}", f"{SINGLE_FILE} or {INDEX_FILE}", "neither"))
-        return [folder / SINGLE_FILE]
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
-        raise InvalidCheckpoint(mismatch(f"{INDEX_FILE} weight_map", "tensor names to file names", weight_map))
-    for name, file in weight_map.items():
-        if Path(file).name != file or not file.endswith(".safetensors"):
-            raise InvalidCheckpoint(mismatch(f"{INDEX_FILE} file of {name}", "a plain *.safetensors name", repr(file)))
-        if not (folder / file).exists():
-            raise InvalidCheckpoint(mismatch(f"{INDEX_FILE} file of {name}", f"{file} in {folder}", "no such file"))
-    return [folder / file for file in sorted(set(weight_map.values()))]
+def _index_notes(files: WeightFiles, found: Mapping[str, TensorEntry]) -> Iterator[str]:
+    """Where the index does not say what its files hold. transformers takes what they hold, and so does dgrt."""
+    if not files.weight_map:
+        return
+    for name, file in files.weight_map.items():
+        if name not in found or found[name].file.name != file:
+            yield f"{INDEX_FILE} is stale: {file} has no tensor {quote(name)}; what the files hold counts"
+            return
+    for name, entry in found.items():
+        if name not in files.weight_map:
+            file = entry.file.name
+            yield f"{INDEX_FILE} is stale: it does not list {quote(name)} of {file}; what the files hold counts"
+            return
+
+
+def tied_copies(config: ModelConfig) -> Iterator[tuple[str, str]]:
+    """Every tensor that a checkpoint may hold twice, as (copy, partner). The partners are among `text_tensors`."""
+    yield HEAD, EMBEDDING
+    for name, _ in text_tensors(config):
+        own = name.endswith("layer_scalar") or name.startswith(DECODER + "self_conditioning.")
+        if name.startswith(DECODER) and not own:
+            yield ENCODER + name.removeprefix(DECODER), name
 
 
 def text_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -8,15 +8,20 @@ Everything that shapes a graph comes from here; torch is not imported.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import InvalidCheckpoint, Unsupported, mismatch
+from .errors import InvalidCheckpoint, Unsupported, mismatch, quote
+from .foreign import refuse_foreign_content, refuse_quantised_config
 
+MAX_COUNT = 2**31 - 1  # of anything that config files count
+_MAX_LAYERS = 10_000
 ARCHITECTURE = "DiffusionGemmaForBlockDiffusion"
+MODEL_TYPE = "diffusion_gemma"
 LayerType = Literal["sliding", "full"]
 
 _LAYER_TYPES: dict[str, LayerType] = {"sliding_attention": "sliding", "full_attention": "full"}
@@ -88,14 +93,20 @@ class ModelConfig:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of the checkpoint."""
+    if not path.is_file():
+        raise InvalidCheckpoint(mismatch(f"{path.parent}", f"a file {path.name}", "none"))
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidCheckpoint(mismatch(f"{path.parent}", f"a file {path.name}", "none")) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidCheckpoint(mismatch(f"{path}", "readable JSON", error)) from None
+        text = path.read_bytes()
+    except OSError as error:
+        raise InvalidCheckpoint(mismatch(f"{path}", "a readable file", error.strerror)) from None
+    try:
+        content = json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        refuse_foreign_content(path, text)
+        begins = f"{quote(text.decode(errors='replace'), 60)} ({error})" if text else "an empty file"
+        raise InvalidCheckpoint(mismatch(f"{path}", "readable JSON", begins)) from None
     if not isinstance(content, dict):
-        raise InvalidCheckpoint(mismatch(f"{path}", "a JSON object", type(content).__name__))
+        raise InvalidCheckpoint(mismatch(f"{path}", "a JSON object", quote(content)))
     return content
 
 
@@ -103,7 +114,7 @@ def token_ids(value: object, where: str) -> tuple[int, ...]:
     """`eos_token_id` comes as null, one id, or a list of ids."""
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
-        raise InvalidCheckpoint(mismatch(where, "a token id or a list of token ids", value))
+        raise InvalidCheckpoint(mismatch(where, "a token id or a list of token ids", quote(value)))
     return tuple(ids)
 
 
@@ -118,8 +129,8 @@ class Reader:
 
     def count(self, key: str, at_least: int = 1) -> int:
         value = self.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-            raise InvalidCheckpoint(mismatch(f"{self.where} {key}", f"an integer >= {at_least}", repr(value)))
+        if type(value) is not int or not at_least <= value <= MAX_COUNT:
+            raise InvalidCheckpoint(mismatch(f"{self.where} {key}", f"an integer >= {at_least}", quote(value)))
         return value
 
     def token(self, key: str, *, none: int, vocab_size: int) -> int:
@@ -129,20 +140,21 @@ class Reader:
             return none
         if not isinstance(value, int) or isinstance(value, bool) or not none <= value < vocab_size:
             expected = f"null or a token id below vocab_size = {vocab_size}"
-            raise InvalidCheckpoint(mismatch(f"{self.where} {key}", expected, repr(value)))
+            raise InvalidCheckpoint(mismatch(f"{self.where} {key}", expected, quote(value)))
         return value
 
     def number(self, key: str) -> float:
         value = self.get(key)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
-            raise InvalidCheckpoint(mismatch(f"{self.where} {key}", "a number > 0", repr(value)))
+            raise InvalidCheckpoint(mismatch(f"{self.where} {key}", "a number > 0", quote(value)))
         return float(value)
 
     def require(self, key: str, *allowed: object) -> None:
+        """Refuses other values than those that are named; None among them: the key may be absent."""
         value = self.get(key)
         if value not in allowed:
             expected = " or ".join(repr(a) for a in allowed if a is not None)
-            raise Unsupported(mismatch(f"{self.where} {key}", expected, repr(value)))
+            raise Unsupported(mismatch(f"{self.where} {key}", expected, quote(value)))
 
 
 def parse_config(raw: dict[str, Any]) -> ModelConfig:
@@ -152,19 +164,16 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         InvalidCheckpoint: a value has the wrong type or contradicts another one.
         Unsupported: the architecture or an option is not one the graphs can express.
     """
-    architectures = raw.get("architectures")
-    if not isinstance(architectures, list | None):
-        raise InvalidCheckpoint(mismatch("config.json architectures", "a list", repr(architectures)))
-    if raw.get("model_type") != "diffusion_gemma" or (architectures and ARCHITECTURE not in architectures):
-        found = architectures[0] if architectures else raw.get("model_type")
-        raise Unsupported(mismatch("config.json architecture", ARCHITECTURE, found))
-    if not isinstance(raw.get("text_config"), dict):
-        raise InvalidCheckpoint(mismatch("config.json text_config", "an object", raw.get("text_config")))
+    _require_this_model(raw)
     text = Reader(raw["text_config"], _TEXT_DEFAULTS, "config.json text_config")
     top = Reader(raw, {"canvas_length": 256}, "config.json")
     for reader in (top, text):
+        refuse_quantised_config(reader.raw, reader.where)
         reader.require("tie_word_embeddings", True, None)
-        reader.require("quantization_config", None)
+        if reader.get("rope_scaling"):
+            where, found = f"{reader.where} rope_scaling", quote(reader.get("rope_scaling"))
+            remedy = "rope_scaling is not supported, by transformers neither: a context beyond the trained one needs it"
+            raise Unsupported(mismatch(where, "none", found, remedy))
     text.require("hidden_activation", "gelu_pytorch_tanh")
     text.require("attention_bias", False, None)
     text.require("use_bidirectional_attention", "vision", None)
@@ -195,16 +204,42 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
     )  # fmt: skip
 
 
+def _require_this_model(raw: dict[str, Any]) -> None:
+    """Refuses the config of another model, and one whose text part was saved alone."""
+    architectures, model_type = raw.get("architectures"), raw.get("model_type")
+    if not isinstance(architectures, list | None):
+        raise InvalidCheckpoint(mismatch("config.json architectures", "a list", quote(architectures)))
+    flattened = "text_config" not in raw and "hidden_size" in raw
+    if flattened and (model_type in (MODEL_TYPE, f"{MODEL_TYPE}_text")):
+        found = "the text part alone, flattened into config.json"
+        remedy = "take config.json of the base model, or save the whole model with save_pretrained"
+        raise InvalidCheckpoint(mismatch("config.json text_config", "an object", found, remedy))
+    if model_type != MODEL_TYPE:
+        expected, remedy = f"{MODEL_TYPE!r} ({ARCHITECTURE})", "dgrt exports this model alone"
+        raise Unsupported(mismatch("config.json model_type", expected, quote(model_type), remedy))
+    if architectures and ARCHITECTURE not in architectures:
+        remedy = "a trainer's wrapper, or another model: save the model itself"
+        raise Unsupported(mismatch("config.json architectures", repr(ARCHITECTURE), quote(architectures), remedy))
+    if raw.get("transformers_weights") is not None:
+        found = quote(raw["transformers_weights"])
+        remedy = "rename that file to model.safetensors and remove the key"
+        raise Unsupported(mismatch("config.json transformers_weights", "none", found, remedy))
+    if not isinstance(raw.get("text_config"), dict):
+        raise InvalidCheckpoint(mismatch("config.json text_config", "an object", quote(raw.get("text_config"))))
+
+
 def _layers(text: Reader) -> tuple[Layer, ...]:
     """The layer table; the last layer is always full, as the reference forces it."""
     num_layers = text.count("num_hidden_layers")
+    if num_layers > _MAX_LAYERS:
+        raise InvalidCheckpoint(mismatch("config.json num_hidden_layers", f"at most {_MAX_LAYERS}", num_layers))
     names = text.get("layer_types")
     if names is None:
         names = ["full_attention" if (i + 1) % _FULL_PATTERN == 0 else "sliding_attention" for i in range(num_layers)]
     if not isinstance(names, list) or len(names) != num_layers:
-        raise InvalidCheckpoint(mismatch("config.json layer_types", f"{num_layers} entries", names))
+        raise InvalidCheckpoint(mismatch("config.json layer_types", f"a list of {num_layers}", quote(names)))
     if unknown := [name for name in names if not isinstance(name, str) or name not in _LAYER_TYPES]:
-        raise Unsupported(mismatch("config.json layer_types", " or ".join(_LAYER_TYPES), unknown[0]))
+        raise Unsupported(mismatch("config.json layer_types", " or ".join(_LAYER_TYPES), quote(unknown[0])))
     types = [_LAYER_TYPES[name] for name in [*names[:-1], "full_attention"]]
 
     if "per_layer_config" in text.raw:
@@ -221,7 +256,8 @@ def _layers(text: Reader) -> tuple[Layer, ...]:
     for index, kind in enumerate(types):
         over = overrides.get(index, {})
         if unknown := sorted(set(over) - _PER_LAYER_KEYS):
-            raise Unsupported(mismatch(f"config.json per_layer_config {index}", sorted(_PER_LAYER_KEYS), unknown[0]))
+            where = f"config.json per_layer_config {index}"
+            raise Unsupported(mismatch(where, sorted(_PER_LAYER_KEYS), quote(unknown[0])))
         reader = Reader(over, {k: text.get(k) for k in _PER_LAYER_KEYS}, f"config.json layer {index}")
         layers.append(Layer(kind, reader.count("head_dim", 2), reader.count("num_key_value_heads")))
     for kind in ("sliding", "full"):
@@ -240,18 +276,20 @@ def _overrides(given: Any) -> dict[int, dict[str, Any]]:
     """`per_layer_config`: an object of objects by layer number."""
     if given is None:
         return {}
-    if not isinstance(given, dict) or not all(n.isdecimal() and isinstance(over, dict) for n, over in given.items()):
-        raise InvalidCheckpoint(
-            mismatch("config.json per_layer_config", "layer numbers with an object each", str(given)[:200])
-        )
+    if not isinstance(given, dict) or not all(
+        re.fullmatch("[0-9]{1,9}", number) and isinstance(over, dict) for number, over in given.items()
+    ):
+        expected = "layer numbers with an object each"
+        raise InvalidCheckpoint(mismatch("config.json per_layer_config", expected, quote(given)))
     return {int(number): over for number, over in given.items()}
 
 
 def _ropes(text: Reader, layers: tuple[Layer, ...]) -> dict[LayerType, Rope]:
     """Rotary parameters of each layer type that occurs."""
-    given = text.get("rope_parameters") or _ROPE_DEFAULTS
+    given = text.get("rope_parameters")
+    given = _ROPE_DEFAULTS if given is None else given
     if not isinstance(given, dict):
-        raise InvalidCheckpoint(mismatch("config.json rope_parameters", "an object", str(given)[:200]))
+        raise InvalidCheckpoint(mismatch("config.json rope_parameters", "an object", quote(given)))
     ropes: dict[LayerType, Rope] = {}
     for name, kind in _LAYER_TYPES.items():
         layer = next((layer for layer in layers if layer.type == kind), None)
@@ -259,8 +297,9 @@ def _ropes(text: Reader, layers: tuple[Layer, ...]) -> dict[LayerType, Rope]:
             continue
         where = f"config.json rope_parameters {name}"
         if not isinstance(given.get(name), dict):
-            raise InvalidCheckpoint(mismatch(where, "an object", given.get(name)))
-        rope = Reader(given[name], {"rope_type": "default", "partial_rotary_factor": 1.0, "factor": 1.0}, where)
+            raise InvalidCheckpoint(mismatch(where, "an object", quote(given.get(name))))
+        defaults = {"rope_type": given[name].get("type", "default"), "partial_rotary_factor": 1.0, "factor": 1.0}
+        rope = Reader(given[name], defaults, where)
         rope.require("rope_type", "default", "proportional")
         half = layer.head_dim // 2
         if rope.get("rope_type") == "default":
@@ -268,8 +307,8 @@ def _ropes(text: Reader, layers: tuple[Layer, ...]) -> dict[LayerType, Rope]:
             ropes[kind] = Rope(layer.head_dim, rope.number("rope_theta"), half)
         else:
             share = rope.get("partial_rotary_factor")
-            if not isinstance(share, (int, float)) or not 0 <= share <= 1:
-                raise InvalidCheckpoint(mismatch(f"{where} partial_rotary_factor", "0..1", share))
+            if type(share) not in (int, float) or not 0 <= share <= 1:
+                raise InvalidCheckpoint(mismatch(f"{where} partial_rotary_factor", "a number in 0..1", quote(share)))
             # Truncation as in the reference: int(share * head_dim // 2) pairs, exponent over the full head_dim.
             pairs = int(share * layer.head_dim // 2)
             ropes[kind] = Rope(layer.head_dim, rope.number("rope_theta"), pairs, rope.number("factor"))

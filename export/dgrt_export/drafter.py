@@ -14,7 +14,7 @@ from typing import Any
 
 from .checkpoint import TensorEntry, read_header
 from .config import ModelConfig, Reader, read_json
-from .errors import InvalidCheckpoint, Unsupported, mismatch
+from .errors import InvalidCheckpoint, Unsupported, mismatch, quote
 from .weights import WeightPlan, plan_in_one_dtype
 
 MODEL_TYPE = "dgrt_block_drafter"
@@ -46,6 +46,7 @@ class Drafter:
     """A drafter that fits its target, and how its weights get into the package."""
 
     config: DrafterConfig
+    tensors: Mapping[str, TensorEntry]  # as its checkpoint stores them
     weights: WeightPlan
 
 
@@ -68,7 +69,7 @@ def open_drafter(folder: Path, config: ModelConfig, fingerprint: str, target: We
     if WEIGHT_FILE in (source.name for source in target.sources):
         raise Unsupported(mismatch(f"weight file {WEIGHT_FILE}", "the drafter's alone", "one of the target"))
     tensors = _open_tensors(folder / WEIGHT_FILE, drafter, config)
-    return Drafter(drafter, plan_in_one_dtype(tensors, "fp32" if target.precision == "fp32" else "bf16"))
+    return Drafter(drafter, tensors, plan_in_one_dtype(tensors, "fp32" if target.precision == "fp32" else "bf16"))
 
 
 def _parse(raw: dict[str, Any], name: str, config: ModelConfig, fingerprint: str) -> DrafterConfig:
@@ -76,7 +77,7 @@ def _parse(raw: dict[str, Any], name: str, config: ModelConfig, fingerprint: str
     top.require("model_type", MODEL_TYPE)
     top.require("version", VERSION)
     if not isinstance(raw.get("target"), dict):
-        raise InvalidCheckpoint(mismatch("drafter config.json target", "an object", str(raw.get("target"))[:200]))
+        raise InvalidCheckpoint(mismatch("drafter config.json target", "an object", quote(raw.get("target"))))
     target = Reader(raw["target"], {}, "drafter config.json target")
     _require_equal(target, "vocab_size", config.vocab_size)
     _require_equal(target, "hidden_size", config.hidden_size)
@@ -107,16 +108,16 @@ def _require_equal(reader: Reader, key: str, expected: int) -> None:
 def _check_fingerprint(target: Reader, expected: str) -> None:
     found, name = target.get("fingerprint"), target.get("name")
     if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found):
-        raise InvalidCheckpoint(mismatch(f"{target.where} fingerprint", "64 hexadecimal digits", repr(found)[:200]))
+        raise InvalidCheckpoint(mismatch(f"{target.where} fingerprint", "64 hexadecimal digits", quote(found)))
     if found != expected:
         expected = f"{expected}, of the checkpoint that is exported"
-        raise Unsupported(mismatch(f"{target.where} fingerprint", expected, f"{found}, of {str(name)[:200]!r}"))
+        raise Unsupported(mismatch(f"{target.where} fingerprint", expected, f"{found}, of {quote(name)}"))
 
 
 def _kv_layers(top: Reader, config: ModelConfig) -> tuple[int, ...]:
     where, numbers = f"{top.where} kv_layers", top.get("kv_layers")
     if not isinstance(numbers, list) or not numbers or any(type(number) is not int for number in numbers):
-        raise InvalidCheckpoint(mismatch(where, "a list of layer numbers", str(numbers)[:200]))
+        raise InvalidCheckpoint(mismatch(where, "a list of layer numbers", quote(numbers)))
     full = [index for index, layer in enumerate(config.layers) if layer.type == "full"]
     if wrong := [number for number in numbers if number not in full]:
         raise Unsupported(mismatch(where, f"full layers of the target, of {full}", wrong[0]))
@@ -132,12 +133,12 @@ def _open_tensors(path: Path, drafter: DrafterConfig, config: ModelConfig) -> Ma
             raise InvalidCheckpoint(mismatch(f"tensor {name}", f"shape {list(shape)}", f"no such tensor in {path}"))
         entry = found.pop(name)
         if entry.shape != shape:
-            raise InvalidCheckpoint(mismatch(f"tensor {name} in {path.name}", list(shape), list(entry.shape)))
+            raise InvalidCheckpoint(mismatch(f"tensor {name} in {path.name}", list(shape), quote(list(entry.shape))))
         if entry.dtype not in _DTYPES:
-            raise Unsupported(mismatch(f"tensor {name} dtype", " or ".join(_DTYPES), entry.dtype))
+            raise Unsupported(mismatch(f"tensor {name} dtype", " or ".join(_DTYPES), quote(entry.dtype)))
         tensors[name] = entry
     if found:  # would change what is proposed if it were ignored
-        raise Unsupported(mismatch(f"tensors of {path.name}", "only those of a block drafter", min(found)))
+        raise Unsupported(mismatch(f"tensors of {path.name}", "only those of a block drafter", quote(min(found))))
     return tensors
 
 

@@ -26,6 +26,13 @@ class ParityError(ExportError):
     """The exported graphs do not compute what the reference computes."""
 
 
-def mismatch(what: str, expected: object, found: object) -> str:
-    """The one wording of every mismatch: `what: expected X, found Y`."""
-    return f"{what}: expected {expected}, found {found}"
+def mismatch(what: str, expected: object, found: object, remedy: str = "") -> str:
+    """The one wording of every mismatch: `what: expected X, found Y; remedy`."""
+    text = f"{what}: expected {expected}, found {found}"
+    return f"{text}; {remedy}" if remedy else text
+
+
+def quote(value: object, limit: int = 200) -> str:
+    """What a file says, as one short line: types can be told apart, line feeds and control characters are escaped."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."

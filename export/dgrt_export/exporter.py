@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from . import contract
+from .accounting import require_finite
 from .checkpoint import open_checkpoint
 from .config import parse_config, read_json
 from .drafter import open_drafter
-from .errors import InvalidCheckpoint, Unsupported, mismatch
+from .errors import Unsupported, mismatch
+from .files import find_checkpoint
 from .fingerprint import fingerprint
-from .generation import read_generation
+from .generation import read_generation, text_notes
 from .operators import find_library
 from .package import check_output, staged, write_manifest
 from .quantise import FORMATS
 from .weights import Precision, plan_weights
 
-STAGES = ("read config", "trace", "lower", "weights", "parity", "hash")
+STAGES = ("read config", "check weights", "trace", "lower", "weights", "parity", "hash")
 MoeChoice = Literal["auto", "dense", "unrolled", "loop"]
 ProgressCallback = Callable[[str, int, int], None]
 
@@ -40,13 +42,15 @@ class ExportReport:
     weight_bytes: int = 0  # of all weight files
     drafter_weights: str | None = None  # the same of the drafter's; None without one
     seconds: dict[str, float] = field(default_factory=dict)  # per stage
+    notes: tuple[str, ...] = ()  # what an export is not stopped by and its user should know
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         return {
             "output": str(self.output), "weights": self.weights, "weight_bytes": self.weight_bytes,
             "drafter_weights": self.drafter_weights,
-            "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()}, "manifest": self.manifest,
+            "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()}, "notes": list(self.notes),
+            "manifest": self.manifest,
         }  # fmt: skip
 
 
@@ -125,11 +129,7 @@ def export(
         if moe != "auto":
             raise Unsupported(mismatch("moe of profile 'fused'", "'auto' (its experts are one operator)", repr(moe)))
         find_library()  # the parity gate needs it: a missing one is told before minutes of work
-    source, target = Path(checkpoint).absolute(), Path(output).resolve()
-    if not source.is_dir():
-        raise InvalidCheckpoint(
-            mismatch(f"checkpoint {checkpoint}", "a folder", "none" if not source.exists() else "a file")
-        )
+    source, target = find_checkpoint(checkpoint), Path(output).resolve()
     drafter_source = None if drafter is None else Path(drafter).absolute()
     check_output(target, [path.resolve() for path in (source, drafter_source) if path is not None], force)
 
@@ -145,6 +145,10 @@ def export(
         plans = [plan] if drafted is None else [plan, drafted.weights]
         entries = {name: entry for part in plans for name, entry in part.entries.items()}
         total_bytes = sum(part.total_bytes for part in plans)
+        notes = (*tensors.notes, *text_notes(source, config, generation["stop_ids"]))
+    sources = [*tensors.tensors.values(), *(drafted.tensors.values() if drafted is not None else ())]
+    with steps.stage("check weights", sum(entry.num_bytes for entry in sources)) as advance:
+        require_finite(sources, advance)
 
     with staged(target, force) as folder:
         with steps.stage("trace", len(contract.GRAPHS) + (drafted is not None)) as advance:
@@ -188,7 +192,8 @@ def export(
             config, tensors, identity, plan, drafted, generation, files, parity, profile, form, _dgrt_version()
         )
         write_manifest(folder, manifest)
-    return ExportReport(target, manifest, how[0], total_bytes, how[1] if drafted is not None else None, steps.seconds)
+    drafter_weights = how[1] if drafted is not None else None
+    return ExportReport(target, manifest, how[0], total_bytes, drafter_weights, steps.seconds, notes)
 
 
 def _dgrt_version() -> str:

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from pathlib import Path
 from typing import Any
 
-from .config import ModelConfig, read_json, token_ids
-from .errors import InvalidCheckpoint, Unsupported, mismatch
+from .config import MAX_COUNT, ModelConfig, read_json, token_ids
+from .errors import InvalidCheckpoint, Unsupported, mismatch, quote
 
 FILE = "generation_config.json"
 _SAMPLER = "EntropyBoundSamplerConfig"
@@ -18,6 +18,8 @@ _DEFAULTS: dict[str, Any] = {
     "max_denoising_steps": 48, "t_min": 0.4, "t_max": 0.8, "stability_threshold": 1, "confidence_threshold": 0.005,
 }  # fmt: skip
 _ENTROPY_BOUND = 0.1  # nats
+_TOKENIZER_FILE = "tokenizer.json"
+_TURN_END = "<turn|>"  # of the chat template of this model family
 
 
 def read_generation(folder: Path, config: ModelConfig) -> dict[str, Any]:
@@ -31,20 +33,20 @@ def read_generation(folder: Path, config: ModelConfig) -> dict[str, Any]:
     values = {key: raw[key] if raw.get(key) is not None else default for key, default in _DEFAULTS.items()}
     sampler = raw.get("sampler_config") or {}
     if not isinstance(sampler, dict):
-        raise InvalidCheckpoint(mismatch(f"{FILE} sampler_config", "an object", sampler))
+        raise InvalidCheckpoint(mismatch(f"{FILE} sampler_config", "an object", quote(sampler)))
     if sampler.get("_cls_name", _SAMPLER) != _SAMPLER:
-        raise Unsupported(mismatch(f"{FILE} sampler_config", _SAMPLER, sampler["_cls_name"]))
+        raise Unsupported(mismatch(f"{FILE} sampler_config", repr(_SAMPLER), quote(sampler["_cls_name"])))
     values["entropy_bound"] = sampler.get("entropy_bound", _ENTROPY_BOUND)
 
     for key in ("max_denoising_steps", "stability_threshold"):
         lowest = 1 if key == "max_denoising_steps" else 0
-        if not isinstance(values[key], int) or isinstance(values[key], bool) or values[key] < lowest:
-            raise InvalidCheckpoint(mismatch(f"{FILE} {key}", f"an integer >= {lowest}", repr(values[key])))
+        if type(values[key]) is not int or not lowest <= values[key] <= MAX_COUNT:
+            raise InvalidCheckpoint(mismatch(f"{FILE} {key}", f"an integer >= {lowest}", quote(values[key])))
     for key in ("t_min", "t_max", "entropy_bound", "confidence_threshold"):
         value, relation = values[key], ">=" if key == "t_min" else ">"
-        sound = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+        sound = type(value) in (int, float) and 0 <= value <= sys.float_info.max
         if not sound or (relation == ">" and value == 0):
-            raise InvalidCheckpoint(mismatch(f"{FILE} {key}", f"a number {relation} 0", repr(value)))
+            raise InvalidCheckpoint(mismatch(f"{FILE} {key}", f"a number {relation} 0", quote(value)))
         values[key] = float(value)
     if values["t_max"] <= values["t_min"]:
         raise InvalidCheckpoint(mismatch(f"{FILE} t_max", f"more than t_min = {values['t_min']}", values["t_max"]))
@@ -55,3 +57,51 @@ def read_generation(folder: Path, config: ModelConfig) -> dict[str, Any]:
         raise InvalidCheckpoint(mismatch(where, f"token ids below vocab_size = {config.vocab_size}", outside[0]))
     values["stop_ids"] = list(stop)
     return values
+
+
+def text_notes(folder: Path, config: ModelConfig, stop_ids: list[int]) -> tuple[str, ...]:
+    """What whoever exports should know of the stop ids and the vocabulary. Nothing of it stops an export.
+
+    Args:
+        folder: the checkpoint.
+        config: the model.
+        stop_ids: those of the package.
+
+    Raises:
+        InvalidCheckpoint: tokenizer.json is damaged.
+    """
+    ids = _vocabulary(folder)
+    ends = {token: text for text, token in ids.items() if text == _TURN_END}
+    ends |= {token: "an end token of config.json" for token in config.eos_token_ids if token not in ends}
+    notes, remedy = [], f"add them to {FILE}, or pass stop_ids to each generation"
+    if not stop_ids:
+        notes.append(f"{FILE} eos_token_id names no token: no reply ends before its limit; {remedy}")
+    elif missing := sorted(token for token in ends if token not in stop_ids):
+        names = ", ".join(f"{token} ({ends[token]})" for token in missing)
+        notes.append(f"the stop ids {quote(stop_ids)} lack {names}: replies may run on; {remedy}")
+    if beyond := sorted((token, text) for text, token in ids.items() if token >= config.vocab_size):
+        token, text = beyond[0]
+        more = f" and {len(beyond) - 1} more are" if len(beyond) > 1 else " is"
+        notes.append(
+            f"tokenizer.json: token {quote(text)} with id {token}{more} beyond the embedding of {config.vocab_size} "
+            "rows; prompts with such a token are refused"
+        )
+    return tuple(notes)
+
+
+def _vocabulary(folder: Path) -> dict[str, int]:
+    """Ids by text of tokenizer.json; empty without one."""
+    if not (folder / _TOKENIZER_FILE).exists():
+        return {}
+    raw = read_json(folder / _TOKENIZER_FILE)
+    model = raw.get("model")
+    entries = model.get("vocab") if isinstance(model, dict) else None
+    pairs: list[tuple[Any, Any]]
+    if isinstance(entries, list):  # Unigram: [text, score], the id is the place
+        pairs = [(part[0], token) for token, part in enumerate(entries) if isinstance(part, list) and part]
+    else:
+        pairs = list(entries.items()) if isinstance(entries, dict) else []
+    added = raw.get("added_tokens")
+    parts = [part for part in added if isinstance(part, dict)] if isinstance(added, list) else []
+    pairs += [(part.get("content"), part.get("id")) for part in parts]
+    return {text: token for text, token in pairs if isinstance(text, str) and type(token) is int}

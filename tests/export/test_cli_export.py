@@ -13,7 +13,7 @@ import pytest
 from dgrt.cli import main
 from dgrt.hints import install_hint
 
-STAGES = ["read config", "trace", "lower", "weights", "parity", "hash"]
+STAGES = ["read config", "check weights", "trace", "lower", "weights", "parity", "hash"]
 
 
 @pytest.fixture
