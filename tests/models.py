@@ -252,6 +252,33 @@ def write_tokenizer(folder: Path) -> None:
     )
 
 
+RawTensors = dict[str, tuple[str, list[int], bytes]]  # by name: dtype, shape, data
+
+
+def read_raw(path: Path) -> RawTensors:
+    """The tensors of a safetensors file as they are stored."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header.pop("__metadata__", None)
+    tensors: RawTensors = {}
+    for name, facts in header.items():
+        begin, end = facts["data_offsets"]
+        tensors[name] = (facts["dtype"], facts["shape"], content[start + begin : start + end])
+    return tensors
+
+
+def write_raw(path: Path, tensors: RawTensors) -> Path:
+    """Writes tensors of any dtype, also of those that no library knows."""
+    header, offset = {}, 0
+    for name, (dtype, shape, data) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + len(data)]}
+        offset += len(data)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(data for _, _, data in tensors.values()))
+    return path
+
+
 def copy_checkpoint(source: Path, target: Path) -> Path:
     """A private copy that a test may damage."""
     shutil.copytree(source, target)

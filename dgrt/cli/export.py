@@ -180,13 +180,15 @@ def _progress() -> Iterator[Any]:
 
 def _plain_progress() -> Any:
     """A line when a stage begins, and now and then while it lasts; not at once for those that judge the input."""
-    current, printed = "", time.monotonic()
+    current, printed = "", 0.0
 
     def show(stage: str, done: int, total: int) -> None:
         nonlocal current, printed
         now = time.monotonic()
-        if stage in _INPUT_STAGES and done < total and now - printed < _PLAIN_PERIOD_S:
-            return
+        if stage in _INPUT_STAGES and done < total:
+            printed = printed or now
+            if now - printed < _PLAIN_PERIOD_S:
+                return
         if stage != current or (done < total and now - printed >= _PLAIN_PERIOD_S):
             current, printed = stage, now
             print(": ".join(filter(None, (stage, _amount(stage, done, total)))), file=sys.stderr, flush=True)

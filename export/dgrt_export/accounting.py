@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from .errors import ExportError, InvalidCheckpoint, Unsupported, mismatch, quote
+from .errors import ExportError, InvalidCheckpoint, Unsupported, mismatch, plain, quote
 from .foreign import describe_unknown_tensor, foreign_prefix, is_quantised_dtype, quantised, scheme_of_tensors
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def account(found: Mapping[str, TensorEntry], used: Shapes, copies: Mapping[str,
     rest = [name for name in found if name not in used and name not in copies and not name.startswith(vision)]
     if (scheme := scheme_of_tensors(rest)) is not None:
         name, kind = scheme
-        raise quantised(f"tensor {quote(name)} in {found[name].file.name}", kind)
+        raise quantised(f"tensor {plain(name)} in {found[name].file.name}", kind)
     if (missing := next((name for name in used if name not in found), None)) is not None:
         raise _missing(missing, found, used, copies, rest)
     for name, partner in [*((name, name) for name in used), *copies.items()]:
@@ -55,7 +55,7 @@ def account(found: Mapping[str, TensorEntry], used: Shapes, copies: Mapping[str,
     if rest:
         name = min(rest)
         kind, remedy = describe_unknown_tensor(name)
-        where = f"tensor {quote(name)} in {found[name].file.name}"
+        where = f"tensor {plain(name)} in {found[name].file.name}"
         raise Unsupported(mismatch(where, "only tensors of DiffusionGemmaForBlockDiffusion", kind, remedy))
 
 
@@ -71,7 +71,7 @@ def _missing(
     if rest:
         other = get_close_matches(name, sorted(rest)[:_COMPARED_NAMES], 1, 0)[0]
         kind, remedy = describe_unknown_tensor(other)
-        return InvalidCheckpoint(mismatch(f"tensor {name}", expected, f"{absent}, but {quote(other)}: {kind}", remedy))
+        return InvalidCheckpoint(mismatch(f"tensor {name}", expected, f"{absent}, but {plain(other)}: {kind}", remedy))
     if found:
         absent += f" in {next(iter(found.values())).file.parent}"
     return InvalidCheckpoint(mismatch(f"tensor {name}", expected, absent))
@@ -82,7 +82,7 @@ def _check_form(entry: TensorEntry, shape: tuple[int, ...]) -> None:
     if entry.dtype not in _BITS:
         if is_quantised_dtype(entry.dtype):
             raise quantised(where, f"dtype {entry.dtype}")
-        raise Unsupported(mismatch(f"{where} dtype", "F32, BF16 or F16", quote(entry.dtype)))
+        raise Unsupported(mismatch(f"{where} dtype", "F32, BF16 or F16", plain(entry.dtype)))
     if entry.shape != shape:
         remedy = "save the gathered weights (ZeRO-3 leaves empty ones)" if 0 in entry.shape else ""
         raise InvalidCheckpoint(mismatch(where, list(shape), quote(list(entry.shape)), remedy))

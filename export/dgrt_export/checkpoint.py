@@ -17,7 +17,7 @@ from typing import Any
 
 from .accounting import account, compare_copies
 from .config import ModelConfig
-from .errors import InvalidCheckpoint, mismatch, quote
+from .errors import InvalidCheckpoint, mismatch, plain, quote
 from .files import INDEX_FILE, WeightFiles, weight_files
 from .foreign import HEAD_BYTES, refuse_foreign_content
 
@@ -92,7 +92,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     for entry in sorted(entries.values(), key=lambda e: (e.offset, e.num_bytes)):
         if entry.offset != end:  # the format allows neither overlaps nor holes
             begin = entry.offset - data_start
-            raise InvalidCheckpoint(mismatch(f"{path.name} {quote(entry.name)} data offset", end - data_start, begin))
+            raise InvalidCheckpoint(mismatch(f"{path.name} {plain(entry.name)} data offset", end - data_start, begin))
         end += entry.num_bytes
     if end != file_bytes:
         raise InvalidCheckpoint(mismatch(f"{path.name} file size", f"{end} bytes", f"{file_bytes} bytes"))
@@ -100,7 +100,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _entry(path: Path, name: str, facts: Any, data_start: int) -> TensorEntry:
-    where = f"{path.name} {quote(name)}"
+    where = f"{path.name} {plain(name)}"
     try:
         dtype, shape, (begin, end) = facts["dtype"], tuple(facts["shape"]), facts["data_offsets"]
         numbers = (*shape, begin, end)
@@ -112,7 +112,7 @@ def _entry(path: Path, name: str, facts: Any, data_start: int) -> TensorEntry:
     element = _KNOWN_DTYPE_BYTES.get(dtype)
     expected = max(end - begin, 0) if element is None else math.prod(shape) * element
     if end - begin != expected:
-        what = f"{where} of shape {quote(list(shape))} {quote(dtype)}"
+        what = f"{where} of shape {quote(list(shape))} {plain(dtype)}"
         raise InvalidCheckpoint(mismatch(what, f"{expected} bytes", end - begin))
     return TensorEntry(name, dtype, shape, path, data_start + begin, expected)
 
@@ -152,7 +152,7 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
         for name, entry in read_header(path).items():
             if name in found:
                 expected = f"in one file only ({found[name].file.name})"
-                raise InvalidCheckpoint(mismatch(f"tensor {quote(name)}", expected, f"also in {path.name}"))
+                raise InvalidCheckpoint(mismatch(f"tensor {plain(name)}", expected, f"also in {path.name}"))
             found[name] = entry
     used, copies = dict(text_tensors(config)), dict(tied_copies(config))
     account(found, used, copies, VISION_PREFIXES)
@@ -168,12 +168,12 @@ def _index_notes(files: WeightFiles, found: Mapping[str, TensorEntry]) -> Iterat
         return
     for name, file in files.weight_map.items():
         if name not in found or found[name].file.name != file:
-            yield f"{INDEX_FILE} is stale: {file} has no tensor {quote(name)}; what the files hold counts"
+            yield f"{INDEX_FILE} is stale: {file} has no tensor {plain(name)}; what the files hold counts"
             return
     for name, entry in found.items():
         if name not in files.weight_map:
             file = entry.file.name
-            yield f"{INDEX_FILE} is stale: it does not list {quote(name)} of {file}; what the files hold counts"
+            yield f"{INDEX_FILE} is stale: it does not list {plain(name)} of {file}; what the files hold counts"
             return
 
 

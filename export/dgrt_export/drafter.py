@@ -14,7 +14,7 @@ from typing import Any
 
 from .checkpoint import TensorEntry, read_header
 from .config import ModelConfig, Reader, read_json
-from .errors import InvalidCheckpoint, Unsupported, mismatch, quote
+from .errors import InvalidCheckpoint, Unsupported, mismatch, plain, quote
 from .weights import WeightPlan, plan_in_one_dtype
 
 MODEL_TYPE = "dgrt_block_drafter"
@@ -135,10 +135,10 @@ def _open_tensors(path: Path, drafter: DrafterConfig, config: ModelConfig) -> Ma
         if entry.shape != shape:
             raise InvalidCheckpoint(mismatch(f"tensor {name} in {path.name}", list(shape), quote(list(entry.shape))))
         if entry.dtype not in _DTYPES:
-            raise Unsupported(mismatch(f"tensor {name} dtype", " or ".join(_DTYPES), quote(entry.dtype)))
+            raise Unsupported(mismatch(f"tensor {name} dtype", " or ".join(_DTYPES), plain(entry.dtype)))
         tensors[name] = entry
     if found:  # would change what is proposed if it were ignored
-        raise Unsupported(mismatch(f"tensors of {path.name}", "only those of a block drafter", quote(min(found))))
+        raise Unsupported(mismatch(f"tensors of {path.name}", "only those of a block drafter", plain(min(found))))
     return tensors
 
 

@@ -36,3 +36,8 @@ def quote(value: object, limit: int = 200) -> str:
     """What a file says, as one short line: types can be told apart, line feeds and control characters are escaped."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def plain(name: str, limit: int = 200) -> str:
+    """A name from a file as it is, if it is one: short and printable. Else as `quote` shows it."""
+    return name if name.isprintable() and len(name) <= limit else quote(name, limit)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import read_json
-from .errors import InvalidCheckpoint, Unsupported, mismatch, quote
+from .errors import InvalidCheckpoint, Unsupported, mismatch, plain, quote
 from .foreign import HEAD_BYTES, MERGE, refuse_foreign_content, refuse_modelopt
 
 SINGLE_FILE = "model.safetensors"
@@ -19,7 +19,7 @@ INDEX_FILE = "model.safetensors.index.json"
 _CONFIG_FILE = "config.json"
 _MODELOPT_FILE = "hf_quant_config.json"
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_PICKLES = (".bin", ".bin.index.json", ".pt", ".pth", ".ckpt")
 _HUB_ID = re.compile(r"(?:https?://huggingface\.co/)?([\w-][\w.-]*/[\w-][\w.-]*?)/?")
 # Shards of a training run on several machines. transformers takes them before anything else.
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
@@ -84,9 +84,9 @@ def weight_files(folder: Path) -> WeightFiles:
     notes = []
     if ignored:
         what = paths[0].name if not weight_map else f"the {len(paths)} files of {INDEX_FILE}"
-        more = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
-        first = INDEX_FILE if INDEX_FILE in ignored else quote(ignored[0])
-        notes.append(f"the weights are those of {what}, as in transformers; {first}{more} is ignored")
+        more = f" and {len(ignored) - 1} more are ignored" if len(ignored) > 1 else " is ignored"
+        first = INDEX_FILE if INDEX_FILE in ignored else plain(ignored[0])
+        notes.append(f"the weights are those of {what}, as in transformers; {first}{more}")
     return WeightFiles(tuple(paths), weight_map, tuple(notes))
 
 
@@ -151,7 +151,7 @@ def _no_weights(folder: Path, names: list[str]) -> InvalidCheckpoint | Unsupport
         remedy = f"pickle can run code and is not read: {_RESAVE}"
         return Unsupported(mismatch(f"{folder}", expected, f"a pickle of PyTorch ({pickles[0]})", remedy))
     if others := [name for name in names if name.endswith(".safetensors") or name.endswith(".safetensors.index.json")]:
-        found = f"neither, but {quote(others[0])}"
+        found = f"neither, but {plain(others[0])}"
         return InvalidCheckpoint(mismatch(f"{folder}", expected, found, "rename it, if it is the whole model"))
     return InvalidCheckpoint(mismatch(f"{folder}", expected, "neither"))
 
@@ -164,7 +164,7 @@ def _indexed(folder: Path) -> tuple[list[Path], dict[str, str]]:
     for name, file in weight_map.items():
         if file in checked:
             continue
-        where = f"{INDEX_FILE} file of {quote(name)}"
+        where = f"{INDEX_FILE} file of {plain(name)}"
         if Path(file).name != file or not file.endswith(".safetensors") or not file.isprintable():
             raise InvalidCheckpoint(mismatch(where, "a plain *.safetensors name", quote(file)))
         if not (folder / file).is_file():

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import InvalidCheckpoint, Unsupported, mismatch, quote
+from .errors import InvalidCheckpoint, Unsupported, mismatch, plain, quote
 
 HEAD_BYTES = 512  # of a file, enough for `refuse_foreign_content`
 MERGE = "merge it first: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(FOLDER)"
@@ -164,5 +164,5 @@ def foreign_prefix(expected: Iterable[str], found: Iterable[str]) -> str | None:
         prefixes = [text.removesuffix(tail) for text in (wanted, name)]
         remedy = next((remedy for wrapper, remedy in _WRAPPERS if wrapper in prefixes[1]), _RESAVE)
         expected_text = f"the prefix {quote(prefixes[0])} ({wanted})"
-        return mismatch("tensor names", expected_text, f"{quote(prefixes[1])} ({quote(name)})", remedy)
+        return mismatch("tensor names", expected_text, f"{quote(prefixes[1])} ({plain(name)})", remedy)
     return None
