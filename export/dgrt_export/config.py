@@ -170,7 +170,7 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
     for reader in (top, text):
         refuse_quantised_config(reader.raw, reader.where)
         reader.require("tie_word_embeddings", True, None)
-        if reader.get("rope_scaling"):
+        if reader.get("rope_scaling") is not None:  # an empty one counts for transformers, too
             where, found = f"{reader.where} rope_scaling", quote(reader.get("rope_scaling"))
             remedy = "rope_scaling is not supported, by transformers neither: a context beyond the trained one needs it"
             raise Unsupported(mismatch(where, "none", found, remedy))
@@ -187,7 +187,9 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
     for number, layer in enumerate(layers):
         if num_heads % layer.num_kv_heads:
             expected = f"a divisor of num_attention_heads = {num_heads}"
-            raise InvalidCheckpoint(mismatch(f"config.json KV heads of layer {number}", expected, layer.num_kv_heads))
+            raise InvalidCheckpoint(
+                mismatch(f"config.json num_key_value_heads of layer {number}", expected, layer.num_kv_heads)
+            )
     softcap, vocab_size = text.get("final_logit_softcapping"), text.count("vocab_size")
     return ModelConfig(
         vocab_size=vocab_size, hidden_size=text.count("hidden_size"),
@@ -237,7 +239,9 @@ def _layers(text: Reader) -> tuple[Layer, ...]:
     if names is None:
         names = ["full_attention" if (i + 1) % _FULL_PATTERN == 0 else "sliding_attention" for i in range(num_layers)]
     if not isinstance(names, list) or len(names) != num_layers:
-        raise InvalidCheckpoint(mismatch("config.json layer_types", f"a list of {num_layers}", quote(names)))
+        raise InvalidCheckpoint(
+            mismatch("config.json layer_types", f"a list of num_hidden_layers = {num_layers}", quote(names))
+        )
     if unknown := [name for name in names if not isinstance(name, str) or name not in _LAYER_TYPES]:
         raise Unsupported(mismatch("config.json layer_types", " or ".join(_LAYER_TYPES), quote(unknown[0])))
     types = [_LAYER_TYPES[name] for name in [*names[:-1], "full_attention"]]
@@ -245,9 +249,10 @@ def _layers(text: Reader) -> tuple[Layer, ...]:
     if "per_layer_config" in text.raw:
         overrides = _overrides(text.raw["per_layer_config"])
     else:
-        full: dict[str, Any] = {"head_dim": text.raw.get("global_head_dim", _GLOBAL_HEAD_DIM)}
-        if (kv_heads := text.raw.get("num_global_key_value_heads")) is not None:
-            full["num_key_value_heads"] = kv_heads
+        own = Reader({"global_head_dim": _GLOBAL_HEAD_DIM, **text.raw}, {}, text.where)  # null is not absent
+        full = {"head_dim": own.count("global_head_dim", 2)}
+        if own.get("num_global_key_value_heads") is not None:
+            full["num_key_value_heads"] = own.count("num_global_key_value_heads")
         overrides = {i: full for i, kind in enumerate(types) if kind == "full"}
     if bad := [i for i in overrides if not 0 <= i < num_layers]:
         raise InvalidCheckpoint(mismatch("config.json per_layer_config", f"layers below {num_layers}", bad[0]))

@@ -29,7 +29,8 @@ def reference_config(raw: dict[str, Any]) -> Any:
     try:
         return DiffusionGemmaConfig.from_dict(text_only)
     except Exception as error:  # the library raises a dozen kinds of validation errors
-        raise InvalidCheckpoint(mismatch("config.json", "a config transformers accepts", error)) from None
+        found = " ".join(str(error).split())[:300]
+        raise InvalidCheckpoint(mismatch("config.json", "a config transformers accepts", found)) from None
 
 
 class _Branch(nn.Module):
