@@ -137,6 +137,8 @@ def _summarise(report: ExportReport) -> None:
     parity = manifest["parity"]
     print(f"{report.output}")
     print(f"  weights   {manifest['precision']}, {human_bytes(report.weight_bytes)} {report.weights}")
+    first, *others = manifest["weight_files"]
+    print(f"  files     {first}" + (f" and {len(others)} more" if others else ""))
     print(f"  profile   {manifest['profile']}")
     print(f"  experts   {manifest['experts']}")
     if (drafter := manifest.get("drafter")) is not None:

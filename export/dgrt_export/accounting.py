@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, tuple[int, ...]]
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_CHUNK_ELEMENTS = 4 << 20
+_CHUNK_ELEMENTS = 1 << 18  # fits a cache
 _COMPARED_NAMES = 1000  # to find the one that is most like a missing one
 # Of each dtype of a weight: how numpy reads its bits, and the bits of infinity. Larger ones without sign are NaN.
 _BITS = {"F32": (np.uint32, 0x7F80_0000), "BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00)}
@@ -62,7 +62,8 @@ def account(found: Mapping[str, TensorEntry], used: Shapes, copies: Mapping[str,
 def _missing(
     name: str, found: Mapping[str, TensorEntry], used: Shapes, copies: Mapping[str, str], rest: list[str]
 ) -> ExportError:
-    if not any(other in found for other in used) and (text := foreign_prefix(used, rest)) is not None:
+    lost = [other for other in used if other not in found]
+    if 2 * len(lost) > len(used) and (text := foreign_prefix(lost, rest)) is not None:
         return InvalidCheckpoint(text)
     expected, absent = f"shape {list(used[name])}", "no such tensor"
     if copy := next((copy for copy, partner in copies.items() if partner == name and copy in found), None):
@@ -156,9 +157,9 @@ def _require_finite(stream: BinaryIO, entry: TensorEntry, on_bytes: Callable[[in
             place = int((magnitude >= infinity).argmax())
             what = "infinity" if magnitude[place] == infinity else "NaN"
             index = [int(i) for i in np.unravel_index(done + place, entry.shape)]
-            where = f"tensor {entry.name} in {entry.file.name}"
+            found = f"{what} at {index} in {entry.file.name}"
             remedy = "the training diverged or the file is damaged: export an earlier checkpoint"
-            raise InvalidCheckpoint(mismatch(where, "finite values", f"{what} at {index}", remedy))
+            raise InvalidCheckpoint(mismatch(f"tensor {entry.name}", "finite values", found, remedy))
         done += bits.size
         on_bytes(bits.nbytes)
 

@@ -172,7 +172,7 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         reader.require("tie_word_embeddings", True, None)
         if reader.get("rope_scaling") is not None:  # an empty one counts for transformers, too
             where, found = f"{reader.where} rope_scaling", quote(reader.get("rope_scaling"))
-            remedy = "rope_scaling is not supported, by transformers neither: a context beyond the trained one needs it"
+            remedy = "rope_scaling is not supported, nor by transformers for this model; remove it for the trained context"
             raise Unsupported(mismatch(where, "none", found, remedy))
     text.require("hidden_activation", "gelu_pytorch_tanh")
     text.require("attention_bias", False, None)
@@ -302,7 +302,8 @@ def _ropes(text: Reader, layers: tuple[Layer, ...]) -> dict[LayerType, Rope]:
             continue
         where = f"config.json rope_parameters {name}"
         if not isinstance(given.get(name), dict):
-            raise InvalidCheckpoint(mismatch(where, "an object", quote(given.get(name))))
+            expected, found = "an object for each layer type", quote(given.get(name, given))
+            raise InvalidCheckpoint(mismatch(where, expected, found))
         defaults = {"rope_type": given[name].get("type", "default"), "partial_rotary_factor": 1.0, "factor": 1.0}
         rope = Reader(given[name], defaults, where)
         rope.require("rope_type", "default", "proportional")

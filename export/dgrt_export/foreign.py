@@ -23,7 +23,7 @@ def refuse_foreign_content(path: Path, head: bytes) -> None:
     """Refuses what commonly lies under the name of a checkpoint's file and is not that file.
 
     Args:
-        path: for the message.
+        path: the file, for the message.
         head: the first bytes of a file whose content is not what it should be, or is text.
 
     Raises:
@@ -32,11 +32,11 @@ def refuse_foreign_content(path: Path, head: bytes) -> None:
     """
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(b"version https://git-lfs"):
-        expected = f"{path} itself"
-        raise InvalidCheckpoint(mismatch(path.name, expected, "a Git LFS pointer to it", "run `git lfs pull` there"))
+        remedy = "run `git lfs pull` in its folder"
+        raise InvalidCheckpoint(mismatch(f"{path}", "the file itself", "a Git LFS pointer to it", remedy))
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         remedy = "the download failed (signed in? licence accepted?): download it again"
-        raise InvalidCheckpoint(mismatch(path.name, f"{path} itself", "an HTML page", remedy))
+        raise InvalidCheckpoint(mismatch(f"{path}", "the file itself", "an HTML page", remedy))
     if head.startswith(b"GGUF"):
         raise Unsupported(mismatch(f"{path}", "safetensors", "GGUF of llama.cpp", _UNQUANTISED))
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")):
@@ -146,8 +146,8 @@ def foreign_prefix(expected: Iterable[str], found: Iterable[str]) -> str | None:
     """The message for tensors that are all there under other prefixes; None where it is not that.
 
     Args:
-        expected: names that the model has, none of which is in `found`.
-        found: names of the checkpoint.
+        expected: names of the model that the checkpoint does not have.
+        found: names of the checkpoint that the model does not have.
     """
     by_end: dict[str, str] = {}
     for name in sorted(found):
