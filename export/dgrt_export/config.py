@@ -172,7 +172,7 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         reader.require("tie_word_embeddings", True, None)
         if reader.get("rope_scaling") is not None:  # an empty one counts for transformers, too
             where, found = f"{reader.where} rope_scaling", quote(reader.get("rope_scaling"))
-            remedy = "rope_scaling is not supported, nor by transformers for this model; remove it for the trained context"
+            remedy = "rope_scaling is not supported (nor by transformers for this model): remove it"
             raise Unsupported(mismatch(where, "none", found, remedy))
     text.require("hidden_activation", "gelu_pytorch_tanh")
     text.require("attention_bias", False, None)
