@@ -92,8 +92,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
         >>> nearest("sed", ["seed", "trace"])
         "; did you mean 'seed'?"
     """
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{matches[0]}'?" if matches else ""
+    lowered = {one.lower(): one for one in known}
+    matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return f"; did you mean '{lowered[matches[0]]}'?" if matches else ""
 
 
 __all__ = [  # for mypy: these names are meant to be imported from here

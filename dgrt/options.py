@@ -6,18 +6,28 @@
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypedDict
+from functools import wraps
+from typing import Any, TypedDict, TypeVar
 
-from dgrt.errors import InvalidArgument, Unsupported, nearest
+from dgrt.errors import InvalidArgument, nearest
+from dgrt.messages import TemplateInput
+from dgrt.option_checks import TEMPLATE_FIELDS, check_tier, checked_draft, checked_template_fields
+from dgrt.plain import (
+    MAX_INT32,
+    MAX_INT64,
+    checked_flag,
+    checked_ids,
+    checked_integer,
+    checked_number,
+    named,
+    plain_text,
+)
 
+T = TypeVar("T")
 MAX_SEED = 2**64 - 1
 MAX_REQUEST = 2**24 - 1
-MAX_INT32 = 2**31 - 1
-MAX_INT64 = 2**63 - 1
 MAX_DEADLINE_S = 1e9
 MAX_FOLDS = 16
 # In the order of the native numbers.
@@ -35,8 +45,46 @@ SAMPLER_FIELDS = (
     "confidence_threshold",
     "stop_ids",
 )
+# Names that other libraries use, and what serves here.
+_ELSEWHERE = {
+    "max_tokens": "the most tokens of an answer are 'max_new_tokens'",
+    "max_completion_tokens": "the most tokens of an answer are 'max_new_tokens'",
+    "max_length": "'max_new_tokens' bounds the answer alone, the prompt not counted",
+    "stop": "strings are not looked for; 'stop_ids' takes token ids",
+    "stop_sequences": "strings are not looked for; 'stop_ids' takes token ids",
+    "eos_token_id": "'stop_ids' takes token ids",
+    "top_p": "the refinement loop has 'entropy_bound', 't_min' and 't_max' in its place",
+    "top_k": "the refinement loop has 'entropy_bound', 't_min' and 't_max' in its place",
+    "do_sample": "a seed makes an answer reproducible; guarantee='causal' with temperature=0 takes the likeliest tokens",
+    "n": "a request has one answer; submit it with several seeds",
+    "num_return_sequences": "a request has one answer; submit it with several seeds",
+    "enable_thinking": "it is called 'thinking'",
+    "chat_template_kwargs": "variables of the chat template are 'template_arguments'",
+    "documents": "they are a variable of the chat template: template_arguments={'documents': [...]}",
+    "timeout": "it is called 'deadline_s'",
+    "steps": "it is called 'max_denoising_steps'",
+}
 
 
+def _refusing_unknown(kind: str) -> Callable[[type[T]], type[T]]:
+    """Makes a dataclass of options refuse an unknown field as `generate` does, with the nearest name."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        plain_init: Callable[..., None] = cls.__init__
+        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+
+        @wraps(plain_init)
+        def init(self: T, *values: Any, **named_values: Any) -> None:
+            reject_unknown(kind, named_values, known)
+            plain_init(self, *values, **named_values)
+
+        cls.__init__ = init  # type: ignore[method-assign]
+        return cls
+
+    return decorate
+
+
+@_refusing_unknown("option of verify")
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
     """The checks of guarantee "verified", and what it takes to try a draft.
@@ -81,19 +129,17 @@ class VerifyOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "folds", checked_integer("verify.folds", self.folds, 0, MAX_FOLDS))
         for name in ("trust", "causal_floor", "causal_budget", "min_confirmed", "expected_steps"):
-            object.__setattr__(self, name, _number(f"verify.{name}", getattr(self, name)))
-        for name in ("trust", "min_confirmed"):
-            if getattr(self, name) > 1:
-                raise InvalidArgument(f"verify.{name} must be at most 1, got {getattr(self, name)}")
-        _one_of("verify.packing", self.packing, PACKINGS)
-        _one_of("verify.redraft", self.redraft, REDRAFTS)
+            most = 1.0 if name in ("trust", "min_confirmed") else None
+            object.__setattr__(self, name, _number(f"verify.{name}", getattr(self, name), most))
+        for name, available in (("packing", PACKINGS), ("redraft", REDRAFTS)):
+            object.__setattr__(self, name, _one_of(f"verify.{name}", getattr(self, name), available))
         if self.expected_steps < 1:
             raise InvalidArgument(f"verify.expected_steps must be at least 1, got {self.expected_steps}")
         for name in ("one_pass", "always"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidArgument(f"verify.{name} must be True or False, got {getattr(self, name)!r}")
+            object.__setattr__(self, name, checked_flag(f"verify.{name}", getattr(self, name)))
 
 
+@_refusing_unknown("option")
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
     """What one generation may vary.
@@ -131,6 +177,13 @@ class GenerateOptions:
             two passes; counted from the call, time in the queue included. None: none.
         trace: Record every denoise step in `GenerateResult.trace` (about `2 * L * D * 4` bytes per step).
         raw: Take a text prompt as it is, without the chat template (a bos token is still put in front).
+        tools: Tools that the model may call, for the chat template: a list of JSON schemas. None: no tools.
+        thinking: Whether the model shall think first, for chat templates that know `enable_thinking`. None: as the
+            template has it.
+        continue_final_message: Let the model go on with the last message in place of opening a new turn. A name, such
+            as "reasoning_content": with that part of it. Without it a last message of the assistant is a turn like
+            others.
+        template_arguments: More variables of the chat template by name, such as `{"documents": [...]}`.
         stop_ids: Tokens that end the output. None: the engine's. (): none.
         max_denoising_steps: Most denoise steps per canvas. None: the engine's.
         entropy_bound: Positions are accepted while the entropy before them is at most this, nats. None: the engine's.
@@ -158,6 +211,10 @@ class GenerateOptions:
     deadline_s: float | None = None
     trace: bool = False
     raw: bool = False
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    thinking: bool | None = None
+    continue_final_message: bool | str = False
+    template_arguments: Mapping[str, Any] | None = None
     stop_ids: tuple[int, ...] | None = None
     max_denoising_steps: int | None = None
     entropy_bound: float | None = None
@@ -167,56 +224,45 @@ class GenerateOptions:
     confidence_threshold: float | None = None
 
     def __post_init__(self) -> None:
-        _one_of("guarantee", self.guarantee, GUARANTEES)
-        _one_of("drafter", self.drafter, DRAFTERS)
-        _one_of("pipeline", self.pipeline, PIPELINES)
-        if self.guarantee != "exact" and self.pipeline == "on":
-            why = "has no commits to foresee" if self.guarantee == "causal" else "does not compute ahead"
-            raise InvalidArgument(f"pipeline 'on' needs guarantee 'exact': guarantee '{self.guarantee}' {why}")
-        if self.drafter == "overlap" and self.guarantee != "verified":
-            raise InvalidArgument(f"drafter 'overlap' needs guarantee 'verified', got guarantee '{self.guarantee}'")
-        if self.guarantee == "exact" and self.drafter not in ("none", "auto"):
-            raise InvalidArgument(
-                f"drafter '{self.drafter}' needs guarantee 'causal' or 'verified', got guarantee 'exact'"
-            )
-        if not isinstance(self.verify, VerifyOptions):
-            raise InvalidArgument(f"verify must be a VerifyOptions, got {type(self.verify).__name__}")
+        self._check_values()
+        check_tier(self)
         if self.draft is not None:
-            if self.guarantee != "verified":
-                raise InvalidArgument(f"draft needs guarantee 'verified', got guarantee '{self.guarantee}'")
-            if self.drafter in ("model", "overlap"):
-                raise InvalidArgument(
-                    f"draft needs drafter 'suffix' or 'auto', which copy from it, got drafter '{self.drafter}'"
-                )
-            if not isinstance(self.draft, str):
-                object.__setattr__(self, "draft", _ids("draft", self.draft))
-            if not self.draft:
-                raise InvalidArgument("the draft is empty")
-        if self.guarantee != "causal" and self.temperature is not None:
-            raise InvalidArgument(
-                f"temperature needs guarantee 'causal'; guarantee '{self.guarantee}' has t_min and t_max"
-            )
-        if self.guarantee == "causal" and self.trace:
-            raise InvalidArgument("trace needs guarantee 'exact': guarantee 'causal' has no denoise steps to record")
-        if self.guarantee != "exact" and self.logprobs:
-            raise InvalidArgument("logprobs needs guarantee 'exact'")
-        if self.pipeline == "on" and self.logprobs:
-            raise InvalidArgument("logprobs needs a commit pass of its own: pipeline must be 'auto' or 'off', got 'on'")
-        if self.deadline_s is not None and not 0 < _number("deadline_s", self.deadline_s) <= MAX_DEADLINE_S:
-            raise InvalidArgument(f"deadline_s must be above 0 and at most {MAX_DEADLINE_S:g}, got {self.deadline_s}")
+            object.__setattr__(self, "draft", checked_draft(self))
+        for name, value in checked_template_fields(self).items():
+            object.__setattr__(self, name, value)
+        if self.raw and self.template_input:
+            given = [name for name, default in TEMPLATE_FIELDS.items() if getattr(self, name) != default]
+            raise InvalidArgument(f"{given[0]} is for the chat template, which raw=True leaves out")
+
+    def _check_values(self) -> None:
+        """Puts plain Python values in place of what was given, each checked on its own."""
+        for name, available in (("guarantee", GUARANTEES), ("drafter", DRAFTERS), ("pipeline", PIPELINES)):
+            object.__setattr__(self, name, _one_of(name, getattr(self, name), available))
         for name in ("trace", "raw", "logprobs"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidArgument(f"{name} must be True or False, got {getattr(self, name)!r}")
+            object.__setattr__(self, name, checked_flag(name, getattr(self, name)))
         for name, low, high in _INTEGERS:
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, checked_integer(name, value, low, high))
+            if name not in _OPTIONAL or getattr(self, name) is not None:
+                object.__setattr__(self, name, checked_integer(name, getattr(self, name), low, high))
         for name in _NUMBERS:
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, _number(name, value))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _number(name, getattr(self, name)))
+        if self.deadline_s is not None:
+            object.__setattr__(self, "deadline_s", _deadline(self.deadline_s))
         if self.stop_ids is not None:
-            object.__setattr__(self, "stop_ids", _ids("stop_ids", self.stop_ids))
+            object.__setattr__(self, "stop_ids", checked_ids("stop_ids", self.stop_ids))
+        if not isinstance(self.verify, VerifyOptions):
+            raise InvalidArgument(f"verify must be a VerifyOptions, got {named(self.verify)}")
+
+    @property
+    def template_input(self) -> TemplateInput:
+        """What these options say to the chat template."""
+        thinking = {} if self.thinking is None else {"enable_thinking": self.thinking}
+        key = "content" if self.continue_final_message is True else self.continue_final_message or None
+        return TemplateInput(
+            tools=None if self.tools is None else list(self.tools),
+            continued=key,
+            variables={**thinking, **(self.template_arguments or {})},
+        )
 
     def resolved(self, defaults: Mapping[str, Any]) -> GenerateOptions:
         """Returns a copy in which every None sampler field holds the engine's value.
@@ -248,6 +294,10 @@ class GenerateKeywords(TypedDict, total=False):
     deadline_s: float | None
     trace: bool
     raw: bool
+    tools: Iterable[Any] | None
+    thinking: bool | None
+    continue_final_message: bool | str
+    template_arguments: Mapping[str, Any] | None
     stop_ids: Iterable[int] | None
     max_denoising_steps: int | None
     entropy_bound: float | None
@@ -262,7 +312,6 @@ def make_options(base: GenerateOptions | None, keywords: Mapping[str, Any]) -> G
 
     Raises:
         InvalidArgument: For an unknown keyword, with the nearest known name, or a value out of range.
-        Unsupported: For a guarantee, drafter or pipeline that this build does not have.
 
     Example:
         >>> make_options(None, {"seed": 3}).seed
@@ -289,7 +338,8 @@ def reject_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> Non
     known = list(known)
     for name in names:
         if name not in known:
-            raise InvalidArgument(f"unknown {kind} '{name}'{nearest(name, known)} (known: {', '.join(sorted(known))})")
+            hint = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE and kind == "option" else nearest(name, known)
+            raise InvalidArgument(f"unknown {kind} '{name}'{hint} (known: {', '.join(sorted(known))})")
 
 
 _INTEGERS: tuple[tuple[str, int, int], ...] = (
@@ -299,51 +349,32 @@ _INTEGERS: tuple[tuple[str, int, int], ...] = (
     ("max_denoising_steps", 1, MAX_INT32),
     ("stability_threshold", 0, MAX_INT32),
 )
-_NUMBERS = ("temperature", "deadline_s", "entropy_bound", "t_min", "t_max", "confidence_threshold")
+_OPTIONAL = ("max_new_tokens", "max_denoising_steps", "stability_threshold")  # of these, those that may be None
+_NUMBERS = ("temperature", "entropy_bound", "t_min", "t_max", "confidence_threshold")
 
 
-def checked_integer(name: str, value: Any, low: int, high: int) -> int:
-    """Returns `value` as a plain int; numpy integers are fine, bools and floats are not.
-
-    Raises:
-        InvalidArgument: If it is no integer or outside low .. high.
-
-    Example:
-        >>> checked_integer("seed", 7, 0, 9)
-        7
-    """
-    if isinstance(value, bool):
-        raise InvalidArgument(f"{name} must be an integer, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InvalidArgument(f"{name} must be an integer, got {value!r}") from None
-    if not low <= number <= high:
-        bounds = f"at least {low}" if number < low and high in (MAX_INT32, MAX_INT64) else f"between {low} and {high}"
-        raise InvalidArgument(f"{name} must be {bounds}, got {number}")
+def _number(name: str, value: Any, most: float | None = None) -> float:
+    number = checked_number(name, value)
+    if number < 0:
+        raise InvalidArgument(f"{name} must be at least 0, got {number:g}")
+    if most is not None and number > most:
+        raise InvalidArgument(f"{name} must be at most {most:g}, got {number:g}")
     return number
 
 
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, (bool, str)):
-        raise InvalidArgument(f"{name} must be a number, got {value!r}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise InvalidArgument(f"{name} must be a number, got {value!r}") from None
-    if not math.isfinite(number) or number < 0:
-        raise InvalidArgument(f"{name} must be a finite number of at least 0, got {number}")
-    return number
+def _deadline(value: Any) -> float:
+    seconds = checked_number("deadline_s", value)
+    if not 0 < seconds <= MAX_DEADLINE_S:
+        raise InvalidArgument(f"deadline_s must be above 0 and at most {MAX_DEADLINE_S:g}, got {seconds:g}")
+    return seconds
 
 
-def _ids(name: str, values: Any) -> tuple[int, ...]:
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise InvalidArgument(f"{name} must be a sequence of token ids, got {values!r}")
-    return tuple(checked_integer(f"{name}[{i}]", value, 0, MAX_INT32) for i, value in enumerate(values))
-
-
-def _one_of(name: str, value: Any, available: tuple[str, ...]) -> None:
+def _one_of(name: str, value: Any, available: tuple[str, ...]) -> str:
     if not isinstance(value, str):
-        raise InvalidArgument(f"{name} must be a string, got {value!r}")
-    if value not in available:
-        raise Unsupported(f"{name} '{value}' is not available in this build; available: {', '.join(available)}")
+        raise InvalidArgument(f"{name} must be a string, got {named(value)}")
+    text = plain_text(name, value)
+    if text not in available:
+        raise InvalidArgument(
+            f"{name} must be one of {', '.join(available)}; got {named(text)}{nearest(text, available)}"
+        )
+    return text
