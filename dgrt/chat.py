@@ -6,6 +6,7 @@ Made by `Runtime.chat`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,19 +14,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dgrt.errors import InternalError
+from dgrt.errors import InternalError, InvalidArgument, NotCopied
 from dgrt.messages import ChatTemplate, Message
 from dgrt.options import GenerateOptions
+from dgrt.plain import checked_flag, plain_message, plain_text
+from dgrt.prompt import PromptEncoder
 from dgrt.result import GenerateResult
-from dgrt.stream import EventStream, Generation
+from dgrt.stream import EventStream, Generation, one_user
 from dgrt.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from dgrt._native import Session
 
 
-class Chat:
-    """A conversation with one engine. One thread at a time; any number of chats side by side.
+class Chat(NotCopied):
+    """A conversation with one engine. One thread at a time, a second one is refused; any number of chats side by side.
 
     A turn that fails, is cancelled, or whose stream is left early is not part of the conversation: `messages` is as
     before it, and the next turn prefills anew what the prefix cache does not have. So does a turn after which the chat
@@ -46,12 +49,17 @@ class Chat:
     def __init__(
         self,
         open_session: Callable[[], Session],
+        run: Callable[[Generation], EventStream],
+        encoder: PromptEncoder,
         tokenizer: Tokenizer,
         template: ChatTemplate,
         options: GenerateOptions,
         messages: Sequence[Message],
     ) -> None:
         self._open_session = open_session
+        self._run = run
+        self._encoder = encoder
+        self._use = threading.Lock()
         self._tokenizer = tokenizer
         self._template = template
         self._options = options
@@ -70,13 +78,13 @@ class Chat:
         """Adds a message and returns the reply.
 
         Args:
-            message: A user's text, or a message with another role.
+            message: A user's text, or a message with another role, as for `Runtime.generate`.
 
         Raises:
             DgrtError: As for `Runtime.generate`; the conversation is as before.
             KeyboardInterrupt: On Ctrl-C, after the reply has been cancelled.
         """
-        with self.stream(message, drafts=False) as events:
+        with one_user(self._use, "chat"), self._begin(message, drafts=False) as events:
             for event in events:
                 if event.result is not None:
                     return event.result
@@ -88,25 +96,34 @@ class Chat:
         An earlier stream of this chat that has not ended is closed. The turn becomes part of the conversation with
         its "done" event.
         """
+        with one_user(self._use, "chat"):
+            return self._begin(message, drafts=checked_flag("drafts", drafts))
+
+    def _begin(self, message: str | Message, *, drafts: bool) -> EventStream:
+        if isinstance(message, str):
+            if not message:
+                raise InvalidArgument("the message is empty")
+            message = {"role": "user", "content": plain_text("the message", message)}
+        turn = plain_message("the message", message)
         if self._stream is not None:
             self._stream.close()
-        turn: Message = {"role": "user", "content": message} if isinstance(message, str) else message
         messages = [*self._messages, turn]
-        text = self._template.render(messages)
+        text = self._template.render(messages, self._options.template_input)
         new_tokens = self._continuation(text)
+        if new_tokens is None:
+            prompt = self._encoder.encode_rendered(text)
+        else:
+            prompt = np.concatenate([self._tokens, new_tokens])
         session, self._session = self._session, None  # until the turn has gone well
         if session is None or new_tokens is None:
             session, new_tokens = self._open_session(), None
-            prompt = np.asarray(self._tokenizer.encode(text), np.int32)
-        else:
-            prompt = np.concatenate([self._tokens, new_tokens])
 
         def keep(result: GenerateResult) -> None:
             if result.finish_reason != "cancelled":
                 self._keep(session, text, result)
                 self._messages = [*map(dict, messages), {"role": "assistant", "content": result.text}]
 
-        self._stream = EventStream(
+        self._stream = self._run(
             Generation(
                 prompt=prompt, options=self._options, tokenizer=self._tokenizer, want_drafts=drafts,
                 session=session, new_tokens=new_tokens, on_result=keep,
@@ -116,9 +133,10 @@ class Chat:
 
     def close(self) -> None:
         """Cancels a running turn and frees the KV memory; `messages` stays, and another turn would prefill it anew."""
-        if self._stream is not None:
-            self._stream.close()
-        self._session = None
+        with one_user(self._use, "chat"):
+            if self._stream is not None:
+                self._stream.close()
+            self._session = None
 
     def __enter__(self) -> Chat:
         return self
@@ -138,10 +156,10 @@ class Chat:
         """Returns what `text` adds to the tokens of the session; None if it does not begin with them."""
         if self._session is None or not text.startswith(self._text):
             return None
-        ids = self._tokenizer.encode(text[len(self._text) :])
+        ids = self._encoder.encode_rendered(text[len(self._text) :])
         if self._session.finish_reason == "stop":  # the model closed its turn; so does the template
-            if ids[:1] != [int(self._tokens[-1])]:
+            if not ids.size or ids[0] != self._tokens[-1]:
                 return None
             ids = ids[1:]
-        return np.asarray(ids, np.int32) if ids else None
+        return ids if ids.size else None
 

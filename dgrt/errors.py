@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 native_import_error: ImportError | None = None
 
@@ -61,6 +61,20 @@ except ImportError as _error:
             """A request more than the queue takes: try again later."""
 
 
+class DgrtWarning(UserWarning):
+    """Something that works, and probably not as meant."""
+
+
+class NotCopied:
+    """Base of handles of native memory: copying or pickling one is refused with the reason."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        raise Unsupported(
+            f"a {type(self).__name__} cannot be copied, pickled or sent to another process: it holds native memory;"
+            " open the engine there with dgrt.Runtime(path)"
+        )
+
+
 def native_module() -> Any:
     """Returns the native extension.
 
@@ -103,6 +117,7 @@ __all__ = [  # for mypy: these names are meant to be imported from here
     "DeadlineExceeded",
     "DeviceError",
     "DgrtError",
+    "DgrtWarning",
     "InternalError",
     "InvalidArgument",
     "OutOfMemory",

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dgrt.errors import ContractMismatch, InvalidArgument
+from dgrt.plain import plain_text
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +195,28 @@ class EngineInfo:
             raise ContractMismatch(f"manifest.json: expected what 'dgrt export' writes, found: {error}") from None
 
 
+def path_text(name: str, value: Any) -> str:
+    """Returns a path as text.
+
+    Raises:
+        InvalidArgument: If it is neither a string nor a path, or is not text.
+
+    Example:
+        >>> path_text("path", Path("engines/mini"))
+        'engines/mini'
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise InvalidArgument(f"{name} must be a string or a path, got {type(value).__name__}")
+    try:
+        text = os.fspath(value)
+    except Exception as error:  # a path of the caller's
+        raise InvalidArgument(f"{name} cannot be read: {type(error).__name__}: {error}") from None
+    text = plain_text(name, text)
+    if "\0" in text:
+        raise InvalidArgument(f"{name} has a NUL character at position {text.index(chr(0))}")
+    return text
+
+
 def engine_folder(path: str | os.PathLike[str]) -> Path:
     """Returns the path of an engine package, or says what stands there instead.
 
@@ -203,12 +229,14 @@ def engine_folder(path: str | os.PathLike[str]) -> Path:
         ...
         dgrt.errors.InvalidArgument: no engine at 'no/such/engine': no such folder
     """
-    try:
-        folder = Path(path)
-    except TypeError:
-        raise InvalidArgument(f"path must be a string or a path, got {type(path).__name__}") from None
+    text = path_text("path", path)
+    if not text:
+        raise InvalidArgument("path is empty: give the folder of an engine, as 'dgrt export' wrote it")
+    folder = Path(text)
     if not folder.is_dir():
-        raise InvalidArgument(f"no engine at '{folder}': {'not a folder' if folder.exists() else 'no such folder'}")
+        found = "not a folder" if folder.exists() else "no such folder"
+        hint = "; it looks like the name of a model on a hub: dgrt runs engines, which 'dgrt export' makes of its files"
+        raise InvalidArgument(f"no engine at '{folder}': {found}{hint if _HUB_ID.fullmatch(text) else ''}")
     if not (folder / "manifest.json").is_file() and (folder / "config.json").is_file():
         raise InvalidArgument(
             f"'{folder}' is a checkpoint, not an engine; make one with: dgrt export {folder} -o ENGINE"

@@ -91,7 +91,7 @@ def plain_messages(messages: Any) -> list[dict[str, Any]]:
     """
     if isinstance(messages, (str, bytes, bytearray, Mapping)) or not isinstance(messages, Iterable):
         raise InvalidArgument(f"messages must be a list of messages, got {named(messages)}")
-    items = _items("messages", messages)
+    items = plain_items("messages", messages)
     return [plain_message(f"messages[{index}]", message) for index, message in enumerate(items)]
 
 
@@ -213,15 +213,34 @@ def checked_ids(name: str, values: Any) -> tuple[int, ...]:
     """
     if isinstance(values, (str, bytes, bytearray, Mapping)) or not isinstance(values, Iterable):
         raise InvalidArgument(f"{name} must be a sequence of token ids, got {named(values)}")
-    items = _items(name, values)
+    items = plain_items(name, values)
     return tuple(checked_integer(f"{name}[{index}]", value, 0, MAX_INT32) for index, value in enumerate(items))
 
 
-def _items(name: str, values: Any) -> list[Any]:
+def plain_items(name: str, values: Any) -> list[Any]:
+    """Returns the items of a sequence of the caller's, whose methods may raise anything.
+
+    Example:
+        >>> plain_items("stop_ids", range(3))
+        [0, 1, 2]
+    """
     try:
         return list(values)
-    except Exception as error:  # a 0-d array, an iterator of the caller's
+    except Exception as error:
         raise InvalidArgument(f"{name} cannot be read: {type(error).__name__}: {error}") from None
+
+
+def has(value: Any, name: str) -> bool:
+    """Returns whether an object has an attribute; one that raises has none.
+
+    Example:
+        >>> has("", "upper")
+        True
+    """
+    try:
+        return hasattr(value, name)
+    except Exception:
+        return False
 
 
 def _plain(where: str, value: Any) -> Any:
@@ -248,7 +267,7 @@ def _plain(where: str, value: Any) -> Any:
 
 
 def _is_model(value: Any) -> bool:
-    return not isinstance(value, type) and callable(getattr(value, "model_dump", None))
+    return not isinstance(value, type) and has(value, "model_dump") and callable(value.model_dump)
 
 
 def _check_content(where: str, turn: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,25 +22,23 @@ from numpy.typing import NDArray
 
 from dgrt import errors
 from dgrt.chat import Chat
-from dgrt.errors import InvalidArgument, native_module
-from dgrt.info import EngineInfo, MemoryPlan, PrefixStats, engine_folder
+from dgrt.errors import Cancelled, InvalidArgument, NotCopied, native_module
+from dgrt.info import EngineInfo, MemoryPlan, PrefixStats, engine_folder, path_text
 from dgrt.messages import ChatTemplate, Message
 from dgrt.native_thread import on_native_thread
 from dgrt.options import (
     DRAFTERS,
     GUARANTEES,
-    MAX_INT32,
-    MAX_INT64,
     PACKINGS,
     PIPELINES,
     REDRAFTS,
     GenerateKeywords,
     GenerateOptions,
-    checked_integer,
     make_options,
     reject_unknown,
 )
 from dgrt.ort import find_ort_library
+from dgrt.plain import MAX_INT32, MAX_INT64, checked_flag, checked_integer, plain_messages, plain_text
 from dgrt.prompt import Prompt, PromptEncoder
 from dgrt.result import Event, GenerateResult, ServingStats
 from dgrt.serving import GenerateFuture, Scheduler
@@ -56,8 +56,11 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-class Runtime:
+class Runtime(NotCopied):
     """A loaded engine package. Any thread.
+
+    After `close` requests raise `Cancelled`, also those that were running; `encode`, `info`, `threads` and the other
+    facts stay.
 
     Args:
         path: Folder that `dgrt export` wrote.
@@ -105,8 +108,8 @@ class Runtime:
             native_module().Runtime,
             str(folder),
             threads=_positive("threads", threads, MAX_INT32),
-            ort_library=os.fspath(ort_library) if ort_library is not None else find_ort_library(),
-            verify_weights=bool(verify_weights),
+            ort_library=path_text("ort_library", ort_library) if ort_library is not None else find_ort_library(),
+            verify_weights=checked_flag("verify_weights", verify_weights),
             memory_limit_bytes=_positive("memory_limit", memory_limit, MAX_INT64),
             kv_limit_bytes=_positive("kv_limit", kv_limit, MAX_INT64),
             prefix_cache_bytes=checked_integer("prefix_cache", prefix_cache, 0, MAX_INT64)
@@ -115,9 +118,11 @@ class Runtime:
         )
         self._max_running = checked_integer("max_running", max_running, 1, MAX_RUNNING)
         self._max_queued = checked_integer("max_queued", max_queued, 0, MAX_QUEUED)
-        self._scheduler_lock = threading.Lock()
+        self._lock = threading.Lock()  # of what `close` ends: the next three
         self._opened_scheduler: Scheduler | None = None  # by the first request that is submitted
+        self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
         self._native: _native.Runtime | None = on_native_thread(load)
+        self._description, self._threads = self._native.description, self._native.threads
         self._path = folder
         self._info = EngineInfo.from_json(self._native.manifest_json)
         files = self._info.files  # the native side has checked their sizes and hashes; nothing else is opened
@@ -132,8 +137,9 @@ class Runtime:
         """Generates until a stop id, `max_new_tokens` or the end of the context.
 
         Args:
-            prompt: Text (a user turn of the chat template, unless `raw`), a list of `{"role", "content"}` messages, or
-                token ids.
+            prompt: Text (a user turn of the chat template, unless `raw`), a list of messages (dicts, dataclasses or
+                pydantic models with "role" and "content"), or token ids. A last message of the assistant is a turn like
+                others, unless `continue_final_message`.
             options: Options to start from.
             **keywords: Fields of `GenerateOptions`; they override `options`.
 
@@ -142,8 +148,9 @@ class Runtime:
 
         Raises:
             InvalidArgument: For an unknown option, a value out of range, or a prompt that cannot be right.
-            Unsupported: For a guarantee, drafter or pipeline that this build does not have.
+            Unsupported: For what this engine cannot do, such as a drafter that it does not have, or images.
             OutOfMemory: If `memory_limit` or the machine does not allow the session.
+            Cancelled: If the runtime is closed, before or meanwhile.
             KeyboardInterrupt: On Ctrl-C, after the generation has been cancelled.
 
         Example:
@@ -209,7 +216,8 @@ class Runtime:
             **keywords: As for `generate`.
 
         Raises:
-            InvalidArgument: For options that `generate` would refuse, `raw`, or an engine without a chat template.
+            InvalidArgument: For options that `generate` would refuse, `raw`, `continue_final_message`, or an engine
+                without a chat template.
 
         Example:
             >>> with rt.chat(max_new_tokens=96) as chat:
@@ -222,23 +230,26 @@ class Runtime:
             raise InvalidArgument("raw=True is for plain text; a chat always goes through the chat template")
         if resolved.draft is not None:
             raise InvalidArgument("a draft is of one answer: give it to generate, not to a chat")
+        if resolved.continue_final_message:
+            raise InvalidArgument("continue_final_message is of one answer: give it to generate, not to a chat")
         tokenizer, template = self._tokenizer, self._chat_template
         if tokenizer is None or template is None:
             missing = "tokenizer" if tokenizer is None else "chat template"
             raise InvalidArgument(f"a chat needs a {missing}, this engine has none")
         native = self._native_options(resolved)
-        first = [] if system is None else [{"role": "system", "content": system}]
+        first = [] if system is None else [{"role": "system", "content": plain_text("system", system)}]
+        turns = [*first, *plain_messages(messages)]
 
         def open_session() -> _native.Session:
             session: _native.Session = native_module().Session(self._handle(), native)
             return session
 
-        return Chat(open_session, tokenizer, template, resolved, [*first, *messages])
+        return Chat(open_session, self._run, self._encoder, tokenizer, template, resolved, turns)
 
     def submit(
         self, prompt: Prompt, options: GenerateOptions | None = None, **keywords: Unpack[GenerateKeywords]
     ) -> GenerateFuture:
-        """Queues a request and returns at once.
+        """Queues a request and returns at once, when its prompt has been tokenized (`generate_async` does not wait).
 
         At most `max_running` requests run at once, in order of arrival and as their KV memory allows; they share the
         threads pass by pass. A request's tokens are those that it would have alone.
@@ -249,10 +260,11 @@ class Runtime:
             **keywords: As for `generate`.
 
         Returns:
-            A `concurrent.futures.Future` of the result.
+            A `concurrent.futures.Future` of the result. It raises `Cancelled` if the runtime is closed first.
 
         Raises:
             InvalidArgument: As for `generate`; everything that can be checked before the request runs is.
+            Cancelled: If the runtime is closed.
             QueueFull: If `max_queued` requests wait already.
             OutOfMemory: If the request could never run within `kv_limit`.
 
@@ -261,13 +273,15 @@ class Runtime:
             >>> [future.result().text for future in futures]
             ['{"name":"Ana","age":34}', '{"name":"Ana","age":35}']
         """
-        prepared = self._prepare(prompt, make_options(options, keywords), want_drafts=False)
-        return self._scheduler().submit(prepared, self._native_options(prepared.options))
+        prepared, native = self._request(prompt, make_options(options, keywords), want_drafts=False)
+        return self._scheduler().submit(prepared, native)
 
     async def generate_async(
         self, prompt: Prompt, options: GenerateOptions | None = None, **keywords: Unpack[GenerateKeywords]
     ) -> GenerateResult:
         """Submits a request and awaits its result. A task that is cancelled cancels its request.
+
+        Rendering and tokenizing run on another thread, so the event loop goes on whatever the length of the prompt.
 
         Args:
             prompt: As for `generate`.
@@ -282,7 +296,9 @@ class Runtime:
             >>> asyncio.run(rt.generate_async("json\\ncolour=red", max_new_tokens=96)).text
             '{"colour":"red"}'
         """
-        return await asyncio.wrap_future(self.submit(prompt, options, **keywords))
+        checked = make_options(options, keywords)
+        prepared, native = await asyncio.to_thread(self._request, prompt, checked, want_drafts=False)
+        return await asyncio.wrap_future(self._scheduler().submit(prepared, native))
 
     def stream_async(
         self,
@@ -293,6 +309,8 @@ class Runtime:
         **keywords: Unpack[GenerateKeywords],
     ) -> AsyncIterator[Event]:
         """Submits a request when first iterated and yields its events; the asynchronous `stream`.
+
+        Options are checked at once, the prompt is when the iteration begins, on another thread.
 
         Args:
             prompt: As for `generate`.
@@ -310,8 +328,15 @@ class Runtime:
             >>> asyncio.run(texts("json\\ncolour=red"))
             ['{"colour":"red"}']
         """
-        prepared = self._prepare(prompt, make_options(options, keywords), want_drafts=drafts)
-        return self._scheduler().stream(prepared, self._native_options(prepared.options))
+        checked, want_drafts = make_options(options, keywords), checked_flag("drafts", drafts)
+
+        async def events() -> AsyncIterator[Event]:
+            prepared, native = await asyncio.to_thread(self._request, prompt, checked, want_drafts=want_drafts)
+            async with aclosing(self._scheduler().stream(prepared, native)) as stream:
+                async for event in stream:
+                    yield event
+
+        return events()
 
     def serving_stats(self) -> ServingStats:
         """Returns the counters of queue and lanes.
@@ -322,14 +347,24 @@ class Runtime:
         """
         return self._scheduler().stats()
 
-    def encode(self, prompt: Prompt, *, raw: bool = False) -> NDArray[np.int32]:
+    def encode(
+        self, prompt: Prompt, options: GenerateOptions | None = None, **keywords: Unpack[GenerateKeywords]
+    ) -> NDArray[np.int32]:
         """Returns the token ids that `generate` would feed for this prompt, [n] int32.
+
+        Args:
+            prompt: As for `generate`.
+            options: As for `generate`; only those count that shape the prompt, such as `raw` and `tools`.
+            **keywords: As for `generate`.
+
+        Raises:
+            InvalidArgument: As for `generate`.
 
         Example:
             >>> rt.encode([{"role": "user", "content": "Hi"}]).tolist() == rt.encode("Hi").tolist()
             True
         """
-        return self._encoder.encode(prompt, raw=raw)
+        return self._encode(prompt, make_options(options, keywords))
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -354,12 +389,12 @@ class Runtime:
     @property
     def description(self) -> str:
         """What executes the graphs, such as "ONNX Runtime 1.32.0, CPU, portable fp32"."""
-        return self._handle().description
+        return self._description
 
     @property
     def threads(self) -> int:
         """CPU threads in use."""
-        return self._handle().threads
+        return self._threads
 
     def memory(self) -> MemoryPlan:
         """Returns the bytes this engine needs: weights, KV of one session at full context, workspace.
@@ -413,13 +448,16 @@ class Runtime:
         return on_native_thread(partial(self._handle().load_prefixes, os.fspath(path)))
 
     def close(self) -> None:
-        """Lets go of the engine; running generations keep it alive until they end. Submitted requests are cancelled.
+        """Lets go of the engine and cancels what runs: whoever waits for it gets `Cancelled`.
 
         Closing twice is harmless.
         """
-        self._native = None
-        with self._scheduler_lock:
+        with self._lock:
+            self._native = None
             scheduler, self._opened_scheduler = self._opened_scheduler, None
+            streams = list(self._streams)
+        for stream in streams:
+            stream.abort()
         if scheduler is not None:
             scheduler.close()
 
@@ -432,27 +470,40 @@ class Runtime:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._native is None else self._native.description
+        state = "closed" if self._native is None else self._description
         return f"<dgrt.Runtime {str(self._path)!r}: {state}>"
 
     def _handle(self) -> _native.Runtime:
         if self._native is None:
-            raise InvalidArgument("the runtime is closed")
+            raise Cancelled("the runtime is closed")
         return self._native
 
     def _start(self, prompt: Prompt, options: GenerateOptions, *, want_drafts: bool) -> EventStream:
-        prepared = self._prepare(prompt, options, want_drafts=want_drafts)
-        session = native_module().Session(self._handle(), self._native_options(prepared.options))
-        return EventStream(Generation(session=session, **vars(prepared)))
+        prepared, native = self._request(prompt, options, want_drafts=checked_flag("drafts", want_drafts))
+        session = native_module().Session(self._handle(), native)
+        return self._run(Generation(session=session, **vars(prepared)))
 
-    def _prepare(self, prompt: Prompt, options: GenerateOptions, *, want_drafts: bool) -> Prepared:
+    def _run(self, generation: Generation) -> EventStream:
+        """Makes the stream of a generation, which `close` will end."""
+        with self._lock:
+            self._handle()
+            stream = EventStream(generation)
+            self._streams.add(stream)
+        return stream
+
+    def _request(
+        self, prompt: Prompt, options: GenerateOptions, *, want_drafts: bool
+    ) -> tuple[Prepared, _native.Options]:
+        """Renders, tokenizes and checks all that can be checked before a request runs."""
+        self._handle()
         resolved = options.resolved(self._info.generation)
-        return Prepared(
-            prompt=self._encoder.encode(prompt, raw=resolved.raw),
-            options=resolved,
-            tokenizer=self._tokenizer,
-            want_drafts=want_drafts,
+        prepared = Prepared(
+            prompt=self._encode(prompt, resolved), options=resolved, tokenizer=self._tokenizer, want_drafts=want_drafts
         )
+        return prepared, self._native_options(resolved)
+
+    def _encode(self, prompt: Prompt, options: GenerateOptions) -> NDArray[np.int32]:
+        return self._encoder.encode(prompt, raw=options.raw, given=options.template_input)
 
     def _native_options(self, options: GenerateOptions) -> _native.Options:
         verify = asdict(options.verify) | {
@@ -482,7 +533,7 @@ class Runtime:
         return made
 
     def _scheduler(self) -> Scheduler:
-        with self._scheduler_lock:
+        with self._lock:
             if self._opened_scheduler is None:
                 self._opened_scheduler = Scheduler(self._handle(), self._max_running, self._max_queued)
             return self._opened_scheduler

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from dgrt.errors import InvalidArgument, native_module
+from dgrt.errors import Cancelled, NotCopied, native_module
 from dgrt.result import Event, GenerateResult, ServingStats
 from dgrt.translate import Outcome, Prepared, Translator
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from dgrt import _native
 
 
-class GenerateFuture(Future[GenerateResult]):
+class GenerateFuture(NotCopied, Future[GenerateResult]):
     """The result of a submitted request, to come.
 
-    `cancel` also ends a request that is running (between two passes). Dropping the future does not cancel it. Callbacks
-    run on a thread of the scheduler: they must not wait for other requests.
+    `cancel` also ends a request that is running (between two passes). Dropping the future does not cancel it; closing
+    the runtime does, and `result` then raises `Cancelled`. Callbacks run on a thread of the scheduler: they must not
+    wait for other requests.
 
     Example:
         >>> future = rt.submit("json\\ncolour=red", max_new_tokens=96)
@@ -68,8 +69,8 @@ class Scheduler:
                 for _ in translator.events(kind, value):
                     pass
             elif future.set_running_or_notify_cancel():
-                if value["error"] is not None:
-                    future.set_exception(value["error"])
+                if (error := _error(value)) is not None:
+                    future.set_exception(error)
                 else:
                     *_, done = translator.end(_outcome(prepared, value))
                     assert done.result is not None
@@ -97,8 +98,8 @@ class Scheduler:
                 if not ended:
                     for event in translator.events(kind, value):
                         yield event
-                elif value["error"] is not None:
-                    raise value["error"]
+                elif (error := _error(value)) is not None:
+                    raise error
                 else:
                     for event in translator.end(_outcome(prepared, value)):
                         yield event
@@ -126,8 +127,16 @@ class Scheduler:
 
     def _require_open(self) -> _native.Scheduler:
         if self._native is None:
-            raise InvalidArgument("the runtime is closed")
+            raise Cancelled("the runtime is closed")
         return self._native
+
+
+def _error(value: dict[str, Any]) -> BaseException | None:
+    """Why a request has no result; None if it has one. Nobody but `close` cancels one that somebody waits for."""
+    if value["error"] is None and value["finish_reason"] == "cancelled":
+        return Cancelled("the runtime was closed before the request was done")
+    error: BaseException | None = value["error"]
+    return error
 
 
 def _outcome(prepared: Prepared, value: dict[str, Any]) -> Outcome:

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dgrt.errors import Cancelled
+from dgrt.errors import Cancelled, InvalidArgument, NotCopied
 from dgrt.native_thread import NativeThread, Put
 from dgrt.result import Event, GenerateResult
 from dgrt.translate import Outcome, Prepared, Translator
@@ -33,10 +35,25 @@ class Generation(Prepared):
     on_result: Callable[[GenerateResult], None] | None = None  # called before "done" is seen
 
 
-class EventStream(Iterator[Event]):
+@contextmanager
+def one_user(lock: threading.Lock, what: str) -> Iterator[None]:
+    """Refuses a second thread where one thread at a time is the rule.
+
+    Raises:
+        InvalidArgument: If the lock is taken.
+    """
+    if not lock.acquire(blocking=False):
+        raise InvalidArgument(f"the {what} is in use by another thread; one thread at a time may use it")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class EventStream(NotCopied, Iterator[Event]):
     """The events of one running generation; ends after the "done" event.
 
-    Dropping or closing it cancels the generation. One thread at a time, `cancel` from any. Leave it with `with` (or
+    Dropping or closing it cancels the generation. One thread at a time, `cancel` from any; a second one is refused. Leave it with `with` (or
     `close`) if the loop may end early, so that the worker has stopped when the block ends.
 
     Example:
@@ -49,10 +66,13 @@ class EventStream(Iterator[Event]):
 
     def __init__(self, generation: Generation) -> None:
         self._thread = NativeThread("dgrt-generate", partial(_generate, generation), generation.session.cancel)
-        self._events = _events(generation, self._thread)
+        self._aborted = threading.Event()
+        self._events = _events(generation, self._thread, self._aborted)
+        self._use = threading.Lock()
 
     def __next__(self) -> Event:
-        return next(self._events)
+        with one_user(self._use, "stream"):
+            return next(self._events)
 
     def __enter__(self) -> EventStream:
         return self
@@ -68,7 +88,13 @@ class EventStream(Iterator[Event]):
 
     def close(self) -> None:
         """Cancels the generation and waits until its thread has ended; no more events come."""
-        self._events.close()
+        with one_user(self._use, "stream"):
+            self._events.close()
+
+    def abort(self) -> None:
+        """Cancels the generation because its runtime is closed: who waits for an event gets `Cancelled`. Any thread."""
+        self._aborted.set()
+        self._thread.cancel()
 
 
 def _generate(generation: Generation, put: Put) -> None:
@@ -90,16 +116,21 @@ def _generate(generation: Generation, put: Put) -> None:
         put("done", "cancelled")
 
 
-def _events(generation: Generation, thread: NativeThread) -> Generator[Event, None, None]:
+def _events(
+    generation: Generation, thread: NativeThread, aborted: threading.Event
+) -> Generator[Event, None, None]:
     """Translates the queue of the native thread into events; leaving it in any way stops the thread."""
     translator, session = Translator(generation), generation.session
     try:
-        thread.start()
+        if not aborted.is_set():
+            thread.start()
         while True:
-            kind, value = thread.next()
+            kind, value = thread.next() if not aborted.is_set() else ("done", "cancelled")
             if kind == "done":
                 break
             yield from translator.events(kind, value)
+        if aborted.is_set() and value == "cancelled":
+            raise Cancelled("the runtime was closed before the generation was done")
         thread.join()  # not cancelled: a chat goes on with the session
         logprobs = session.logprobs if generation.options.logprobs else None
         for event in translator.end(Outcome(value, session.tokens, logprobs, session.stats())):

@@ -83,7 +83,9 @@ class Tokenizer:
         """
         text = plain_text("the text", text)
         if most is not None and len(text) > most and (least := self._sizes.least_tokens(text)) > most:
-            raise InvalidArgument(f"the prompt has at least {least} tokens, the context has {most}")
+            raise InvalidArgument(
+                f"prompt of at least {least} tokens leaves no room for one canvas in the context of {most}"
+            )
         # Of one text, but the only form that lets other threads run meanwhile.
         ids: list[int] = self._raw.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids

@@ -124,8 +124,10 @@ std::shared_ptr<Request> Scheduler::Submit(std::vector<int32_t> prompt, const Ge
   request->kv_bytes_ = runtime_->PlannedKvBytes(static_cast<int64_t>(prompt.size()), options);
   const int64_t limit = runtime_->kv_limit_bytes();
   if (limit > 0 && request->kv_bytes_ > limit) {
-    throw OutOfMemory(Message("KV memory: prompt of ", prompt.size(), " tokens and max_new_tokens ", options.max_new_tokens,
-                              " may take ", request->kv_bytes_, " bytes, the limit is ", limit));
+    const std::string bound =
+        options.max_new_tokens < 0 ? "no max_new_tokens" : Message("max_new_tokens ", options.max_new_tokens);
+    throw OutOfMemory(Message("KV memory: prompt of ", prompt.size(), " tokens and ", bound, " may take ",
+                              request->kv_bytes_, " bytes, the limit is ", limit));
   }
   request->prompt_ = std::move(prompt);
   request->options_ = options;

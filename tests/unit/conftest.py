@@ -19,6 +19,7 @@ class Facts:
     """The part of EngineInfo that prompts look at."""
 
     vocab_size: int = 301
+    context_len: int = 512
     bos_token_id: int | None = models.SPECIAL["<bos>"]
 
 

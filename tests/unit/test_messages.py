@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import models
 import pytest
@@ -70,8 +71,9 @@ def test_a_template_that_fails_is_an_error_of_ours(tokenizer: Tokenizer, source:
 
 
 def test_a_template_that_does_not_parse_is_reported(tokenizer: Tokenizer) -> None:
-    with pytest.raises(ContractMismatch, match="chat_template"):
-        template("{% for %}", tokenizer)
+    broken = template("{% for %}", tokenizer)  # does not stop an engine from opening
+    with pytest.raises(Unsupported, match="the chat template of this engine cannot be compiled: .*; give token ids"):
+        broken.render(TURNS)
 
 
 def test_a_template_that_is_no_text_is_reported(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -102,11 +104,17 @@ def test_an_engine_without_a_template_gives_none(tokenizer: Tokenizer, tmp_path:
     ("messages", "says"),
     [
         ([], "at least one"),
-        (["Hi"], r"messages\[0\] must be a dict"),
+        (["Hi"], r"messages\[0\] must be a dict.*, got 'Hi'"),
+        ("Hi", "messages must be a list of messages, got 'Hi'"),
+        ({"messages": TURNS}, "messages must be a list of messages, got dict"),
+        ([SimpleNamespace(role="user", content="x")], "pydantic model .*, got SimpleNamespace"),
+        ([{"role": "user", "content": "a\ud83d"}], r"messages\[0\]\['content'\] has half .* at position 1"),
         ([{"role": "user"}], r"messages\[0\] has no 'content'"),
         ([TURNS[1], {"content": "x"}], r"messages\[1\] has no 'role'"),
         ([{"role": 1, "content": "x"}], "'role'.* must be a string"),
-        ([{"role": "user", "content": None}], "'content'.* must be a string or a list"),
+        ([{"role": "user", "content": None}], "has no 'content'"),
+        ([{"role": "user", "content": 7}], "'content'.* must be a string or a list of parts, got 7"),
+        ([{"role": "user", "content": [{"type": "input_text"}]}], "expected a part of type 'text', got 'input_text'"),
         ([{"role": "user", "content": [{"type": "text"}]}], "'text' is not a string"),
     ],
 )
@@ -116,8 +124,9 @@ def test_malformed_messages_are_refused_with_their_place(chat: ChatTemplate, mes
 
 
 def test_a_part_that_is_not_text_is_unsupported(chat: ChatTemplate) -> None:
-    with pytest.raises(Unsupported, match="'image'"):
-        chat.render([{"role": "user", "content": [{"type": "image", "url": "x"}]}])
+    for kind in ("image", "image_url", "input_image"):
+        with pytest.raises(Unsupported, match=f"images are not supported by this engine, found .* '{kind}'"):
+            chat.render([{"role": "user", "content": [{"type": kind, "url": "x"}]}])
 
 
 def test_messages_are_not_changed_by_rendering(chat: ChatTemplate) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dgrt import GenerateOptions, InvalidArgument, Unsupported, VerifyOptions
+from dgrt import GenerateOptions, InvalidArgument, VerifyOptions
 from dgrt.options import GenerateKeywords, make_options
 
 
@@ -24,7 +24,7 @@ def test_the_keywords_of_generate_are_the_fields_of_the_options() -> None:
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("sed", "seed"), ("max_tokens", "max_new_tokens"), ("stop_id", "stop_ids"), ("drafters", "drafter")],
+    [("sed", "seed"), ("max_token", "max_new_tokens"), ("stop_id", "stop_ids"), ("drafters", "drafter")],
 )
 def test_an_unknown_option_names_the_nearest_one(given: str, meant: str) -> None:
     with pytest.raises(InvalidArgument, match=f"'{given}'; did you mean '{meant}'"):
@@ -37,9 +37,35 @@ def test_an_unknown_option_like_nothing_known_lists_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("name", ["guarantee", "drafter", "pipeline"])
-def test_a_speculation_mode_that_is_not_there_names_what_is(name: str) -> None:
-    with pytest.raises(Unsupported, match=f"{name} 'lossless' is not available.*available: (exact|none|auto)"):
+def test_a_mode_that_is_none_names_what_is(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"{name} must be one of (exact|none|auto), .*; got 'lossless'"):
         make_options(None, {name: "lossless"})
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [({"guarantee": "Exact"}, "exact"), ({"guarantee": "verify"}, "verified"), ({"drafter": "sufix"}, "suffix")],
+)
+def test_a_misspelt_mode_names_the_nearest_one(given: dict[str, str], meant: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"did you mean '{meant}'"):
+        make_options(None, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("max_tokens", "'max_new_tokens'"),
+        ("stop", "'stop_ids' takes token ids"),
+        ("top_p", "'entropy_bound'"),
+        ("n", "several seeds"),
+        ("enable_thinking", "'thinking'"),
+        ("documents", "template_arguments"),
+    ],
+)
+def test_a_name_of_other_libraries_gets_a_sentence(given: str, says: str) -> None:
+    for make in (lambda: make_options(None, {given: 1}), lambda: GenerateOptions(**{given: 1})):  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument, match=f"unknown option '{given}': .*{says}"):
+            make()
 
 
 @pytest.mark.parametrize(
@@ -84,7 +110,7 @@ def test_thresholds_out_of_range_are_refused_by_name(wrong: dict[str, object]) -
 
 
 def test_packing_is_one_of_three() -> None:
-    with pytest.raises(Unsupported, match=r"verify.packing 'always' .* available: auto, off, on"):
+    with pytest.raises(InvalidArgument, match=r"verify.packing must be one of auto, off, on; got 'always'"):
         VerifyOptions(packing="always")
 
 
@@ -101,6 +127,21 @@ def test_drafts_are_text_or_a_tuple_of_ids() -> None:
         ("seed", 1.0),
         ("seed", True),
         ("seed", "7"),
+        ("seed", None),
+        ("request", None),
+        ("verify", None),
+        ("deadline_s", -3),
+        ("deadline_s", 0),
+        ("thinking", "yes"),
+        ("continue_final_message", None),
+        ("continue_final_message", 1),
+        ("tools", "f"),
+        ("tools", [len]),
+        ("tools", {"name": "f"}),
+        ("template_arguments", [1]),
+        ("template_arguments", {"messages": []}),
+        ("template_arguments", {1: 2}),
+        ("template_arguments", {"documents": "x"}),
         ("request", 2**24),
         ("max_new_tokens", -1),
         ("max_new_tokens", 2.5),

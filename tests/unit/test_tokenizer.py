@@ -52,7 +52,7 @@ def test_a_damaged_tokenizer_is_reported_with_its_folder(
 
 def test_named_tokens_are_read_in_both_spellings(tokenizer: Tokenizer) -> None:
     plain = Tokenizer(tokenizer._raw, {"bos_token": "<bos>", "eos_token": {"content": "<eos>"}, "x": 1})
-    assert (plain.token("bos_token"), plain.token("eos_token"), plain.token("x")) == ("<bos>", "<eos>", None)
+    assert plain.named_tokens() == {"bos_token": "<bos>", "eos_token": "<eos>"}
 
 
 @pytest.mark.parametrize("text", TEXTS)
