@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from dgrt.errors import ContractMismatch, InvalidArgument
-from dgrt.plain import plain_text
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*/[\w.-]+")
 
@@ -211,10 +210,28 @@ def path_text(name: str, value: Any) -> str:
         text = os.fspath(value)
     except Exception as error:  # a path of the caller's
         raise InvalidArgument(f"{name} cannot be read: {type(error).__name__}: {error}") from None
-    text = plain_text(name, text)
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{name} must be a string or a path, got {type(text).__name__}")
     if "\0" in text:
         raise InvalidArgument(f"{name} has a NUL character at position {text.index(chr(0))}")
+    native_path(name, text)
     return text
+
+
+def native_path(name: str, text: str) -> str:
+    """Returns a path for native code, which takes UTF-8 whatever the locale is.
+
+    Raises:
+        InvalidArgument: If the path is not UTF-8.
+
+    Example:
+        >>> native_path("path", "engines/mini")
+        'engines/mini'
+    """
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        raise InvalidArgument(f"{name} is not UTF-8: {ascii(text)}") from None
 
 
 def engine_folder(path: str | os.PathLike[str]) -> Path:

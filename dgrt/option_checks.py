@@ -12,6 +12,7 @@ from dgrt.plain import checked_flag, checked_ids, named, plain_data, plain_text
 if TYPE_CHECKING:
     from dgrt.options import GenerateOptions
 
+LOWEST_TEMPERATURE = 1e-4  # as in csrc/common/sampler_options.h
 TEMPLATE_FIELDS = {"tools": None, "thinking": None, "continue_final_message": False, "template_arguments": None}
 
 
@@ -27,6 +28,10 @@ def check_tier(options: GenerateOptions) -> None:
         raise InvalidArgument(f"drafter '{drafter}' needs guarantee 'causal' or 'verified', got guarantee 'exact'")
     if guarantee != "causal" and options.temperature is not None:
         raise InvalidArgument(f"temperature needs guarantee 'causal'; guarantee '{guarantee}' has t_min and t_max")
+    if options.temperature and options.temperature < LOWEST_TEMPERATURE:
+        raise InvalidArgument(
+            f"temperature must be 0 or at least {LOWEST_TEMPERATURE:g}, got {options.temperature:g}"
+        )
     if guarantee == "causal" and options.trace:
         raise InvalidArgument("trace needs guarantee 'exact': guarantee 'causal' has no denoise steps to record")
     if guarantee != "exact" and options.logprobs:

@@ -18,6 +18,7 @@ from dgrt.errors import InvalidArgument, Unsupported
 
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
+_MAX_FLOAT32 = float.fromhex("0x1.fffffep+127")  # what native options can hold
 # Names of one thing. Templates read different ones, so each gets what any of them holds.
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _LONE_SURROGATE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
@@ -186,6 +187,8 @@ def checked_number(name: str, value: Any) -> float:
         raise InvalidArgument(f"{name} must be a number, got {named(value)}") from None
     if not math.isfinite(number):
         raise InvalidArgument(f"{name} must be a finite number, got {number}")
+    if abs(number) > _MAX_FLOAT32:
+        raise InvalidArgument(f"{name} must be at most {_MAX_FLOAT32:g}, got {number:g}")
     return number
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from dgrt import errors
 from dgrt.chat import Chat
 from dgrt.errors import Cancelled, InvalidArgument, NotCopied, native_module
-from dgrt.info import EngineInfo, MemoryPlan, PrefixStats, engine_folder, path_text
+from dgrt.info import EngineInfo, MemoryPlan, PrefixStats, engine_folder, native_path, path_text
 from dgrt.messages import ChatTemplate, Message
 from dgrt.native_thread import on_native_thread
 from dgrt.options import (
@@ -106,9 +106,11 @@ class Runtime(NotCopied):
         folder = engine_folder(path)
         load = partial(
             native_module().Runtime,
-            str(folder),
+            native_path("path", str(folder)),
             threads=_positive("threads", threads, MAX_INT32),
-            ort_library=path_text("ort_library", ort_library) if ort_library is not None else find_ort_library(),
+            ort_library=find_ort_library()
+            if ort_library is None
+            else native_path("ort_library", path_text("ort_library", ort_library)),
             verify_weights=checked_flag("verify_weights", verify_weights),
             memory_limit_bytes=_positive("memory_limit", memory_limit, MAX_INT64),
             kv_limit_bytes=_positive("kv_limit", kv_limit, MAX_INT64),

@@ -61,7 +61,7 @@ class Tokenizer:
         except ImportError:
             raise Unsupported("text needs the package 'tokenizers': pip install tokenizers") from None
         try:
-            raw = RawTokenizer.from_file(str(folder / TOKENIZER_FILE))
+            raw = RawTokenizer.from_buffer((folder / TOKENIZER_FILE).read_bytes())
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")) if CONFIG_FILE in files else {}
         except Exception as error:  # the tokenizers package raises plain Exception
             raise ContractMismatch(f"cannot read the tokenizer in {folder}: {error}") from None

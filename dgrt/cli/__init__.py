@@ -13,17 +13,19 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
 from dgrt._version import __version__
-from dgrt.errors import DgrtError, nearest
+from dgrt.errors import DgrtError, DgrtWarning, nearest
 from dgrt.native_thread import calls_are_running
 
 VERBS = ("demo", "generate", "inspect", "export", "distill", "bench", "doctor")
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+_python_shows_warning = warnings.showwarning
 _EPILOG = """\
 examples:
   dgrt demo                                 a small model solves a Sudoku
@@ -53,6 +55,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises CommandError instead of printing usage; `main` prints it."""
         raise CommandError(f"{message} (see '{self.prog} --help')")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Prints help and version; unlike argparse's own, a disk that is full is an error."""
+        (file or sys.stderr).write(message)
 
     def option_names(self) -> list[str]:
         """Returns every option string of this parser."""
@@ -92,13 +98,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["doctor", "--help"])                              # doctest: +SKIP
         0
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets a question mark
-            stream.reconfigure(errors="replace")
+    _prepare_streams()
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
-    except SystemExit as done:  # --help and --version
-        return done.code if isinstance(done.code, int) else EXIT_ERROR
+        if sys.stdout is None:
+            raise CommandError("standard output is closed; send it to a file or to /dev/null")
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt as interrupt:
         if argv is None:  # the process is ending: another Ctrl-C must not break into that
             _ignore_interrupts()
@@ -121,6 +127,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
 
 
+def _prepare_streams() -> None:
+    """Makes sure that stdin and stderr exist and that any text can be printed."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:  # else what is meant for it would go to stdout
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets a question mark
+            stream.reconfigure(errors="replace")
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Shows a warning of ours as one line without the place in our code; others as Python does."""
+    if issubclass(category, DgrtWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        _python_shows_warning(message, category, filename, lineno, file, line)
+
+
 def _run(argv: Sequence[str]) -> int:
     parser, verbs = build_parser()
     if not argv:
@@ -129,7 +156,11 @@ def _run(argv: Sequence[str]) -> int:
     first = argv[0]
     if not first.startswith("-") and first not in verbs:
         raise CommandError(f"unknown verb '{first}'{nearest(first, verbs)} (known: {', '.join(verbs)})")
-    args, unknown = parser.parse_known_args(argv)
+    try:
+        args, unknown = parser.parse_known_args(argv)
+    except SystemExit as done:  # --help and --version
+        sys.stdout.flush()
+        return done.code if isinstance(done.code, int) else EXIT_ERROR
     if args.verb is None:
         parser.error(f"unrecognized argument {unknown[0]}" if unknown else "a verb is missing")
     try:

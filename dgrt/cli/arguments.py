@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from dataclasses import fields
 from typing import Any
 
@@ -63,6 +64,10 @@ def add_generation(parser: argparse.ArgumentParser, *, max_new_tokens: int | Non
     group.add_argument(
         "--logprobs", action="store_true", help="also score the tokens with the causal pass (in --json and --stats)"
     )
+    group.add_argument(
+        "--thinking", action=argparse.BooleanOptionalAction,
+        help="whether the model shall think first (default: as the chat template has it)",
+    )  # fmt: skip
     group.add_argument("--temperature", type=number, metavar="T", help="of --guarantee causal; 0: greedy (default: 1)")
     group = parser.add_argument_group("sampler (defaults: the engine's)")
     group.add_argument("--max-denoising-steps", type=integer, metavar="N", help="most denoise steps per canvas")
@@ -84,6 +89,24 @@ def generate_options(args: argparse.Namespace, **more: Any) -> GenerateOptions:
         f.name: getattr(args, f.name) for f in fields(GenerateOptions) if f.name not in more and hasattr(args, f.name)
     }
     return make_options(None, {**given, **more})
+
+
+def utf8_text(given: str) -> str:
+    """Returns a text argument as UTF-8, whatever the locale takes its bytes for.
+
+    Example:
+        >>> utf8_text("Jos\\udcc3\\udca9")  # what a POSIX locale makes of "José"
+        'José'
+    """
+    try:
+        given.encode()
+        return given
+    except UnicodeEncodeError:
+        pass
+    try:
+        return given.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise argparse.ArgumentTypeError("the text is not UTF-8") from None
 
 
 def integer(text: str) -> int:

@@ -8,7 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgrt.cli.arguments import add_engine, add_generation, add_runtime, generate_options, runtime_keywords, token_ids
+from dgrt.cli.arguments import (
+    add_engine,
+    add_generation,
+    add_runtime,
+    generate_options,
+    runtime_keywords,
+    token_ids,
+    utf8_text,
+)
 
 if TYPE_CHECKING:
     from dgrt import GenerateOptions, GenerateResult, Runtime
@@ -40,13 +48,13 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_engine(parser)
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the prompt; '-' or nothing: read stdin")
+    parser.add_argument("prompt", nargs="?", type=utf8_text, metavar="PROMPT", help="the prompt; '-' or nothing: read stdin")
     group = parser.add_argument_group("prompt")
-    group.add_argument("--system", metavar="TEXT", help="a system turn before the prompt")
+    group.add_argument("--system", type=utf8_text, metavar="TEXT", help="a system turn before the prompt")
     group.add_argument("--raw", action="store_true", help="feed the text as it is, without the chat template")
     group.add_argument("--tokens", type=token_ids, metavar="IDS", help="token ids instead of text, such as 2,105,228")
     group.add_argument("--tokens-file", metavar="FILE", help="a file with token ids ('-': stdin)")
-    group.add_argument("--draft", metavar="TEXT", help="the output as you expect it (with --guarantee verified)")
+    group.add_argument("--draft", type=utf8_text, metavar="TEXT", help="the output as you expect it (with --guarantee verified)")
     group.add_argument("--draft-file", metavar="FILE", help="a file with that text")
     group = parser.add_argument_group("output")
     either = group.add_mutually_exclusive_group()
@@ -80,6 +88,9 @@ def run(args: argparse.Namespace) -> int:
             result = show(runtime, prompt, options)
         else:
             result = _print_text(runtime, prompt, options)
+        if not args.json and result.tokens.size and result.text == "":
+            count = f"{result.tokens.size} tokens" if result.tokens.size > 1 else "1 token"
+            print(f"note: no text: {count}, all of them special (--json shows them)", file=sys.stderr)
     if args.trace is not None:
         from dgrt.cli.trace_file import write_trace
 

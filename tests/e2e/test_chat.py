@@ -119,7 +119,7 @@ def test_a_template_that_changes_the_history_is_followed(mini: dgrt.Runtime) -> 
     assert mini.tokenizer is not None
     template = ChatTemplate(_FORGETFUL, mini.tokenizer)
     with mini.chat(max_new_tokens=96) as plain:
-        chat = Chat(plain._open_session, mini.tokenizer, template, plain._options, [])
+        chat = Chat(plain._open_session, mini._run, mini._encoder, mini.tokenizer, template, plain._options, [])
         first, second = chat.send(FIRST), chat.send(SECOND)
     assert first.text and second.stats.prefix_tokens == 0
     expected = mini.tokenizer.encode(template.render(chat.messages[:3]))
