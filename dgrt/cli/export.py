@@ -145,6 +145,7 @@ def _summarise(report: ExportReport) -> None:
         error = parity["drafter_max_abs_error"]
         print(f"  drafter   {drafter['name']}, {report.drafter_weights}, max error {error:.1e}")
     print(f"  parity    max error {parity['max_abs_error']:.1e} in layers {parity['layers']} ({parity['reference']})")
+    print(f"  template  {report.template or 'none'}")
     print(f"  time      {seconds:.1f} s")
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -25,6 +25,7 @@ from .generation import read_generation, text_notes
 from .operators import find_library
 from .package import check_output, staged, write_manifest
 from .quantise import FORMATS
+from .text_files import read_text_files
 from .weights import Precision, plan_weights
 
 STAGES = ("read config", "check weights", "trace", "lower", "weights", "parity", "hash")
@@ -42,6 +43,7 @@ class ExportReport:
     weight_bytes: int = 0  # of all weight files
     drafter_weights: str | None = None  # the same of the drafter's; None without one
     seconds: dict[str, float] = field(default_factory=dict)  # per stage
+    template: str | None = None  # file of the checkpoint that the chat template comes from
     notes: tuple[str, ...] = ()  # what an export is not stopped by and its user should know
 
     def to_json(self) -> dict[str, Any]:
@@ -49,8 +51,8 @@ class ExportReport:
         return {
             "output": str(self.output), "weights": self.weights, "weight_bytes": self.weight_bytes,
             "drafter_weights": self.drafter_weights,
-            "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()}, "notes": list(self.notes),
-            "manifest": self.manifest,
+            "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()}, "template": self.template,
+            "notes": list(self.notes), "manifest": self.manifest,
         }  # fmt: skip
 
 
@@ -138,6 +140,7 @@ def export(
         raw = read_json(source / "config.json")
         config = parse_config(raw)
         generation = read_generation(source, config)
+        texts = read_text_files(source)
         tensors = open_checkpoint(source, config)
         plan = plan_weights(tensors, precision)
         identity = fingerprint(tensors)
@@ -166,7 +169,7 @@ def export(
                 traced.append(trace_drafter(module, config, drafted.config, profile))
                 advance(1)
         with steps.stage("lower", len(traced)) as advance:
-            from .manifest import build_manifest, copy_text_files, graph_file, hash_files
+            from .manifest import build_manifest, graph_file, hash_files
             from .to_onnx import moe as experts
             from .to_onnx.lower import lower
 
@@ -176,7 +179,8 @@ def export(
                 advance(1)
         with steps.stage("weights", total_bytes) as advance:
             how = [part.write(folder, advance) for part in plans]
-            copy_text_files(source, folder)
+            texts.write(folder)
+            notes = (*notes, *texts.notes, *texts.template_problems())
         from .check import check_parity, num_passes
         from .check_drafter import check_drafter, num_drafter_passes
 
@@ -193,7 +197,9 @@ def export(
         )
         write_manifest(folder, manifest)
     drafter_weights = how[1] if drafted is not None else None
-    return ExportReport(target, manifest, how[0], total_bytes, drafter_weights, steps.seconds, notes)
+    return ExportReport(
+        target, manifest, how[0], total_bytes, drafter_weights, steps.seconds, texts.template, notes
+    )
 
 
 def _dgrt_version() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,6 @@ from .config import ARCHITECTURE, ModelConfig
 from .drafter import Drafter, DrafterConfig
 from .weights import WeightPlan
 
-COPIED_FILES = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-)  # fmt: skip
 _HASH_CHUNK_BYTES = 8 << 20
 _EMBEDDING_DTYPES = {"F32": "float32", "BF16": "bfloat16"}
 
@@ -24,13 +20,6 @@ _EMBEDDING_DTYPES = {"F32": "float32", "BF16": "bfloat16"}
 def graph_file(name: str) -> str:
     """File name of a graph in the package."""
     return f"{name}.onnx"
-
-
-def copy_text_files(checkpoint: Path, folder: Path) -> None:
-    """Copies configs and tokenizer files, those that exist."""
-    for name in COPIED_FILES:
-        if (checkpoint / name).is_file():
-            shutil.copyfile(checkpoint / name, folder / name)
 
 
 def hash_files(folder: Path, on_bytes: Callable[[int], None]) -> dict[str, dict[str, Any]]:
