@@ -26,7 +26,7 @@ TOOL_TEMPLATE_FILE = "chat_template.tool_use.jinja"  # of checkpoints that have 
 RESERVED_NAMES = ("messages", "tools", "add_generation_prompt")  # template variables with an option of their own
 Message = Mapping[str, Any]
 # Goes where the last message ends, and is cut off with all behind it. The space tells whether the template strips text.
-_END_MARK = "END_OF_THE_MESSAGE_TO_CONTINUE "
+_END_MARK = "DGRT_END_OF_MESSAGE_TO_GO_ "  # as long as that of transformers: templates may measure a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,10 +172,10 @@ def _mark_end(turn: dict[str, Any], key: str, source: str) -> str:
 def _cut(text: str, end: str) -> str:
     """Returns the rendered text up to where `end` ends."""
     at = text.rfind(_END_MARK.strip())
-    if at < 0 or end.strip() not in text:
+    if at < 0 or end.strip() not in text or _END_MARK[:8] in text[:at]:
         raise InvalidArgument(
-            "continue_final_message: the chat template leaves out or changes the end of the last message, so it cannot"
-            " be continued"
+            "continue_final_message: the chat template leaves out, changes or repeats the end of the last message, so"
+            " it cannot be continued"
         )
     before = text[:at]
     return before if text.startswith(_END_MARK, at) else before.rstrip()
