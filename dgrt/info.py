@@ -231,7 +231,7 @@ def native_path(name: str, text: str) -> str:
     try:
         return os.fsencode(text).decode("utf-8")
     except UnicodeError:
-        raise InvalidArgument(f"{name} is not UTF-8: {ascii(text)}") from None
+        raise InvalidArgument(f"{name} is not UTF-8: {text!a}") from None
 
 
 def engine_folder(path: str | os.PathLike[str]) -> Path:

@@ -196,7 +196,7 @@ def _environment() -> Environment:
     class Generation(Extension):
         """`{% generation %} ... {% endgeneration %}` marks what a trainer learns from; here it is its body."""
 
-        tags = {"generation"}
+        tags = frozenset({"generation"})  # type: ignore[assignment]
 
         def parse(self, parser: Any) -> nodes.Node:
             line = next(parser.stream).lineno

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dgrt.errors import InvalidArgument
 from dgrt.messages import RESERVED_NAMES
-from dgrt.plain import checked_flag, checked_ids, named, plain_data, plain_text
+from dgrt.plain import checked_flag, checked_ids, named, plain_data, plain_items, plain_text
 
 if TYPE_CHECKING:
     from dgrt.options import GenerateOptions
@@ -74,7 +74,7 @@ def _tools(values: Any) -> tuple[Mapping[str, Any], ...]:
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise InvalidArgument(f"tools must be a list of JSON schemas, got {named(values)}")
     tools = []
-    for index, tool in enumerate(plain_data("tools", list(values))):
+    for index, tool in enumerate(plain_data("tools", plain_items("tools", values))):
         if not isinstance(tool, dict):
             raise InvalidArgument(
                 f"tools[{index}] must be a JSON schema (transformers.utils.get_json_schema makes one of a function),"

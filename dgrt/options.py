@@ -55,7 +55,7 @@ _ELSEWHERE = {
     "eos_token_id": "'stop_ids' takes token ids",
     "top_p": "the refinement loop has 'entropy_bound', 't_min' and 't_max' in its place",
     "top_k": "the refinement loop has 'entropy_bound', 't_min' and 't_max' in its place",
-    "do_sample": "a seed makes an answer reproducible; guarantee='causal' with temperature=0 takes the likeliest tokens",
+    "do_sample": "a seed makes an answer reproducible; guarantee='causal' with temperature=0 takes the likeliest",
     "n": "a request has one answer; submit it with several seeds",
     "num_return_sequences": "a request has one answer; submit it with several seeds",
     "enable_thinking": "it is called 'thinking'",
@@ -78,7 +78,7 @@ def _refusing_unknown(kind: str) -> Callable[[type[T]], type[T]]:
             reject_unknown(kind, named_values, known)
             plain_init(self, *values, **named_values)
 
-        cls.__init__ = init  # type: ignore[method-assign]
+        cls.__init__ = init  # type: ignore[assignment, method-assign]
         return cls
 
     return decorate

@@ -111,7 +111,7 @@ def plain_message(where: str, message: Any) -> dict[str, Any]:
     if "role" not in turn:
         raise InvalidArgument(f"{where} has no 'role'")
     if not isinstance(turn["role"], str):
-        raise InvalidArgument(f"{where}['role'] must be a string, got {turn['role']!r}")
+        raise InvalidArgument(f"{where}['role'] must be a string, got {named(turn['role'])}")
     if "content" in turn:
         _check_content(where, turn)
     elif not turn.keys() - {"role", "name"}:
@@ -256,7 +256,7 @@ def _plain(where: str, value: Any) -> Any:
     if isinstance(value, float):
         return float.__float__(value)
     if isinstance(value, Mapping):
-        return {_plain(f"a key of {where}", key): _plain(f"{where}[{key!r}]", item) for key, item in value.items()}
+        return {_plain(f"a key of {where}", key): _plain(f"{where}[{named(key)}]", item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         items = [_plain(f"{where}[{index}]", item) for index, item in enumerate(value)]
         return tuple(items) if isinstance(value, tuple) else items

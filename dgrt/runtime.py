@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,18 +24,9 @@ from dgrt.chat import Chat
 from dgrt.errors import Cancelled, InvalidArgument, NotCopied, native_module
 from dgrt.info import EngineInfo, MemoryPlan, PrefixStats, engine_folder, native_path, path_text
 from dgrt.messages import ChatTemplate, Message
+from dgrt.native_options import native_options
 from dgrt.native_thread import on_native_thread
-from dgrt.options import (
-    DRAFTERS,
-    GUARANTEES,
-    PACKINGS,
-    PIPELINES,
-    REDRAFTS,
-    GenerateKeywords,
-    GenerateOptions,
-    make_options,
-    reject_unknown,
-)
+from dgrt.options import GenerateKeywords, GenerateOptions, make_options, reject_unknown
 from dgrt.ort import find_ort_library
 from dgrt.plain import MAX_INT32, MAX_INT64, checked_flag, checked_integer, plain_messages, plain_text
 from dgrt.prompt import Prompt, PromptEncoder
@@ -124,7 +114,8 @@ class Runtime(NotCopied):
         self._opened_scheduler: Scheduler | None = None  # by the first request that is submitted
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
         self._native: _native.Runtime | None = on_native_thread(load)
-        self._description, self._threads = self._native.description, self._native.threads
+        self._description: str = self._native.description
+        self._threads: int = self._native.threads
         self._path = folder
         self._info = EngineInfo.from_json(self._native.manifest_json)
         files = self._info.files  # the native side has checked their sizes and hashes; nothing else is opened
@@ -238,7 +229,7 @@ class Runtime(NotCopied):
         if tokenizer is None or template is None:
             missing = "tokenizer" if tokenizer is None else "chat template"
             raise InvalidArgument(f"a chat needs a {missing}, this engine has none")
-        native = self._native_options(resolved)
+        native = native_options(self._handle(), resolved, self._encoder)
         first = [] if system is None else [{"role": "system", "content": plain_text("system", system)}]
         turns = [*first, *plain_messages(messages)]
 
@@ -502,37 +493,10 @@ class Runtime(NotCopied):
         prepared = Prepared(
             prompt=self._encode(prompt, resolved), options=resolved, tokenizer=self._tokenizer, want_drafts=want_drafts
         )
-        return prepared, self._native_options(resolved)
+        return prepared, native_options(self._handle(), resolved, self._encoder)
 
     def _encode(self, prompt: Prompt, options: GenerateOptions) -> NDArray[np.int32]:
         return self._encoder.encode(prompt, raw=options.raw, given=options.template_input)
-
-    def _native_options(self, options: GenerateOptions) -> _native.Options:
-        verify = asdict(options.verify) | {
-            "packing": PACKINGS.index(options.verify.packing), "redraft": REDRAFTS.index(options.verify.redraft),
-        }  # fmt: skip
-        made: _native.Options = native_module().Options(
-            self._handle(),
-            max_new_tokens=-1 if options.max_new_tokens is None else options.max_new_tokens,
-            seed=options.seed,
-            request=options.request,
-            max_denoising_steps=options.max_denoising_steps,
-            entropy_bound=options.entropy_bound,
-            t_min=options.t_min,
-            t_max=options.t_max,
-            stability_threshold=options.stability_threshold,
-            confidence_threshold=options.confidence_threshold,
-            stop_ids=options.stop_ids,
-            guarantee=GUARANTEES.index(options.guarantee),
-            drafter=DRAFTERS.index(options.drafter),
-            pipeline=PIPELINES.index(options.pipeline),
-            logprobs=options.logprobs,
-            causal_temperature=1.0 if options.temperature is None else options.temperature,
-            draft=self._encoder.encode_draft(options.draft, options.stop_ids or ()),
-            **{f"verify_{name}": value for name, value in verify.items()},
-            deadline_ms=0.0 if options.deadline_s is None else 1000.0 * options.deadline_s,
-        )
-        return made
 
     def _scheduler(self) -> Scheduler:
         with self._lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ class Scheduler:
         future._request = self._start(prepared, options, on_event)
         return future
 
-    async def stream(self, prepared: Prepared, options: _native.Options) -> AsyncIterator[Event]:
+    async def stream(self, prepared: Prepared, options: _native.Options) -> AsyncGenerator[Event, None]:
         """Yields the events of a request. Leaving the iterator early cancels it and waits until it has ended."""
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[str, Any]]()
         translator = Translator(prepared)

@@ -53,8 +53,8 @@ def one_user(lock: threading.Lock, what: str) -> Iterator[None]:
 class EventStream(NotCopied, Iterator[Event]):
     """The events of one running generation; ends after the "done" event.
 
-    Dropping or closing it cancels the generation. One thread at a time, `cancel` from any; a second one is refused. Leave it with `with` (or
-    `close`) if the loop may end early, so that the worker has stopped when the block ends.
+    Dropping or closing it cancels the generation. One thread at a time, a second one is refused; `cancel` from any.
+    Leave it with `with` (or `close`) if the loop may end early, so that the worker has stopped when the block ends.
 
     Example:
         >>> with rt.stream("json\\ncolour=red", max_new_tokens=96) as events:

@@ -35,7 +35,8 @@ class TemplateCase:
 
 
 _HEADS = [
-    "{{ bos_token }}", "{{- bos_token -}}\n", "{% set ns = namespace(first=true, count=0) %}", "", "\n  {{ bos_token }}\n",
+    "{{ bos_token }}", "{{- bos_token -}}\n", "{% set ns = namespace(first=true, count=0) %}", "",
+    "\n  {{ bos_token }}\n",
     "{%- if messages[0]['role'] == 'system' -%}{{ messages[0].content | trim }}{%- endif -%}",
     "{% set loop_messages = messages[1:] if messages[0].role == 'system' else messages %}",
     "{%- macro turn(m, end='<turn|>') -%}<|turn>{{ m.role }}\n{{ m.content }}{{ end }}\n{%- endmacro -%}",
@@ -65,10 +66,12 @@ _TURNS = [
     "{% set content = m.content if m.content is string else m.content | map(attribute='text') | join(' ') %}"
     "[{{ loop.index }}/{{ loop.length }}] {{ content.strip() }}{{ '\n' if not loop.last }}",
     "{% if loop.index > 2 %}{% break %}{% endif %}{{ m.content }}",
-    "{% if loop.index0 % 2 == 1 %}{% continue %}{% endif %}{{ m['content'] | string | replace('\n', ' ') | truncate(30) }}",
+    "{% if loop.index0 % 2 == 1 %}{% continue %}{% endif %}"
+    "{{ m['content'] | string | replace('\n', ' ') | truncate(30) }}",
     "{% if m.role not in ['user', 'assistant', 'system'] %}{{ raise_exception('unknown role ' + m.role) }}{% endif %}"
     "{{ m.content }}",
-    "{% set ns2 = namespace(text='') %}{% for c in m.content %}{% set ns2.text = ns2.text ~ c %}{% endfor %}{{ ns2.text }}",
+    "{% set ns2 = namespace(text='') %}{% for c in m.content %}{% set ns2.text = ns2.text ~ c %}{% endfor %}"
+    "{{ ns2.text }}",
     "{{ m.reasoning_content or m.thinking or '' }}{{ m.content }}",
     "{{ (m.content | string).split('</think>')[-1].lstrip('\n') }}", "{{ m.content[:20] ~ '…' }}",
     "{{ m.get('name', 'nobody') }}{{ m.content | length }}", "{{ '%s: %s' | format(m.role, m.content) }}",
@@ -81,7 +84,8 @@ _TURNS = [
     "{{ m.role is eq 'user' }}{{ m.content is iterable }}{{ m.content is sequence }}",
 ]  # fmt: skip
 _TAILS = [
-    "{% if add_generation_prompt %}<|turn>model\n{% endif %}", "{%- if add_generation_prompt -%}model{%- endif -%}\n\n", "",
+    "{% if add_generation_prompt %}<|turn>model\n{% endif %}", "{%- if add_generation_prompt -%}model{%- endif -%}\n\n",
+    "",
     "{{ 'model\n' if add_generation_prompt else eos_token }}",
     "{% if add_generation_prompt and not (enable_thinking | default(false)) %}<|channel>thought\n<channel|>{% endif %}",
     "{{- messages | length }}{{ messages[-1].role }}", "{{ messages | map(attribute='role') | unique | join(',') }}",
@@ -90,13 +94,16 @@ _TAILS = [
     "{{ lipsum is defined }}{{ cycler('a', 'b').next() }}{{ joiner(',')() }}",
 ]  # fmt: skip
 _BAD = [
-    "{% for %}", "{{ 1 / 0 }}", "{{ messages.__class__ }}", "{{ messages[99].role.x }}", "{% generation %}", "{{ 'a' + 1 }}",
+    "{% for %}", "{{ 1 / 0 }}", "{{ messages.__class__ }}", "{{ messages[99].role.x }}", "{% generation %}",
+    "{{ 'a' + 1 }}",
     "{{ messages.append(1) }}", "{{ namespace(_a=1) }}", "{{ dict.__base__ }}", "{{ range(10 ** 9) }}", "{% break %}",
     "{{ [1, 2] | tojson(bad=1) }}", "{{ x | nofilter }}", "{{ ''.__init__ }}", "{{ dict.fromkeys('ab') }}",
-    "{{ raise_exception('stop here') }}", "{% for i in [1] %}{% generation %}{% break %}{% endgeneration %}{% endfor %}",
+    "{{ raise_exception('stop here') }}",
+    "{% for i in [1] %}{% generation %}{% break %}{% endgeneration %}{% endfor %}",
 ]  # fmt: skip
 _TEXTS = [
-    "Hi", "", "  spaces  ", "Grüße €", "two\nlines\n", "<b>&'\"</b>", "日本語 🍸", "{{ x }}", "a</think>b", "<turn|>", "\\u00e9\t",
+    "Hi", "", "  spaces  ", "Grüße €", "two\nlines\n", "<b>&'\"</b>", "日本語 🍸", "{{ x }}", "a</think>b", "<turn|>",
+    "\\u00e9\t",
 ]  # fmt: skip
 _TOOLS = [
     {"type": "function", "function": {"name": "f", "description": "Déjà", "parameters": {"type": "object"}}},

@@ -48,13 +48,17 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_engine(parser)
-    parser.add_argument("prompt", nargs="?", type=utf8_text, metavar="PROMPT", help="the prompt; '-' or nothing: read stdin")
+    parser.add_argument(
+        "prompt", nargs="?", type=utf8_text, metavar="PROMPT", help="the prompt; '-' or nothing: read stdin"
+    )
     group = parser.add_argument_group("prompt")
     group.add_argument("--system", type=utf8_text, metavar="TEXT", help="a system turn before the prompt")
     group.add_argument("--raw", action="store_true", help="feed the text as it is, without the chat template")
     group.add_argument("--tokens", type=token_ids, metavar="IDS", help="token ids instead of text, such as 2,105,228")
     group.add_argument("--tokens-file", metavar="FILE", help="a file with token ids ('-': stdin)")
-    group.add_argument("--draft", type=utf8_text, metavar="TEXT", help="the output as you expect it (with --guarantee verified)")
+    group.add_argument(
+        "--draft", type=utf8_text, metavar="TEXT", help="the output as you expect it (with --guarantee verified)"
+    )
     group.add_argument("--draft-file", metavar="FILE", help="a file with that text")
     group = parser.add_argument_group("output")
     either = group.add_mutually_exclusive_group()

@@ -1,4 +1,4 @@
-"""The text files of a package: configs, tokenizer, chat template. Which one a checkpoint means, as transformers decides.
+"""The text files of a package: configs, tokenizer, chat template; which one is meant is decided as transformers does.
 
 A package has one chat template, and another one for tools if the checkpoint has, each in a file of its own, whatever
 place it was found in; and the named tokens are all in tokenizer_config.json. So a runtime reads one place.
@@ -87,9 +87,10 @@ def read_text_files(checkpoint: Path) -> TextFiles:
             contents[TEMPLATE_FILE] = named["default"].encode()
             if "tool_use" in named:
                 contents[TOOL_TEMPLATE_FILE] = named["tool_use"].encode()
-            others = [place for place, texts in candidates if place != where and texts.get("default") != named["default"]]
-            notes = [f"{place} holds another chat template; that of {where} is taken" for place in others]
-            return TextFiles(contents, where, tuple(notes))
+            chosen = named["default"]
+            others = [place for place, texts in candidates if texts.get("default", chosen) != chosen]
+            notes = tuple(f"{place} holds another chat template; that of {where} is taken" for place in others)
+            return TextFiles(contents, where, notes)
     found = f"only the templates {', '.join(sorted(candidates[0][1]))} in {candidates[0][0]}" if candidates else "none"
     note = f"chat template: expected one, found {found}: text prompts go to the model as they are"
     return TextFiles(contents, None, (note,))

@@ -303,7 +303,7 @@ def test_log_probabilities_come_with_the_tokens_they_belong_to(plain: dgrt.Runti
         ({"guarantee": "causal", "trace": True}, dgrt.InvalidArgument, "trace needs guarantee 'exact'"),
         ({"guarantee": "causal", "entropy_bound": 0.1}, dgrt.InvalidArgument, "entropy_bound needs guarantee 'exact'"),
         ({"guarantee": "causal", "temperature": -1}, dgrt.InvalidArgument, "temperature must be at least 0, got -1"),
-        ({"guarantee": "causal", "temperature": 1e-9}, dgrt.InvalidArgument, "temperature must be 0 or at least 0.0001, got 1e-09"),
+        ({"guarantee": "causal", "temperature": 1e-9}, dgrt.InvalidArgument, "must be 0 or at least 0.0001, got 1e-09"),
         ({"t_min": 0.9}, dgrt.InvalidArgument, "t_max"),
         ({"stop_ids": [10**6]}, dgrt.InvalidArgument, "stop_ids"),
     ],

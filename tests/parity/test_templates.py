@@ -106,7 +106,8 @@ def test_objects_of_sdks_render_as_their_dicts(tokenizer: Tokenizer, oracle: Any
     call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
     objects = [Turn("user", "Hi"), Model(role="assistant", tool_calls=[call]), Model(role="tool", content="ok")]
     dicts = [
-        {"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "ok"},
+        {"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "ok"},
     ]  # fmt: skip
     text = ChatTemplate(source, tokenizer).render(objects)  # type: ignore[arg-type]
     assert text == oracle.apply_chat_template(dicts, chat_template=source, tokenize=False)

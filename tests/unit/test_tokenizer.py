@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import models
 import pytest
 from cases import TEXTS
 
-from dgrt import ContractMismatch
+from dgrt import ContractMismatch, InvalidArgument
 from dgrt.tokenizer import Detokenizer, Tokenizer
 
 
@@ -107,3 +108,23 @@ def test_byte_fallback_tokens_are_held_until_their_run_ends() -> None:
     pieces = [detokenizer.push(portion) for portion in portions] + [detokenizer.finish()]
     assert pieces[1] == ""
     assert "".join(pieces) == Tokenizer(raw, {}).decode([i for portion in portions for i in portion])
+
+
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(tokenizer: Tokenizer) -> None:
+    class Untouched:
+        """The tokenizer without a way to tokenize."""
+
+        def __getattr__(self, name: str) -> Any:
+            assert not name.startswith("encode"), "it was tokenized"
+            return getattr(tokenizer._raw, name)
+
+    untouched = Tokenizer(Untouched(), {})  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="prompt of at least [0-9]+ tokens leaves no room .* context of 512"):
+        untouched.encode("x" * 10**6, most=512)
+    assert len(tokenizer.encode("x" * 512, most=512)) == 512
+
+
+@pytest.mark.parametrize("ids", [[-1], [2**40], ["1"], [1.0], "12", None, [True]])
+def test_what_is_no_token_id_is_not_decoded(tokenizer: Tokenizer, ids: Any) -> None:
+    with pytest.raises(InvalidArgument, match="ids"):
+        tokenizer.decode(ids)
