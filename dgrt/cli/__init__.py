@@ -113,12 +113,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             os._exit(EXIT_INTERRUPTED)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `dgrt generate ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except (CommandError, DgrtError, OSError, MemoryError) as error:
         if os.environ.get("DGRT_DEBUG") == "1":
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
+        if isinstance(error, OSError):
+            _drop_output()
         return error.status if isinstance(error, CommandError) else EXIT_ERROR
     except Exception as error:
         if os.environ.get("DGRT_DEBUG") == "1":
@@ -136,6 +138,14 @@ def _prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets a question mark
             stream.reconfigure(errors="replace")
+
+
+def _drop_output() -> None:
+    """Lets go of what could not be written to stdout, or the end of the interpreter would try it again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_warning(

@@ -10,6 +10,7 @@ import pytest
 import dgrt
 from dgrt.chat import Chat
 from dgrt.messages import ChatTemplate
+from dgrt.native_options import native_options
 
 FIRST, SECOND = "json\nname=Ana Silva; age=34; active=yes", "json\ncity=Oslo; zip=0150"
 # Tells what the model said in other words.
@@ -45,7 +46,7 @@ def test_a_turn_prefills_only_what_is_new(mini: dgrt.Runtime, chat: Chat) -> Non
     # The same passes, step by step, with the native session.
     from dgrt import _native
 
-    session = _native.Session(mini._handle(), mini._native_options(chat._options))
+    session = _native.Session(mini._handle(), native_options(mini._handle(), chat._options, mini._encoder))
     session.prefill(first.prompt_tokens)
     while not session.finish_reason:
         session.next_canvas()

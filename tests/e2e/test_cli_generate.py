@@ -20,7 +20,7 @@ def test_the_text_of_the_command_line_is_the_text_of_python(run: Any, mini_engin
     code, out, err = run("generate", mini_engine, "Hi there", "--seed", "3", *QUICK)
     text = mini.generate("Hi there", seed=3, **OPTIONS).text
     assert text is not None
-    assert (code, err) == (0, "")
+    assert code == 0 and (not err or not text)  # a note, where there is no text
     assert out == (text if text.endswith("\n") else text + "\n")
 
 
@@ -113,9 +113,8 @@ def test_the_trace_file_holds_every_step(run: Any, mini_engine: Path, mini: dgrt
 
 
 def test_show_without_a_terminal_prints_plain_text(run: Any, mini_engine: Path) -> None:
-    _, wanted, _ = run("generate", mini_engine, "Hi", *QUICK)
-    code, out, err = run("generate", mini_engine, "Hi", "--show", *QUICK)
-    assert (code, out, err) == (0, wanted, "")
+    wanted = run("generate", mini_engine, "Hi", *QUICK)
+    assert wanted[0] == 0 and run("generate", mini_engine, "Hi", "--show", *QUICK) == wanted
 
 
 def test_no_stop_ids_runs_to_the_limit(run: Any, mini_engine: Path) -> None:

@@ -150,3 +150,57 @@ def test_the_interpreter_ends_with_requests_running(mini_engine: Path, ort_libra
     command = [sys.executable, "-c", script, str(mini_engine), ort_library]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PROCESS_TIMEOUT_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, "bye\n", "")
+
+
+def test_prompts_are_tokenized_off_the_event_loop(runtime: dgrt.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    encode = runtime._encoder.encode
+
+    def recorded(*arguments: Any, **keywords: Any) -> Any:
+        threads.append(threading.get_ident())
+        return encode(*arguments, **keywords)
+
+    monkeypatch.setattr(runtime._encoder, "encode", recorded)
+
+    async def run() -> int:
+        await runtime.generate_async(PROMPTS[0])
+        async for _ in runtime.stream_async(PROMPTS[0], drafts=False):
+            pass
+        with pytest.raises(dgrt.InvalidArgument, match="prompt of at least [0-9]+ tokens leaves no room"):
+            await runtime.generate_async("x" * 10**6)
+        return threading.get_ident()
+
+    loop = asyncio.run(run())
+    assert len(threads) == 3 and loop not in threads
+
+
+def test_who_waits_when_the_runtime_closes_gets_cancelled(mini_engine: Path, ort_library: str) -> None:
+    async def run(way: str) -> None:
+        runtime = dgrt.Runtime(mini_engine, ort_library=ort_library)
+
+        async def wait() -> None:
+            if way == "generate_async":
+                await runtime.generate_async(PROMPTS[0], **ENDLESS)
+            else:
+                async for _ in runtime.stream_async(PROMPTS[0], **ENDLESS):
+                    pass
+
+        task = asyncio.create_task(wait())
+        while runtime._opened_scheduler is None or not runtime.serving_stats().running:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(runtime.close)
+        with pytest.raises(dgrt.Cancelled, match="the runtime was closed before the request was done"):
+            await task
+
+    for way in ("generate_async", "stream_async"):
+        asyncio.run(run(way))
+
+
+def test_a_limit_that_no_answer_of_the_whole_context_fits_names_no_number_that_nobody_gave(
+    mini_engine: Path, ort_library: str
+) -> None:
+    with dgrt.Runtime(mini_engine, ort_library=ort_library, kv_limit=1, prefix_cache=0) as runtime:
+        with pytest.raises(dgrt.OutOfMemory, match="tokens and no max_new_tokens may take"):
+            runtime.submit(PROMPTS[0])
+        with pytest.raises(dgrt.OutOfMemory, match="tokens and max_new_tokens 9 may take"):
+            runtime.submit(PROMPTS[0], max_new_tokens=9)

@@ -12,7 +12,10 @@ from dgrt.tokenizer import TokenSizes
 
 from .test_tokenizer import KINDS, gemma_like, random_text, training_text
 
-LONG = ["a" * 5000, " " * 5000, "\n" * 5000, "é" * 3000, "😀" * 2000, "ab " * 2000, " " * 900 + "<left>", "\t" * 999 + "<both>"]
+LONG = [
+    "a" * 5000, " " * 5000, "\n" * 5000, "é" * 3000, "😀" * 2000, "ab " * 2000, " " * 900 + "<left>",
+    "\t" * 999 + "<both>",
+]  # fmt: skip
 BOUNDED = {  # kinds that lose no text; in the others a token may be of any amount of it, or there may be none
     "gemma": True, "gemma with awkward tokens": True, "gemma without some bytes": False,
     "gemma without some bytes, unknowns apart": True, "byte level": True, "byte level with prefix space": True,
