@@ -339,7 +339,11 @@ def reject_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> Non
     for name in names:
         if name not in known:
             hint = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE and kind == "option" else nearest(name, known)
-            raise InvalidArgument(f"unknown {kind} '{name}'{hint} (known: {', '.join(sorted(known))})")
+            raise InvalidArgument(f"unknown {kind} {named(name)}{hint or f' (known: {_listed(known)})'}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 _INTEGERS: tuple[tuple[str, int, int], ...] = (

@@ -58,8 +58,10 @@ class PromptEncoder:
         if isinstance(prompt, str):
             return self._encode_text(plain_text("the prompt", prompt), raw, given)
         if isinstance(prompt, (bytes, bytearray, Mapping)) or not isinstance(prompt, (Sequence, np.ndarray)):
+            hint = "; a conversation is a list, also of one message" if isinstance(prompt, Mapping) else ""
+            kind = type(prompt).__name__
             raise InvalidArgument(
-                f"a prompt is a string, a list of messages or a sequence of token ids, got {type(prompt).__name__}"
+                f"a prompt is a string, a list of messages or a sequence of token ids, got {kind}{hint}"
             )
         if isinstance(prompt, np.ndarray) and prompt.ndim != 1:
             raise InvalidArgument(f"token ids must have one dimension, got shape {list(prompt.shape)}")
