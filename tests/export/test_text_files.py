@@ -140,7 +140,7 @@ def test_a_template_that_cannot_be_compiled_is_told_and_kept(tmp_path: Path) -> 
         ({"tokenizer_config.json": {"chat_template": 7}}, "tokenizer_config.json chat_template: expected a text"),
         ({"tokenizer_config.json": {"chat_template": [{"name": "default"}]}}, "expected a text, or texts by name"),
         ({"chat_template.json": b"[]"}, "chat_template.json: expected a JSON object"),
-        ({"processor_config.json": b"<html>"}, "processor_config.json: expected readable JSON"),
+        ({"processor_config.json": b"{"}, "processor_config.json: expected readable JSON"),
     ],
 )
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, files: dict[str, Any], says: str) -> None:
