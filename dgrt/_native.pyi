@@ -40,6 +40,8 @@ class Runtime:
     def description(self) -> str: ...
     @property
     def threads(self) -> int: ...
+    def read_file(self, name: str) -> bytes:
+        """A text file of the package, as it was exported."""
     def defaults(self) -> dict[str, Any]:
         """Generation defaults of the package: max_denoising_steps, entropy_bound, t_min, t_max,
         stability_threshold, confidence_threshold, stop_ids."""

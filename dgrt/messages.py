@@ -7,10 +7,11 @@ The template owns the format (turn markers, roles, bos); this file only gives it
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,20 +69,24 @@ class ChatTemplate:
         self._compiled: dict[str, Template] = {}
 
     @classmethod
-    def from_folder(cls, folder: Path, files: Container[str], tokenizer: Tokenizer) -> ChatTemplate | None:
+    def from_folder(
+        cls, folder: Path, files: Container[str], tokenizer: Tokenizer, read: Callable[[str], bytes] | None = None
+    ) -> ChatTemplate | None:
         """Reads the template of an engine package, from its file or its tokenizer config; None if it has none.
 
         Args:
             folder: The package.
             files: The names that its manifest lists; no other file is opened.
             tokenizer: The tokenizer of the package.
+            read: Returns the content of a file. None: from the folder.
 
         Raises:
             ContractMismatch: If a template file cannot be read.
         """
         if TEMPLATE_FILE in files:
-            tools = _read(folder / TOOL_TEMPLATE_FILE) if TOOL_TEMPLATE_FILE in files else None
-            return cls(_read(folder / TEMPLATE_FILE), tokenizer, tools)
+            text = partial(_text, read or (lambda name: (folder / name).read_bytes()), folder)
+            tools = text(TOOL_TEMPLATE_FILE) if TOOL_TEMPLATE_FILE in files else None
+            return cls(text(TEMPLATE_FILE), tokenizer, tools)
         source = tokenizer.config.get("chat_template")
         if isinstance(source, list):  # several named templates
             named = [one for one in source if isinstance(one, dict) and one.get("name") == "default"]
@@ -137,11 +142,11 @@ class ChatTemplate:
         return self._compiled[source]
 
 
-def _read(path: Path) -> str:
+def _text(read: Callable[[str], bytes], folder: Path, name: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return TextIOWrapper(BytesIO(read(name)), "utf-8").read()
     except (OSError, UnicodeDecodeError) as error:
-        raise ContractMismatch(f"cannot read {path}: {error}") from None
+        raise ContractMismatch(f"cannot read {folder / name}: {error}") from None
 
 
 def _with_reasoning(turn: dict[str, Any]) -> dict[str, Any]:

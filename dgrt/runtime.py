@@ -118,10 +118,12 @@ class Runtime(NotCopied):
         self._threads: int = self._native.threads
         self._path = folder
         self._info = EngineInfo.from_json(self._native.manifest_json)
-        files = self._info.files  # the native side has checked their sizes and hashes; nothing else is opened
-        self._tokenizer = Tokenizer.from_folder(folder, files)
+        files, read = self._info.files, self._native.read_file  # of the folder that was loaded, checked; nothing else
+        self._tokenizer = Tokenizer.from_folder(folder, files, read)
         tokenizer = self._tokenizer
-        self._chat_template = ChatTemplate.from_folder(folder, files, tokenizer) if tokenizer is not None else None
+        self._chat_template = (
+            ChatTemplate.from_folder(folder, files, tokenizer, read) if tokenizer is not None else None
+        )
         self._encoder = PromptEncoder(self._info, tokenizer, self._chat_template)
 
     def generate(

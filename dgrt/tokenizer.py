@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,12 +43,15 @@ class Tokenizer:
         self.config = config
 
     @classmethod
-    def from_folder(cls, folder: Path, files: Container[str]) -> Tokenizer | None:
+    def from_folder(
+        cls, folder: Path, files: Container[str], read: Callable[[str], bytes] | None = None
+    ) -> Tokenizer | None:
         """Reads the tokenizer of an engine package; None if the package has none.
 
         Args:
             folder: The package.
             files: The names that its manifest lists; no other file is opened.
+            read: Returns the content of a file. None: from the folder.
 
         Raises:
             Unsupported: If the `tokenizers` package is not installed.
@@ -60,9 +63,10 @@ class Tokenizer:
             from tokenizers import Tokenizer as RawTokenizer
         except ImportError:
             raise Unsupported("text needs the package 'tokenizers': pip install tokenizers") from None
+        read = read or (lambda name: (folder / name).read_bytes())
         try:
-            raw = RawTokenizer.from_buffer((folder / TOKENIZER_FILE).read_bytes())
-            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")) if CONFIG_FILE in files else {}
+            raw = RawTokenizer.from_buffer(read(TOKENIZER_FILE))
+            config = json.loads(read(CONFIG_FILE).decode()) if CONFIG_FILE in files else {}
         except Exception as error:  # the tokenizers package raises plain Exception
             raise ContractMismatch(f"cannot read the tokenizer in {folder}: {error}") from None
         if not isinstance(config, dict):

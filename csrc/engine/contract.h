@@ -2,11 +2,17 @@
 // Names of graphs, inputs and outputs. Those that end in a point are prefixes: append the layer number.
 #pragma once
 
+#include <cstdint>
+
 namespace dgrt::contract {
 
-inline constexpr int kContractVersion = 5;
+inline constexpr int kContractVersion = 6;
 inline constexpr int kOperatorsVersion = 6;
 inline constexpr int kOldestOperatorsVersion = 6;
+inline constexpr int64_t kSampleWholeBytes = 2097152;
+inline constexpr int64_t kSampleEdgeBytes = 65536;
+inline constexpr int64_t kSampleBlocks = 128;
+inline constexpr int64_t kSampleBlockBytes = 4096;
 inline constexpr char kFormat[] = "dgrt-engine";
 inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kPortableProfile[] = "portable";

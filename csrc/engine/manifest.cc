@@ -2,9 +2,7 @@
 // version first, then the files, then the facts. Unknown keys are ignored.
 #include "engine/manifest.h"
 
-#include <filesystem>
-#include <fstream>
-#include <sstream>
+#include <span>
 
 #include "common/json_reader.h"
 #include "engine/contract.h"
@@ -13,10 +11,9 @@
 namespace dgrt {
 namespace {
 
-namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr uintmax_t kMaxManifestBytes = 64 << 20;
+constexpr int64_t kMaxManifestBytes = 64 << 20;
 // Bounds of the facts: far above any model, far below what would overflow a product of three of them.
 constexpr int64_t kMaxVocab = 1 << 24;
 constexpr int64_t kMaxHidden = 1 << 20;
@@ -32,32 +29,20 @@ constexpr float kMaxSoftcap = 1e6f;
 constexpr float kMaxTemperature = 1e4f;
 constexpr float kMaxNats = 1e9f;
 
-fs::path PackageDir(const std::string& dir) {
-  std::error_code error;
-  const fs::path real = fs::canonical(dir, error);
-  if (error) throw InvalidArgument(Message("engine package '", dir, "': ", error.message()));
-  if (!fs::is_directory(real, error)) {
-    throw InvalidArgument(Message("engine package '", dir, "': expected a folder (written by `dgrt export`)"));
-  }
-  return real;
-}
-
-std::string ReadManifestText(const fs::path& dir) {
-  const fs::path path = dir / contract::kManifestFile;
-  std::error_code error;
-  if (!fs::is_regular_file(path, error)) {
-    throw InvalidArgument(Message(dir.string(), ": no ", contract::kManifestFile,
+std::string ReadManifestText(const PackageDir& dir) {
+  struct stat status {};
+  if (!dir.Find(contract::kManifestFile, status) || S_ISDIR(status.st_mode)) {
+    throw InvalidArgument(Message(dir.path(), ": no ", contract::kManifestFile,
                                   " in this folder; `dgrt export CHECKPOINT -o FOLDER` writes an engine package"));
   }
-  const uintmax_t size = fs::file_size(path, error);
-  if (error || size > kMaxManifestBytes) {
-    throw ContractMismatch(Message(path.string(), ": expected at most ", kMaxManifestBytes, " bytes, found ", size));
+  const PackageFile file = dir.Open(contract::kManifestFile, "a regular file");
+  const int64_t size = file.Status().st_size;
+  if (size > kMaxManifestBytes) {
+    throw ContractMismatch(Message(file.path(), ": expected at most ", kMaxManifestBytes, " bytes, found ", size));
   }
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw ContractMismatch(Message(path.string(), ": cannot read"));
-  return text.str();
+  std::string text(static_cast<size_t>(size), '\0');
+  file.Read(0, std::as_writable_bytes(std::span(text)));
+  return text;
 }
 
 void CheckVersion(const JsonObject& manifest) {
@@ -195,6 +180,9 @@ EmbeddingLocation ReadEmbedding(const JsonObject& embedding, const ModelFacts& m
   EmbeddingLocation location;
   location.file = embedding.String("file");
   const int64_t file_bytes = files.Bytes(location.file, "embedding.file");
+  if (!files.IsWeightFile(location.file)) {
+    JsonObject::Fail(embedding.PathOf("file"), "a name that `weight_files` lists", embedding.At("file"));
+  }
   const std::string dtype = embedding.String("dtype");
   if (dtype == "float32") {
     location.dtype = DType::kFloat32;
@@ -231,15 +219,15 @@ std::string ReadGraphFile(const JsonObject& graphs, const char* name, const Pack
 }  // namespace
 
 Manifest LoadManifest(const std::string& dir, bool verify_weights) {
-  const fs::path real_dir = PackageDir(dir);
+  PackageDir folder(dir);
   Manifest manifest;
-  manifest.dir = real_dir.string();
-  manifest.json = ReadManifestText(real_dir);
-  const json document = ParseJson(manifest.json, (real_dir / contract::kManifestFile).string());
+  manifest.json = ReadManifestText(folder);
+  const json document = ParseJson(manifest.json, folder.PathOf(contract::kManifestFile));
   const JsonObject root(document, Message(contract::kManifestFile, ": "));
   CheckVersion(root);
 
-  const PackageFiles files(real_dir, root);
+  manifest.files = std::make_shared<const PackageFiles>(std::move(folder), root);
+  const PackageFiles& files = *manifest.files;
   manifest.weight_bytes = files.weight_bytes();
   manifest.files_hash = files.Hash();
   manifest.profile = root.String("profile");

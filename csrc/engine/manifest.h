@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,8 @@
 #include "engine/engine.h"
 
 namespace dgrt {
+
+class PackageFiles;
 
 // From generation_config.json of the checkpoint.
 struct GenerationDefaults {
@@ -37,11 +40,11 @@ struct Manifest {
   int64_t weight_bytes = 0;                // all weight files
   std::string files_hash;                  // over the hashes of all files
   std::string json;                        // as read
-  std::string dir;                         // absolute, symbolic links resolved
+  std::shared_ptr<const PackageFiles> files;  // checked; opens what is opened late
 };
 
 // Throws InvalidArgument if `dir` is not an engine package at all, ContractMismatch (naming file, expected and found)
-// if it is one that cannot be trusted or understood. `verify_weights`: also hash the weight files.
+// if it is one that cannot be trusted or understood. `verify_weights`: hash the weight files whole, not samples of them.
 Manifest LoadManifest(const std::string& dir, bool verify_weights);
 
 }  // namespace dgrt

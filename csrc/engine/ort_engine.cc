@@ -19,6 +19,7 @@
 #include "engine/ort_executor.h"
 #include "engine/ort_library.h"
 #include "engine/ort_operators.h"
+#include "engine/package_files.h"
 
 namespace dgrt {
 namespace {
@@ -52,23 +53,41 @@ Ort::SessionOptions SessionOptions(int threads, const OrtOperators* operators) {
   return options;
 }
 
-Ort::Session OpenSession(const std::string& path, int threads, const OrtOperators* operators) {
-  return TranslateOrtErrors<ContractMismatch>(
-      path, [&] { return Ort::Session(Environment(), path.c_str(), SessionOptions(threads, operators)); });
+constexpr int kMostRenames = 4;  // of the folder, while a graph is opened
+
+// ONNX Runtime gets a graph as bytes that were hashed, and opens the weight files itself, by path.
+Ort::Session OpenSession(const PackageFiles& files, const std::string& file, int threads, const OrtOperators* operators) {
+  files.RequireSameWeights();
+  const std::string graph = files.Read(file);
+  Ort::SessionOptions options = SessionOptions(threads, operators);
+  options.AddConfigEntry(kOrtSessionOptionsModelExternalInitializersFileFolderPath, files.LivePath().c_str());
+  for (int attempt = 1;; ++attempt) {
+    const std::string place = files.CurrentPath();
+    try {
+      Ort::Session session = TranslateOrtErrors<ContractMismatch>(
+          files.PathOf(file), [&] { return Ort::Session(Environment(), graph.data(), graph.size(), options); });
+      files.RequireSameWeights();
+      return session;
+    } catch (const ContractMismatch&) {
+      // ONNX Runtime looks twice where the folder is. To it, one that is renamed between has files outside of itself.
+      if (attempt == kMostRenames || files.CurrentPath() == place) throw;
+    }
+  }
 }
 
 // A graph opened when first asked for: most are never needed, and a session may hold a prepacked copy of the weights.
 class LazySession {
  public:
   using Check = void (*)(const Ort::Session& session, const ModelFacts& model, const std::string& file);
-  LazySession(std::string path, int threads, const OrtOperators* operators, Check check)
-      : path_(std::move(path)), threads_(threads), operators_(operators), check_(check) {}
+  LazySession(std::shared_ptr<const PackageFiles> files, std::string file, int threads, const OrtOperators* operators,
+              Check check)
+      : files_(std::move(files)), file_(std::move(file)), threads_(threads), operators_(operators), check_(check) {}
 
   Ort::Session& Get(const ModelFacts& model) {
     const std::lock_guard lock(mutex_);
     if (session_ == nullptr) {
-      Ort::Session opened = OpenSession(path_, threads_, operators_);
-      check_(opened, model, path_);
+      Ort::Session opened = OpenSession(*files_, file_, threads_, operators_);
+      check_(opened, model, files_->PathOf(file_));
       session_ = std::move(opened);
     }
     return session_;
@@ -76,7 +95,8 @@ class LazySession {
   void Abandon() { session_.release(); }
 
  private:
-  const std::string path_;
+  const std::shared_ptr<const PackageFiles> files_;
+  const std::string file_;
   const int threads_;
   const OrtOperators* const operators_;
   const Check check_;
@@ -92,16 +112,14 @@ class GraphSet {
         // A layer is made of our operators. What is left to ONNX Runtime is not worth a second thread, and threads of its own
         // would only be woken in turn with ours.
         threads_(operators_ != nullptr ? 1 : pool.num_threads()),
-        prefill_(Path(manifest, manifest.prefill_file), threads_, operators_.get(), CheckPrefillGraph),
-        denoise_(Path(manifest, manifest.denoise_file), threads_, operators_.get(), CheckDenoiseGraph),
-        score_(Path(manifest, manifest.score_file), threads_, operators_.get(), CheckScoreGraph),
-        packed_(Path(manifest, manifest.packed_file), threads_, operators_.get(), CheckPackedGraph),
-        check_(Path(manifest, manifest.check_file), threads_, operators_.get(), CheckCheckGraph) {
+        prefill_(manifest.files, manifest.prefill_file, threads_, operators_.get(), CheckPrefillGraph),
+        denoise_(manifest.files, manifest.denoise_file, threads_, operators_.get(), CheckDenoiseGraph),
+        score_(manifest.files, manifest.score_file, threads_, operators_.get(), CheckScoreGraph),
+        packed_(manifest.files, manifest.packed_file, threads_, operators_.get(), CheckPackedGraph),
+        check_(manifest.files, manifest.check_file, threads_, operators_.get(), CheckCheckGraph) {
     if (manifest.drafter_file.empty()) return;
-    drafter_.emplace(Path(manifest, manifest.drafter_file), threads_, operators_.get(), CheckDrafterGraph);
+    drafter_.emplace(manifest.files, manifest.drafter_file, threads_, operators_.get(), CheckDrafterGraph);
   }
-
-  static std::string Path(const Manifest& manifest, const std::string& file) { return manifest.dir + "/" + file; }
 
   // What every request needs.
   void Open(const ModelFacts& model) {
@@ -134,7 +152,8 @@ class OrtEngine : public Engine {
       : model_(manifest.model),
         embedding_location_(manifest.embedding),
         has_bf16_products_(manifest.profile == contract::kFusedProfile && manifest.precision != "fp32"),
-        embedding_file_(GraphSet::Path(manifest, manifest.embedding.file)),
+        files_(manifest.files),
+        embedding_file_(manifest.files->Weights(manifest.embedding.file)),
         all_threads_(manifest, *options.pool),
         one_thread_(manifest, *options.one_thread),
         experts_(manifest.experts),
@@ -168,6 +187,7 @@ class OrtEngine : public Engine {
   }
 
   std::unique_ptr<Executor> CreateExecutor() override {
+    if (home_.IsHere()) files_->RequireUnwritten();  // when a request begins, written weights are an error, not garbage
     return TranslateOrtErrors<DeviceError>("new executor", [&]() -> std::unique_ptr<Executor> {
       return std::make_unique<OrtExecutor>(
           OrtEngineView{all_threads_.View(model_), one_thread_.View(model_), &model_, no_evidence_, home_});
@@ -184,6 +204,7 @@ class OrtEngine : public Engine {
   ModelFacts model_;
   EmbeddingLocation embedding_location_;
   const bool has_bf16_products_;
+  const std::shared_ptr<const PackageFiles> files_;
   MappedFile embedding_file_;
   std::vector<float> no_evidence_;  // [block_len, D] zeros: what a drafter sees where there is none
   GraphSet all_threads_, one_thread_;

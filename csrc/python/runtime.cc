@@ -71,6 +71,15 @@ py::dict PrefixStatsDict(const RuntimeObject& self) {
   return result;
 }
 
+py::bytes ReadFile(const RuntimeObject& self, const std::string& name) {
+  std::string content;
+  {
+    const py::gil_scoped_release release;
+    content = self.runtime->ReadFile(name);
+  }
+  return content;
+}
+
 void ClearPrefixes(const RuntimeObject& self) { self.runtime->ClearPrefixes(); }
 void SavePrefixes(const RuntimeObject& self, const std::string& path) { self.runtime->SavePrefixes(path); }
 int64_t LoadPrefixes(const RuntimeObject& self, const std::string& path) { return self.runtime->LoadPrefixes(path); }
@@ -87,6 +96,7 @@ void RegisterRuntime(py::module_& module) {
                              [](const RuntimeObject& self) { return self.runtime->manifest_json(); })
       .def_property_readonly("description", [](const RuntimeObject& self) { return self.runtime->description(); })
       .def_property_readonly("threads", [](const RuntimeObject& self) { return self.runtime->threads(); })
+      .def("read_file", &ReadFile, py::arg("name"), "A text file of the package, as it was exported.")
       .def("defaults", &Defaults, "Generation defaults of the package.")
       .def("memory", &Memory, "The fields of dgrt.MemoryPlan.")
       .def("prefix_stats", &PrefixStatsDict, "The fields of dgrt.PrefixStats.")

@@ -49,6 +49,8 @@ class Runtime {
   const ModelFacts& model() const;
   const GenerateOptions& default_options() const;   // from the manifest
   const std::string& manifest_json() const;         // the manifest as read; "" for FromEngine
+  // A text file of the package: the bytes that were exported, or ContractMismatch. Not for FromEngine.
+  std::string ReadFile(const std::string& name) const;
   MemoryPlan memory() const;
   int64_t kv_limit_bytes() const;                   // of all sessions and cached prefixes together; 0: none
   MemoryUsage kv_usage() const;                     // KV memory of all sessions and the prefix cache, now

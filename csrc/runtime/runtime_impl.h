@@ -13,10 +13,13 @@
 
 namespace dgrt {
 
+class PackageFiles;
+
 struct Runtime::Impl {
   RuntimeOptions options;          // threads resolved
   GenerateOptions defaults;        // from the manifest
   std::string manifest_json;
+  std::shared_ptr<const PackageFiles> files;  // null for FromEngine
   int64_t weight_bytes = 0;
   // Before the engine, whose operators use them: of wide and of narrow lanes.
   std::unique_ptr<ThreadPool> pool, one_thread;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,18 @@ def human_bytes(count: int) -> str:
             break
         value, unit = value / 1024, larger
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def parity_text(parity: Mapping[str, Any], prefix: str = "") -> str:
+    """Returns what the exporter's gate found, on one line; `prefix` of the figures: "" or "drafter_".
+
+    Example:
+        >>> parity_text({"max_abs_error": 0.035, "max_rel_error": 0.0081, "limit": 0.02})
+        '3.5e-02 absolute, 8.1e-03 of the largest value, limit 2.0e-02: passed'
+    """
+    error, share, limit = (parity[f"{prefix}{key}"] for key in ("max_abs_error", "max_rel_error", "limit"))
+    verdict = "passed" if share <= limit else "failed"
+    return f"{error:.1e} absolute, {share:.1e} of the largest value, limit {limit:.1e}: {verdict}"
 
 
 def print_title(title: str, *, stderr: bool = False) -> None:

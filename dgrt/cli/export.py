@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dgrt.cli.display import human_bytes, print_json
+from dgrt.cli.display import human_bytes, parity_text, print_json
 from dgrt.hints import install_hint
 
 if TYPE_CHECKING:
@@ -24,10 +24,15 @@ _EXIT_FAILED = 1
 _INPUT_STAGES = ("read config", "check weights")  # an input that will not do is one line: the error
 _BYTE_STAGES = ("check weights", "weights", "hash")
 _PLAIN_PERIOD_S = 10.0  # between two lines of one stage, without a terminal
+_SHARED = (
+    "weights are shared with the checkpoint: writing into its files in place changes the engine "
+    "(--copy makes it independent)"
+)
 _EPILOG = """\
 examples:
   dgrt export ./diffusiongemma-26B-A4B-it -o engines/26b
-      the checkpoint's own precision: weight files are hard-linked, nothing is copied
+      the checkpoint's own precision: weight files are hard-linked, nothing is copied. Writing into the checkpoint's
+      files in place changes the engine then, which notices; --copy makes an engine of its own
   dgrt export dgrt/models/mini -o engines/mini --precision fp32 --force
       converts bf16 weights to fp32 and replaces an existing package
   dgrt export dgrt/models/mini -o engines/mini-portable --profile portable
@@ -40,7 +45,8 @@ examples:
       the report on standard output, progress on standard error
 
 exit status: 0 exported; 1 the parity check or the disk failed; 2 the input or the output will not do; 130 interrupted.
-A failed or interrupted export leaves nothing behind.
+A failed or interrupted export leaves nothing behind. What a killed one left, a hidden folder beside ENGINE, is removed
+by the next export to ENGINE.
 """
 
 
@@ -55,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder with config.json and *.safetensors")
-    parser.add_argument("-o", "--output", metavar="ENGINE", required=True, help="folder to write")
+    parser.add_argument("-o", "--output", metavar="ENGINE", required=True, help="folder to write; a link stays one")
     parser.add_argument(
         "--precision", choices=("fp32", "bf16", "int8", "int4"),
         help="how weights are stored (default: as in the checkpoint); int8 and int4, for the profile fused, quantise "
@@ -75,7 +81,13 @@ def add_parser(subparsers: Any) -> None:
         "--drafter", metavar="FOLDER", help="checkpoint of a drafter for this model, with config.json and "
         "drafter.safetensors; it becomes part of the package",
     )  # fmt: skip
-    parser.add_argument("--force", action="store_true", help="replace an existing package")
+    parser.add_argument(
+        "--force", action="store_true", help="replace an existing package, and nothing that is not one"
+    )
+    parser.add_argument(
+        "--copy", action="store_true", help="share no file with the checkpoint (a reflink where the file system can, "
+        "else a copy), so that it may be written to",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -93,9 +105,9 @@ def run(args: argparse.Namespace) -> int:
         with _progress() as progress:
             report = dgrt_export.export(
                 args.checkpoint, args.output, precision=args.precision, profile=args.profile, moe=args.moe,
-                drafter=args.drafter, force=args.force, progress=progress,
+                drafter=args.drafter, force=args.force, copy=args.copy, progress=progress,
             )  # fmt: skip
-    except dgrt_export.ParityError as error:
+    except (dgrt_export.ParityError, dgrt_export.NoSpace) as error:
         raise CommandError(str(error), _EXIT_FAILED) from error
     except dgrt_export.ExportError as error:
         raise CommandError(str(error)) from error
@@ -142,11 +154,14 @@ def _summarise(report: ExportReport) -> None:
     print(f"  profile   {manifest['profile']}")
     print(f"  experts   {manifest['experts']}")
     if (drafter := manifest.get("drafter")) is not None:
-        error = parity["drafter_max_abs_error"]
-        print(f"  drafter   {drafter['name']}, {report.drafter_weights}, max error {error:.1e}")
-    print(f"  parity    max error {parity['max_abs_error']:.1e} in layers {parity['layers']} ({parity['reference']})")
+        print(f"  drafter   {drafter['name']}, {report.drafter_weights}")
+    print(f"  parity with {parity['reference']}: {parity_text(parity)}")
+    if drafter is not None:
+        print(f"  parity of the drafter with plain torch: {parity_text(parity, 'drafter_')}")
     print(f"  template  {report.template or 'none'}")
     print(f"  time      {seconds:.1f} s")
+    if "linked" in (report.weights, report.drafter_weights):
+        print(f"  {_SHARED}")
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
 

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 _EPILOG = """\
 examples:
   dgrt inspect engine
-  dgrt inspect engine --verify              also hash the weights
+  dgrt inspect engine --verify              hash the weights whole, not samples of them
   dgrt inspect engine --memory-limit 2G     does a sequence of the whole context fit?
   dgrt inspect engine --json | jq .memory
 """
+
+
+_SAMPLED = "graphs and texts match; weights: size and samples match (--verify hashes them whole)"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,7 +34,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_engine(parser)
-    parser.add_argument("--verify", action="store_true", help="hash the weight files too (reads them once)")
+    parser.add_argument(
+        "--verify", action="store_true", help="hash the weight files whole, not samples of them (reads them once)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_runtime(parser)
 
@@ -136,7 +141,6 @@ def _memory_rows(info: EngineInfo, plan: MemoryPlan, limit: int | None) -> list[
 
 
 def _package_rows(info: EngineInfo, runtime: Runtime, *, verified: bool) -> list[tuple[str, str]]:
-    parity = ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in info.parity.items())
     tools = ", ".join(f"{name} {version}" for name, version in info.tools.items())
     return [
         ("precision", info.precision),
@@ -144,9 +148,21 @@ def _package_rows(info: EngineInfo, runtime: Runtime, *, verified: bool) -> list
         ("runs on", runtime.description),
         ("exported by", f"dgrt {info.dgrt_version}" + (f" ({tools})" if tools else "")),
         ("contract", f"version {info.contract_version}"),
-        ("parity", parity or "not recorded"),
-        ("hashes", "all files match" if verified else "match, weights not hashed (--verify does)"),
+        *_parity_rows(info),
+        ("files", "all match, hashed whole" if verified else _SAMPLED),
     ]
+
+
+def _parity_rows(info: EngineInfo) -> list[tuple[str, str]]:
+    from dgrt.cli.display import parity_text
+
+    if "limit" not in info.parity:
+        return [("parity", "not recorded")]
+    place = f"with {info.parity.get('reference')}, layers {_plain(info.parity.get('layers', []))}"
+    rows = [("parity", f"{place}: {parity_text(info.parity)}")]
+    if "drafter_limit" in info.parity:
+        rows.append(("", f"drafter with plain torch: {parity_text(info.parity, 'drafter_')}"))
+    return rows
 
 
 def _plain(value: Any) -> str:

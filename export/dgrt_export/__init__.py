@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import ExportError, InvalidCheckpoint, OutputError, ParityError, Unsupported
+from .errors import ExportError, InvalidCheckpoint, NoSpace, OutputError, ParityError, Unsupported
 
 if TYPE_CHECKING:
     from .exporter import ExportReport, export
 
-__all__ = ["ExportError", "ExportReport", "InvalidCheckpoint", "OutputError", "ParityError", "Unsupported", "export"]
+__all__ = ["ExportError", "ExportReport", "InvalidCheckpoint", "NoSpace", "OutputError", "ParityError", "Unsupported",
+           "export"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -166,12 +166,8 @@ def check_parity(
     finally:
         for path in written:
             path.unlink()
-    require_small(worst, tolerance, f"transformers {transformers.__version__}")
-    return {
-        "layers": list(cut.layers),
-        "max_abs_error": worst.error,
-        "reference": f"transformers {transformers.__version__}",
-    }
+    reference = f"transformers {transformers.__version__}"
+    return {"layers": list(cut.layers), **require_small(worst, tolerance, reference), "reference": reference}
 
 
 def _compare(

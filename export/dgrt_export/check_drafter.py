@@ -56,8 +56,8 @@ def num_drafter_passes(drafter: DrafterConfig) -> int:
 def check_drafter(
     folder: Path, drafter: DrafterConfig, config: ModelConfig, raw: dict[str, Any],
     entries: Mapping[str, TensorEntry], profile: contract.Profile, advance: Callable[[int], None],
-) -> float:  # fmt: skip
-    """Runs the gate on the files in `folder` and returns the largest difference.
+) -> dict[str, float]:  # fmt: skip
+    """Runs the gate on the files in `folder` and returns what the manifest's `parity` object has of it.
 
     Args:
         folder: the package in the making.
@@ -97,8 +97,7 @@ def check_drafter(
         place = f"drafter hidden states of {case.rows} tokens with {case.past} past tokens"
         differences.append(difference(hidden, expected, place))
     worst = max(differences, key=lambda d: d.relative)
-    require_small(worst, ROUNDED_TOLERANCE if rounded else TOLERANCE, "plain torch")
-    return worst.error
+    return require_small(worst, ROUNDED_TOLERANCE if rounded else TOLERANCE, "plain torch", "drafter_")
 
 
 def _past_rows(

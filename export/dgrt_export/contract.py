@@ -15,9 +15,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CONTRACT_VERSION = 5
+CONTRACT_VERSION = 6
 FORMAT = "dgrt-engine"
 MANIFEST_FILE = "manifest.json"
+
+# What of a weight file is hashed at every load (README.md, "Samples"): small files whole, of others both ends and
+# blocks between them. A changed file differs almost everywhere, and this much takes milliseconds whatever the size.
+SAMPLE_WHOLE_BYTES = 2 << 20
+SAMPLE_EDGE_BYTES = 64 << 10
+SAMPLE_BLOCKS = 128
+SAMPLE_BLOCK_BYTES = 4 << 10
 
 # Operator profiles. In `fused` the heavy nodes are operators of our own ONNX domain (README.md lists them), whose opset
 # version is OPERATORS_VERSION. A reader has its own version and those back to the oldest.
@@ -143,12 +150,21 @@ def header_text() -> str:
         "// Names of graphs, inputs and outputs. Those that end in a point are prefixes: append the layer number.",
         "#pragma once",
         "",
+        "#include <cstdint>",
+        "",
         "namespace dgrt::contract {",
         "",
         f"inline constexpr int kContractVersion = {CONTRACT_VERSION};",
         f"inline constexpr int kOperatorsVersion = {OPERATORS_VERSION};",
         f"inline constexpr int kOldestOperatorsVersion = {OLDEST_OPERATORS_VERSION};",
     ]
+    lines += [
+        f"inline constexpr int64_t kSample{part} = {value};"
+        for part, value in (
+            ("WholeBytes", SAMPLE_WHOLE_BYTES), ("EdgeBytes", SAMPLE_EDGE_BYTES), ("Blocks", SAMPLE_BLOCKS),
+            ("BlockBytes", SAMPLE_BLOCK_BYTES),
+        )
+    ]  # fmt: skip
     lines += [f'inline constexpr char {name}[] = "{text}";' for name, text in texts.items()]
     lines.append("")
     for name, tensor in _HEADER_TENSORS.items():

@@ -33,8 +33,16 @@ def difference(actual: np.ndarray, expected: np.ndarray, place: str) -> Differen
     return Difference(error, max(1.0, float(np.abs(expected).max(initial=0))), place)
 
 
-def require_small(worst: Difference, tolerance: float, reference: str) -> None:
-    """Raises ParityError if a difference, relative to the largest value, is above the tolerance."""
+def require_small(worst: Difference, tolerance: float, reference: str, prefix: str = "") -> dict[str, float]:
+    """The figures for the manifest, their names behind `prefix`.
+
+    Raises:
+        ParityError: the difference, relative to the largest value, is above the tolerance.
+    """
     if not worst.relative <= tolerance:
         expected = f"a difference of at most {tolerance * worst.scale:.1e}"
-        raise ParityError(mismatch(f"parity of {worst.place} with {reference}", expected, f"{worst.error:.3e}"))
+        found = f"{worst.error:.3e} ({worst.relative:.1e} of the largest value, limit {tolerance:.1e})"
+        raise ParityError(mismatch(f"parity of {worst.place} with {reference}", expected, found))
+    return {
+        f"{prefix}max_abs_error": worst.error, f"{prefix}max_rel_error": worst.relative, f"{prefix}limit": tolerance,
+    }  # fmt: skip

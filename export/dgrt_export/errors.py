@@ -22,6 +22,10 @@ class OutputError(ExportError):
     """The output folder cannot be written or must not be replaced."""
 
 
+class NoSpace(OutputError):
+    """The disk, a quota or a limit has no room for the output."""
+
+
 class ParityError(ExportError):
     """The exported graphs do not compute what the reference computes."""
 

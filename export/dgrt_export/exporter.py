@@ -5,6 +5,7 @@ Called by the command line and from Python. Torch and onnx are imported when an 
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,13 +24,15 @@ from .files import find_checkpoint
 from .fingerprint import fingerprint
 from .generation import read_generation, text_notes
 from .operators import find_library
-from .package import check_output, staged, write_manifest
+from .package import check_output, existing_parent, naming_a_full_disk, require_space, staged, write_manifest
 from .quantise import FORMATS
-from .text_files import read_text_files
-from .weights import Precision, plan_weights
+from .text_files import TextFiles, read_text_files
+from .weights import Origin, Precision, WeightPlan, plan_weights
 
+PACKAGES = ("torch", "transformers", "safetensors", "onnx", "onnxruntime")  # what an export imports
 STAGES = ("read config", "check weights", "trace", "lower", "weights", "parity", "hash")
 MoeChoice = Literal["auto", "dense", "unrolled", "loop"]
+_MOST_GRAPH_BYTES = 1 << 20  # of one with hundreds of layers or a thousand experts
 ProgressCallback = Callable[[str, int, int], None]
 
 
@@ -39,9 +42,9 @@ class ExportReport:
 
     output: Path
     manifest: dict[str, Any]
-    weights: str = ""  # linked, copied or converted
+    weights: Origin = "converted"
     weight_bytes: int = 0  # of all weight files
-    drafter_weights: str | None = None  # the same of the drafter's; None without one
+    drafter_weights: Origin | None = None  # of the drafter's; None without one
     seconds: dict[str, float] = field(default_factory=dict)  # per stage
     template: str | None = None  # file of the checkpoint that the chat template comes from
     notes: tuple[str, ...] = ()  # what an export is not stopped by and its user should know
@@ -87,6 +90,7 @@ def export(
     moe: MoeChoice = "auto",
     drafter: str | Path | None = None,
     force: bool = False,
+    copy: bool = False,
     progress: ProgressCallback | None = None,
 ) -> ExportReport:
     """Exports a DiffusionGemma checkpoint folder to an engine package.
@@ -101,6 +105,8 @@ def export(
         moe: form of the experts in `portable`; `auto` chooses by size.
         drafter: checkpoint folder of a drafter for this model, which becomes part of the package.
         force: replace a package that is there.
+        copy: share no file with the checkpoint, which may then be written to. Where the file system can (reflink), a
+            copy takes no space before one of the two is.
         progress: called with (stage, done, total); see `STAGES`.
 
     Returns:
@@ -108,6 +114,8 @@ def export(
 
     Raises:
         InvalidCheckpoint, Unsupported, OutputError: the input or the output will not do.
+        NoSpace: the disk has no room.
+        ImportError: packages of the export extra are missing; all of them are named.
         ParityError: the graphs do not compute what transformers, or for the drafter plain torch, computes; nothing is
             left behind.
 
@@ -116,24 +124,11 @@ def export(
         >>> report.manifest["parity"]["max_abs_error"] < 1e-4  # doctest: +SKIP
         True
     """
-    if profile is None:
-        profile = contract.FUSED if moe == "auto" else contract.PORTABLE
-    if profile not in get_args(contract.Profile):
-        raise Unsupported(mismatch("profile", "'portable' or 'fused'", repr(profile)))
-    if precision not in (None, *get_args(Precision)):
-        raise Unsupported(mismatch("precision", "'fp32', 'bf16', 'int8' or 'int4'", repr(precision)))
-    if precision in FORMATS and profile != contract.FUSED:
-        expected = "'fused' (standard operators do not read quantised weights)"
-        raise Unsupported(mismatch(f"profile of precision {precision!r}", expected, repr(profile)))
-    if moe not in ("auto", "dense", "unrolled", "loop"):
-        raise Unsupported(mismatch("moe", "'auto', 'dense', 'unrolled' or 'loop'", repr(moe)))
-    if profile == contract.FUSED:
-        if moe != "auto":
-            raise Unsupported(mismatch("moe of profile 'fused'", "'auto' (its experts are one operator)", repr(moe)))
-        find_library()  # the parity gate needs it: a missing one is told before minutes of work
-    source, target = find_checkpoint(checkpoint), Path(output).resolve()
+    _require_packages()
+    profile = _chosen_profile(precision, profile, moe)
+    source = find_checkpoint(checkpoint)
     drafter_source = None if drafter is None else Path(drafter).absolute()
-    check_output(target, [path.resolve() for path in (source, drafter_source) if path is not None], force)
+    target = check_output(output, [path.resolve() for path in (source, drafter_source) if path is not None], force)
 
     steps = _Progress(progress)
     with steps.stage("read config"):
@@ -148,12 +143,14 @@ def export(
         plans = [plan] if drafted is None else [plan, drafted.weights]
         entries = {name: entry for part in plans for name, entry in part.entries.items()}
         total_bytes = sum(part.total_bytes for part in plans)
+        needed = _needed_bytes(plans, texts, target, copy)
+        require_space(target, needed)
         notes = (*tensors.notes, *text_notes(source, config, generation["stop_ids"]))
     sources = [*tensors.tensors.values(), *(drafted.tensors.values() if drafted is not None else ())]
     with steps.stage("check weights", sum(entry.num_bytes for entry in sources)) as advance:
         require_finite(sources, advance)
 
-    with staged(target, force) as folder:
+    with naming_a_full_disk(target, needed), staged(target, force) as folder:
         with steps.stage("trace", len(contract.GRAPHS) + (drafted is not None)) as advance:
             import onnx
 
@@ -178,7 +175,7 @@ def export(
                 onnx.save(lower(graph, entries, profile, form), folder / graph_file(graph.name))
                 advance(1)
         with steps.stage("weights", total_bytes) as advance:
-            how = [part.write(folder, advance) for part in plans]
+            origins = [part.write(folder, advance, copy) for part in plans]
             texts.write(folder)
             notes = (*notes, *texts.notes, *texts.template_problems())
         from .check import check_parity, num_passes
@@ -188,18 +185,51 @@ def export(
         with steps.stage("parity", passes) as advance:
             parity = check_parity(folder, config, raw, plan.entries, profile, form, advance)
             if drafted is not None:
-                error = check_drafter(folder, drafted.config, config, raw, entries, profile, advance)
-                parity["drafter_max_abs_error"] = error
+                parity |= check_drafter(folder, drafted.config, config, raw, entries, profile, advance)
         with steps.stage("hash", sum(path.stat().st_size for path in folder.iterdir())) as advance:
-            files = hash_files(folder, advance)
+            weight_files = sorted(path.name for part in plans for path in part.sources)
+            files = hash_files(folder, weight_files, advance)
         manifest = build_manifest(
-            config, tensors, identity, plan, drafted, generation, files, parity, profile, form, _dgrt_version()
-        )
+            config, tensors, identity, plan, drafted, generation, files, weight_files, parity, profile, form,
+            _dgrt_version(),
+        )  # fmt: skip
         write_manifest(folder, manifest)
-    drafter_weights = how[1] if drafted is not None else None
+    drafter_origin = origins[1] if drafted is not None else None
     return ExportReport(
-        target, manifest, how[0], total_bytes, drafter_weights, steps.seconds, texts.template, notes
+        target, manifest, origins[0], total_bytes, drafter_origin, steps.seconds, texts.template, notes
     )
+
+
+def _require_packages() -> None:
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise ImportError(f"no {', no '.join(missing)}")
+
+
+def _chosen_profile(precision: str | None, profile: contract.Profile | None, moe: str) -> contract.Profile:
+    """The profile of an export; refuses options that do not exist or do not go together."""
+    if profile is None:
+        profile = contract.FUSED if moe == "auto" else contract.PORTABLE
+    if profile not in get_args(contract.Profile):
+        raise Unsupported(mismatch("profile", "'portable' or 'fused'", repr(profile)))
+    if precision not in (None, *get_args(Precision)):
+        raise Unsupported(mismatch("precision", "'fp32', 'bf16', 'int8' or 'int4'", repr(precision)))
+    if precision in FORMATS and profile != contract.FUSED:
+        expected = "'fused' (standard operators do not read quantised weights)"
+        raise Unsupported(mismatch(f"profile of precision {precision!r}", expected, repr(profile)))
+    if moe not in get_args(MoeChoice):
+        raise Unsupported(mismatch("moe", "'auto', 'dense', 'unrolled' or 'loop'", repr(moe)))
+    if profile == contract.FUSED:
+        if moe != "auto":
+            raise Unsupported(mismatch("moe of profile 'fused'", "'auto' (its experts are one operator)", repr(moe)))
+        find_library()  # the parity gate needs it: a missing one is told before minutes of work
+    return profile
+
+
+def _needed_bytes(plans: list[WeightPlan], texts: TextFiles, output: Path, copy: bool) -> int:
+    """Bytes of disk that the package will take beyond what it shares with the checkpoint."""
+    folder = existing_parent(output)
+    graphs = _MOST_GRAPH_BYTES * (len(contract.GRAPHS) + len(contract.OPTIONAL_GRAPHS))
+    return sum(plan.bytes_to_write(folder, copy) for plan in plans) + sum(map(len, texts.contents.values())) + graphs
 
 
 def _dgrt_version() -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Container
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from . import contract
 from .checkpoint import EMBEDDING, Checkpoint
@@ -22,9 +24,25 @@ def graph_file(name: str) -> str:
     return f"{name}.onnx"
 
 
-def hash_files(folder: Path, on_bytes: Callable[[int], None]) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file in the folder, read in chunks."""
-    listing = {}
+def sample_of(stream: BinaryIO, size: int) -> str:
+    """SHA-256 over the size of a file and samples of its bytes. Twin: SampleOf in csrc/engine/package_files.cc."""
+    edge, block, count = contract.SAMPLE_EDGE_BYTES, contract.SAMPLE_BLOCK_BYTES, contract.SAMPLE_BLOCKS
+    digest = hashlib.sha256(size.to_bytes(8, "little"))
+    ranges = [(0, size)]
+    if size > contract.SAMPLE_WHOLE_BYTES:
+        room = size - 2 * edge - block
+        ranges = [(0, edge), *((edge + i * room // (count - 1), block) for i in range(count)), (size - edge, edge)]
+    for offset, length in ranges:
+        stream.seek(offset)
+        digest.update(stream.read(length))
+    return digest.hexdigest()
+
+
+def hash_files(
+    folder: Path, weight_files: Container[str], on_bytes: Callable[[int], None]
+) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file in the folder, read in chunks; of weight files also a sample and when written."""
+    listing: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.iterdir()):
         digest, size = hashlib.sha256(), 0
         with path.open("rb") as stream:
@@ -32,7 +50,10 @@ def hash_files(folder: Path, on_bytes: Callable[[int], None]) -> dict[str, dict[
                 digest.update(chunk)
                 size += len(chunk)
                 on_bytes(len(chunk))
-        listing[path.name] = {"bytes": size, "sha256": digest.hexdigest()}
+            listing[path.name] = {"bytes": size, "sha256": digest.hexdigest()}
+            if path.name in weight_files:
+                written = datetime.fromtimestamp(int(os.fstat(stream.fileno()).st_mtime), UTC)
+                listing[path.name] |= {"sample": sample_of(stream, size), "written": written.isoformat()}
     return listing
 
 
@@ -51,15 +72,12 @@ def tool_versions() -> dict[str, str]:
 
 def build_manifest(
     config: ModelConfig, checkpoint: Checkpoint, fingerprint: str, plan: WeightPlan, drafter: Drafter | None,
-    generation: dict[str, Any], files: dict[str, dict[str, Any]], parity: dict[str, Any],
+    generation: dict[str, Any], files: dict[str, dict[str, Any]], weight_files: list[str], parity: dict[str, Any],
     profile: contract.Profile, moe: str | None, dgrt_version: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Assembles the manifest from the results of the stages. `moe`: the form of the experts; None in `fused`."""
     embedding = plan.entries[EMBEDDING]
-    graphs, weight_files = list(contract.GRAPHS), [source.name for source in plan.sources]
-    if drafter is not None:
-        graphs.append(contract.DRAFTER_GRAPH)
-        weight_files += [source.name for source in drafter.weights.sources]
+    graphs = [*contract.GRAPHS, *([] if drafter is None else [contract.DRAFTER_GRAPH])]
     layers = [
         {"type": layer.type, "head_dim": layer.head_dim, "num_kv_heads": layer.num_kv_heads} for layer in config.layers
     ]
@@ -93,7 +111,7 @@ def build_manifest(
             "dtype": _EMBEDDING_DTYPES[embedding.dtype],
         },
         "files": files,
-        "weight_files": sorted(weight_files),
+        "weight_files": weight_files,
         "parity": parity,
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Puts the weight files into the package: the checkpoint's own files by hard link, or converted or quantised copies.
+"""Puts the weight files into the package: the checkpoint's own files (hard link or copy), or converted or quantised.
 
 The plan (which tensor ends up at which file and offset) is known before a byte is written, so graphs can be bound
 first. Reading and writing go in chunks; memory does not depend on the size of the checkpoint.
@@ -6,15 +6,17 @@ first. Reading and writing go in chunks; memory does not depend on the size of t
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import shutil
 import struct
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
 
 from .checkpoint import DTYPE_BYTES, Checkpoint, TensorEntry
 from .errors import InvalidCheckpoint, Unsupported, mismatch
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16", "int8", "int4"]
+Origin = Literal["linked", "reflinked", "copied", "converted"]  # how weight files came about
 OnBytes = Callable[[int], None]
+_FICLONE = 0x40049409  # ioctl of Linux: the bytes of another file, blocks shared until written
 _DTYPE_OF = {"fp32": "F32"}  # of what is not quantised; else BF16
 _STORED_DTYPES = {"I8": ("I8", 1), "I4": ("U8", 1)}  # in the file, and bytes of an element there
 _CHUNK_BYTES = 16 << 20  # a multiple of every element size
@@ -48,14 +52,25 @@ class WeightPlan:
             return sum(path.stat().st_size for path in self.sources)
         return sum(entry.num_bytes for entry in self.entries.values())
 
-    def write(self, folder: Path, on_bytes: OnBytes) -> str:
-        """Creates the files in `folder`. Returns `linked`, `copied` or `converted`."""
+    def write(self, folder: Path, on_bytes: OnBytes, copy: bool = False) -> Origin:
+        """Creates the files in `folder`; with `copy` none of them shares its bytes with a source.
+
+        Returns:
+            What happened: `linked` if it did to any file, since then the package is not independent.
+        """
         if self.convert is not None:
             for source, tensors in self.convert.items():
                 _convert_file(source, tensors, self, folder / source.name, on_bytes)
             return "converted"
-        linked = [_link(source, folder / source.name, on_bytes) for source in self.sources]
-        return "linked" if all(linked) else "copied"
+        origins = {_place(source, folder / source.name, copy, on_bytes) for source in self.sources}
+        return next(origin for origin in get_args(Origin) if origin in origins)
+
+    def bytes_to_write(self, folder: Path, copy: bool) -> int:
+        """Bytes of disk that `write` will take in `folder`, as far as can be told before."""
+        if self.convert is not None:
+            return self.total_bytes
+        reals = [source.resolve() for source in self.sources]
+        return sum(real.stat().st_size for real in reals if not _is_free(real, folder, copy))
 
 
 def plan_weights(checkpoint: Checkpoint, precision: Precision | None) -> WeightPlan:
@@ -125,21 +140,48 @@ def _layout(
     return struct.pack("<Q", len(text)) + text, placed
 
 
-def _link(source: Path, target: Path, on_bytes: OnBytes) -> bool:
-    """Hard link; a copy where linking is impossible (other file system, no permission). Returns whether it linked."""
+def _place(source: Path, target: Path, copy: bool, on_bytes: OnBytes) -> Origin:
+    """A hard link unless `copy`; else, or where linking is impossible (other file system, no permission), a copy."""
     real = source.resolve()  # hub caches are symbolic links, which ONNX Runtime refuses
     size = real.stat().st_size
-    try:
-        os.link(real, target)
-    except OSError:
-        with real.open("rb") as reader, target.open("wb") as writer:
+    if not copy:
+        try:
+            os.link(real, target)
+        except OSError:
+            pass
+        else:
+            on_bytes(size)
+            return "linked"
+    origin: Origin = "reflinked"
+    with real.open("rb") as reader, target.open("wb") as writer:
+        if _reflink(reader, writer):
+            on_bytes(size)
+        else:
+            origin = "copied"
             while chunk := reader.read(_CHUNK_BYTES):
                 writer.write(chunk)
                 on_bytes(len(chunk))
-        shutil.copystat(real, target)
+    shutil.copystat(real, target)
+    return origin
+
+
+def _reflink(reader: BinaryIO, writer: BinaryIO) -> bool:
+    """Makes `writer` a copy that shares blocks with `reader` until one of them is written to, where there is such."""
+    try:
+        fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+    except OSError:
         return False
-    on_bytes(size)
     return True
+
+
+def _is_free(real: Path, folder: Path, copy: bool) -> bool:
+    """Whether a file of the package can share the blocks of `real`."""
+    if real.stat().st_dev != folder.stat().st_dev:
+        return False
+    if not copy:
+        return True
+    with real.open("rb") as reader, tempfile.TemporaryFile(dir=folder) as writer:
+        return _reflink(reader, writer)
 
 
 def _convert_file(

@@ -12,6 +12,7 @@
 
 #include "common/check.h"
 #include "engine/contract.h"
+#include "engine/package_files.h"
 #include "common/sha256.h"
 #include "test.h"
 
@@ -22,6 +23,17 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 std::string HashOf(const std::string& text) { return Sha256Hex(std::as_bytes(std::span(text.data(), text.size()))); }
+
+// As export/README.md states it: the size in 8 bytes, then the file, or both its ends and blocks between them.
+std::string SampleOf(const std::string& text) {
+  const size_t size = text.size();
+  std::string hashed;
+  for (int i = 0; i < 8; ++i) hashed.push_back(static_cast<char>(size >> (8 * i)));
+  if (size <= 2 << 20) return HashOf(hashed + text);
+  hashed += text.substr(0, 65536);
+  for (size_t i = 0; i < 128; ++i) hashed += text.substr(65536 + i * (size - 2 * 65536 - 4096) / 127, 4096);
+  return HashOf(hashed + text.substr(size - 65536));
+}
 
 void Write(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 
@@ -37,7 +49,7 @@ class Package {
     Add("score.onnx", "score graph");
     Add("packed.onnx", "packed graph");
     Add("check.onnx", "checking graph");
-    Add("model.safetensors", std::string(10 + 8 * 4 * 4, 'w'));
+    AddWeights(std::string(10 + 8 * 4 * 4, 'w'));
     manifest["format"] = "dgrt-engine";
     manifest["contract_version"] = contract::kContractVersion;
     manifest["profile"] = "portable";
@@ -65,6 +77,10 @@ class Package {
   void Add(const std::string& name, const std::string& content) {
     Write(dir_ / name, content);
     manifest["files"][name] = {{"bytes", content.size()}, {"sha256", HashOf(content)}};
+  }
+  void AddWeights(const std::string& content) {
+    Add("model.safetensors", content);
+    manifest["files"]["model.safetensors"]["sample"] = SampleOf(content);
   }
   Manifest Load(bool verify_weights = false) {
     Write(dir_ / "manifest.json", manifest.dump());
@@ -272,7 +288,10 @@ TEST(ADrafterMustFitItsModel) {
                        [](json& m) { m["drafter"]["kv_layers"] = {1, 1}; });
   CheckDrafterRefused("graphs.drafter.file", [](json& m) { m["graphs"]["drafter"]["file"] = "other.onnx"; });
   CheckDrafterRefused("expected weights only, found the graph drafter.onnx",
-                      [](json& m) { m["weight_files"].push_back("drafter.onnx"); });
+                      [](json& m) {
+                        m["weight_files"].push_back("drafter.onnx");
+                        m["files"]["drafter.onnx"]["sample"] = SampleOf("drafter graph");
+                      });
 }
 
 TEST(TheEmbeddingMustLieInItsFile) {
@@ -290,7 +309,10 @@ TEST(NamesMustStayInTheFolder) {
     CheckRefused("directly in the package folder", [&](json& m) { m["files"][name] = {{"bytes", 1}, {"sha256", ""}}; });
   }
   CheckRefused("graphs.prefill.file", [](json& m) { m["graphs"]["prefill"]["file"] = "../prefill.onnx"; });
-  CheckRefused("weights only, found the graph", [](json& m) { m["weight_files"].push_back("denoise.onnx"); });
+  CheckRefused("weights only, found the graph", [](json& m) {
+    m["weight_files"].push_back("denoise.onnx");
+    m["files"]["denoise.onnx"]["sample"] = SampleOf("denoise graph");
+  });
   CheckRefused("weight_files", [](json& m) { m["weight_files"].push_back("nowhere.bin"); });
 }
 
@@ -309,26 +331,115 @@ TEST(FilesMustExistWithTheirSizeAndHash) {
   CHECK_THROWS(ContractMismatch, "tokenizer.json: expected a regular file", package.Load());
 }
 
-TEST(WeightHashesAreCheckedOnRequest) {
+TEST(ASmallWeightFileIsHashedWholeAtEveryLoad) {
   Package package;
-  Write(package.dir() / "model.safetensors", std::string(138, 'v'));
-  package.Load(/*verify_weights=*/false);
-  CHECK_THROWS(ContractMismatch, "model.safetensors: SHA-256", package.Load(/*verify_weights=*/true));
+  std::string changed(138, 'w');
+  changed[77] = 'v';
+  Write(package.dir() / "model.safetensors", changed);
+  const std::string said = "model.safetensors: expected the bytes that were exported, found others (last written 2";
+  CHECK_THROWS(ContractMismatch, said, package.Load());
+  CHECK_THROWS(ContractMismatch, "export the checkpoint again", package.Load());
+  Write(package.dir() / "model.safetensors", changed + "w");
+  CHECK_THROWS(ContractMismatch, "model.safetensors: expected 138 bytes, found 139 (last written 2", package.Load());
+  Write(package.dir() / "model.safetensors", std::string(138, 'w'));
+  package.Load();
+  fs::create_hard_link(package.dir() / "model.safetensors", package.dir() / "other name");
+  package.Load();
+  Write(package.dir() / "other name", changed);
+  CHECK_THROWS(ContractMismatch, "shared by hard link (2 names", package.Load());
+  CHECK_THROWS(ContractMismatch, "`dgrt export --copy`", package.Load());
 }
 
-TEST(LinksMayStayInsideButNotLeaveTheFolder) {
+TEST(ALargeWeightFileIsSampledAndHashedWholeOnRequest) {
+  for (const size_t size : {size_t{2 << 20}, size_t{2 << 20} + 1, size_t{5'000'011}}) {
+    Package package;
+    std::string content(size, 'w');
+    for (size_t i = 0; i < size; ++i) content[i] = static_cast<char>(i * 2654435761u >> 24);
+    package.AddWeights(content);
+    CHECK_EQ(package.Load(true).weight_bytes, static_cast<int64_t>(size));
+    const bool is_whole = size <= 2 << 20;
+    const size_t second_block = 65536 + (size - 2 * 65536 - 4096) / 127;
+    for (const size_t place : {size_t{0}, size_t{65535}, second_block, second_block + 4095, size - 65536, size - 1}) {
+      std::string changed = content;
+      changed[place] ^= 1;
+      Write(package.dir() / "model.safetensors", changed);
+      CHECK_THROWS(ContractMismatch, "model.safetensors: expected the bytes that were exported", package.Load());
+    }
+    std::string changed = content;
+    changed[second_block + 4096] ^= 1;  // between two blocks
+    Write(package.dir() / "model.safetensors", changed);
+    if (!is_whole) package.Load();
+    CHECK_THROWS(ContractMismatch, is_whole ? "were exported" : "SHA-256: expected", package.Load(/*verify_weights=*/true));
+  }
+}
+
+TEST(TheSampleIsRequiredOfWeightFilesAndOfNoOthers) {
+  CheckRefused("files.model.safetensors.sample: missing key", [](json& m) { m["files"]["model.safetensors"].erase("sample"); });
+  CheckRefused("sample: expected 64 lower-case", [](json& m) { m["files"]["model.safetensors"]["sample"] = "x"; });
+  CheckRefused("expected the bytes that were exported",
+               [](json& m) { m["files"]["model.safetensors"]["sample"] = std::string(64, '0'); });
+  CheckRefused("embedding.file: expected a name that `weight_files` lists",
+               [](json& m) { m["embedding"]["file"] = "check.onnx"; });
+}
+
+TEST(FilesAreNoSymbolicLinksButTheFolderMayBe) {
   Package package, other;
-  fs::remove(package.dir() / "prefill.onnx");
-  fs::create_symlink(other.dir() / "prefill.onnx", package.dir() / "prefill.onnx");
-  CHECK_THROWS(ContractMismatch, "found a link to", package.Load());
+  for (const fs::path& target : {other.dir() / "prefill.onnx", fs::path("denoise.onnx"), fs::path("prefill.onnx")}) {
+    fs::remove(package.dir() / "prefill.onnx");
+    fs::create_symlink(target, package.dir() / "prefill.onnx");
+    CHECK_THROWS(ContractMismatch, "found a symbolic link to " + target.string(), package.Load());
+  }
   fs::remove(package.dir() / "prefill.onnx");
   fs::create_hard_link(other.dir() / "prefill.onnx", package.dir() / "prefill.onnx");
   package.Load();
-  const fs::path alias = package.dir().string() + "-alias";  // the folder itself may be reached through a link
+  const fs::path alias = package.dir().string() + "-alias";
   fs::create_directory_symlink(package.dir(), alias);
-  package.Load();
-  CHECK_EQ(LoadManifest(alias.string(), false).dir, fs::canonical(package.dir()).string());
+  CHECK_EQ(LoadManifest(alias.string(), false).files->PathOf("x"), (fs::canonical(package.dir()) / "x").string());
   fs::remove(alias);
+}
+
+// What happens to a package that is open, and what its late readers then get.
+TEST(AnOpenPackageIsTheFolderThatWasLoaded) {
+  Package package, other;
+  other.Add("score.onnx", "SCORE GRAPH");
+  const fs::path place = package.dir(), moved = place.string() + "-moved";
+  const Manifest manifest = package.Load();
+  const PackageFiles& files = *manifest.files;
+  fs::rename(place, moved);
+  fs::rename(other.dir(), place);
+  CHECK_EQ(files.Read("score.onnx"), "score graph");
+  CHECK(fs::equivalent(files.LivePath(), moved));
+  files.RequireSameWeights();
+  fs::rename(place, other.dir());
+  fs::rename(moved, place);
+
+  Write(place / "score.onnx", "SCORE GRAPH");
+  CHECK_THROWS(ContractMismatch, "score.onnx: SHA-256: expected", files.Read("score.onnx"));
+  CHECK_THROWS(InvalidArgument, "found a weight file", files.Read("model.safetensors"));
+  CHECK_THROWS(ContractMismatch, "expected a name that `files` lists", files.Read("manifest.json"));
+}
+
+TEST(AWeightFileThatIsReplacedUnderAnOpenPackageIsNoticed) {
+  const std::string content(138, 'w');
+  Package package;
+  const fs::path weights = package.dir() / "model.safetensors", beside = package.dir() / "beside";
+  const Manifest manifest = package.Load();
+  const PackageFiles& files = *manifest.files;
+  fs::create_hard_link(weights, beside);  // changes a time, not the bytes
+  files.RequireSameWeights();
+  fs::remove(weights);
+  CHECK_THROWS(ContractMismatch, "found none; the package was deleted or replaced since", files.RequireSameWeights());
+  Write(weights, content);  // the same bytes, but who knows for how long
+  CHECK_THROWS(ContractMismatch, "found another; the package", files.RequireSameWeights());
+  fs::rename(beside, weights);
+  files.RequireSameWeights();
+  Write(weights, std::string(138, 'v'));
+  CHECK_THROWS(ContractMismatch, "expected the bytes that were exported", files.RequireSameWeights());
+  CHECK_THROWS(ContractMismatch, "expected the bytes that were exported", files.RequireUnwritten());
+  fs::resize_file(weights, 100);
+  CHECK_THROWS(ContractMismatch, "expected 138 bytes, found 100 (last written", files.RequireUnwritten());
+  Write(weights, content);
+  files.RequireSameWeights();
 }
 
 }  // namespace

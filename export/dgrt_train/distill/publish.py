@@ -16,7 +16,8 @@ from .errors import DistillError
 from .network import BlockDrafter
 from .target import Target
 
-DRAFTER = FolderKind("a drafter", "config.json", "model_type", MODEL_TYPE)
+_CARD_FILE = "README.md"
+DRAFTER = FolderKind("a drafter", "config.json", "model_type", MODEL_TYPE, lambda config: (WEIGHT_FILE, _CARD_FILE))
 
 
 def config_json(drafter: BlockDrafter, target: Target, mean_run: float) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def publish(drafter: BlockDrafter, target: Target, facts: dict[str, Any], output
         save_file(tensors, folder / WEIGHT_FILE, metadata={"format": "pt"})
         config = config_json(drafter, target, facts["held_out"]["mean_run"])
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (folder / "README.md").write_text(_card(drafter, target, facts))
+        (folder / _CARD_FILE).write_text(_card(drafter, target, facts))
 
 
 def load_weights(drafter: BlockDrafter, target: Target, folder: Path) -> None:

@@ -92,8 +92,8 @@ def distill(
     """
     tell = progress or (lambda stage, done, total, note: None)
     stop = stopping or (lambda: False)
-    settings, output = settings or Settings(), Path(output).absolute()
-    check_output(output, [Path(engine).resolve()], force=True, kind=DRAFTER)
+    settings = settings or Settings()
+    output = check_output(output, [Path(engine).resolve()], force=True, kind=DRAFTER)
     prompts = read_prompts(Path(data))
     if len(prompts) < _FEWEST_PROMPTS:
         raise DistillError(f"{data}: expected at least {_FEWEST_PROMPTS} prompts, found {len(prompts)}")
