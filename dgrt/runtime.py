@@ -57,7 +57,7 @@ class Runtime(NotCopied):
         threads: CPU threads for engine and kernels. None: all the process may use. Never changes a result.
         ort_library: Path of the ONNX Runtime library. None: `DGRT_ORT_LIBRARY`, then the installed wheel, then the
             system.
-        verify_weights: Also hash the weight files (reads them once).
+        verify_weights: Hash the weight files whole (reads them once), not samples of them.
         memory_limit: Bytes that one session's KV and workspace may take. None: no limit.
         kv_limit: Bytes that the KV memory of all requests and the prefix cache may take together; `submit` starts
             requests accordingly, and cached prefixes that nobody uses go first. None: no limit.

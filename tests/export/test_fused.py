@@ -158,8 +158,11 @@ def test_a_wrong_choice_says_what_would_do(checkpoints, tmp_path, options, messa
 def test_without_the_native_library_nothing_is_begun(checkpoints, tmp_path, monkeypatch, missing):
     from dgrt_export import Unsupported
 
+    real = importlib.util.find_spec
+
     def find_spec(name):
-        assert name == "dgrt._native"
+        if name != "dgrt._native":
+            return real(name)
         if missing == "package":
             raise ModuleNotFoundError("No module named 'dgrt'")
         return None

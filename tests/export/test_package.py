@@ -189,12 +189,12 @@ def test_an_exception_in_any_stage_leaves_nothing(small, stage):
 
 
 def test_a_failure_while_publishing_leaves_nothing(small, monkeypatch):
-    from dgrt_export import package
+    from dgrt_export import NoSpace, package
 
     monkeypatch.setattr(
         package, "_publish", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(NoSpace, match="No space"):
         export(*small)
     assert leftovers(small[1]) == []
 
@@ -248,9 +248,13 @@ def test_an_output_that_holds_something_needs_force(small):
     with pytest.raises(OutputError, match="--force"):
         export(source, output)
     assert manifest_of(output) == before
-    (output / "old.txt").write_text("stale")
+    (output / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"a package and no other files to replace, found also notes\.txt: move them"):
+        export(source, output, force=True)
+    (output / "notes.txt").rename(output.parent / "notes.txt")
     export(source, output, force=True, moe="loop")
-    assert manifest_of(output)["experts"] == "loop" and not (output / "old.txt").exists()
+    assert manifest_of(output)["experts"] == "loop"
+    (output.parent / "notes.txt").unlink()
     assert leftovers(output) == ["engine"]
 
 
