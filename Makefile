@@ -74,11 +74,9 @@ endef
 demo: $(ENGINE)/manifest.json
 	$(BIN)/dgrt demo $(ENGINE)
 
-# Plain copies: an export links its weights to the checkpoint's, and a file in the source tree should be one file.
+# Copies: a file in the source tree should be one file.
 mini-engine: $(VENV)/built
-	rm -rf build/mini-engine dgrt/models/mini-engine
-	$(BIN)/dgrt export dgrt/models/mini -o build/mini-engine --drafter dgrt/models/mini-drafter
-	cp -r build/mini-engine dgrt/models/mini-engine
+	$(BIN)/dgrt export dgrt/models/mini -o dgrt/models/mini-engine --drafter dgrt/models/mini-drafter --copy --force
 
 test: test-cpp test-python
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dgrt_export.contract import CONTRACT_VERSION, GRAPHS
+from dgrt_export.manifest import sample_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MINI = REPOSITORY / "dgrt" / "models" / "mini"
@@ -40,7 +42,10 @@ def manifest() -> dict[str, Any]:
         },
         "graphs": {name: {"file": f"{name}.onnx"} for name in GRAPHS},
         "embedding": {"file": "model.safetensors", "offset": 10, "bytes": 128, "dtype": "float32"},
-        "files": {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in contents.items()},
+        "files": {
+            n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest(), "sample": sample_of(io.BytesIO(c), len(c))}
+            for n, c in contents.items()
+        },
         "weight_files": ["model.safetensors"],
     }  # fmt: skip
 
