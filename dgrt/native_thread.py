@@ -7,11 +7,14 @@ threads: a native call must not outlive it, because its return would find no GIL
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
+
+from dgrt.errors import InvalidArgument
 
 Put = Callable[[str, Any], None]
 T = TypeVar("T")
@@ -36,12 +39,13 @@ class NativeThread:
         self._queue: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._work, self._cancel = work, cancel
         self._ended = threading.Event()
+        self._process = os.getpid()  # a child of fork() has this object and not its thread
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
     def is_running(self) -> bool:
         """Whether `work` has begun and not ended."""
-        return self._thread.ident is not None and not self._ended.is_set()
+        return self._is_here() and self._thread.ident is not None and not self._ended.is_set()
 
     def start(self) -> None:
         """Starts the thread; once."""
@@ -51,6 +55,8 @@ class NativeThread:
     def next(self) -> tuple[str, Any]:
         """Waits for the next entry; in turns, so that an interrupt is seen whichever thread its signal reached."""
         while True:
+            if not self._is_here():
+                raise InvalidArgument("the generation was started before fork(): start another one in the child process")
             try:
                 kind, value = self._queue.get(timeout=_POLL_S)
             except Empty:
@@ -61,12 +67,12 @@ class NativeThread:
 
     def cancel(self) -> None:
         """Makes `work` return early, unless it has ended."""
-        if not self._ended.is_set():
+        if self._is_here() and not self._ended.is_set():
             self._cancel()
 
     def join(self) -> None:
         """Waits until `work` has ended. May be interrupted and called again."""
-        if self._thread.ident is None:  # interrupted before it began
+        if self._thread.ident is None or not self._is_here():  # interrupted before it began; or it runs elsewhere
             return
         # Not join() alone: one that Ctrl-C breaks into marks a running thread as ended (CPython 3.11, bpo-45274).
         while not self._ended.wait(_POLL_S):
@@ -77,6 +83,9 @@ class NativeThread:
         """Cancels and waits."""
         self.cancel()
         self.join()
+
+    def _is_here(self) -> bool:
+        return os.getpid() == self._process
 
     def _run(self) -> None:
         try:

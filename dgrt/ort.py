@@ -5,13 +5,16 @@ Called by `Runtime` and by `dgrt doctor`. `DGRT_ORT_LIBRARY`, where set, wins an
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 from dgrt import errors
 
 ENVIRONMENT_VARIABLE = "DGRT_ORT_LIBRARY"
+QUIET_VARIABLE = "ORT_DISABLE_TELEMETRY"  # as in csrc/engine/ort_library.cc, which says why
 API_VERSION = 29  # of the headers that the native side is built with; ONNX Runtime 1.N serves the versions 1..N
 _PATTERNS = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
 _NATIVE_NAMES = ("libonnxruntime.so.1", "libonnxruntime.so")
@@ -50,6 +53,20 @@ def find_ort_library() -> str:
         return ""
     library = wheel_library()
     return str(library) if library is not None else ""
+
+
+def import_onnxruntime() -> Any:
+    """Returns the module `onnxruntime`, which reports nothing to its maker unless the user has asked for that.
+
+    Raises:
+        ImportError: If it is not installed.
+
+    Example:
+        >>> import_onnxruntime().__name__
+        'onnxruntime'
+    """
+    os.environ.setdefault(QUIET_VARIABLE, "1")
+    return importlib.import_module("onnxruntime")
 
 
 def library_candidates() -> list[str]:

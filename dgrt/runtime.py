@@ -54,7 +54,8 @@ class Runtime(NotCopied):
 
     Args:
         path: Folder that `dgrt export` wrote.
-        threads: CPU threads for engine and kernels. None: all the process may use. Never changes a result.
+        threads: CPU threads for engine and kernels. None: as many CPUs as the process may use, by its affinity mask or
+            by the CPU quota of its container (cgroup), whichever is less. Never changes a result.
         ort_library: Path of the ONNX Runtime library. None: `DGRT_ORT_LIBRARY`, then the installed wheel, then the
             system.
         verify_weights: Hash the weight files whole (reads them once), not samples of them.
@@ -413,18 +414,25 @@ class Runtime(NotCopied):
         """Forgets all cached prefixes; running generations keep what they use."""
         self._handle().clear_prefixes()
 
-    def save_prefixes(self, path: str | os.PathLike[str]) -> None:
+    def save_prefixes(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes all cached prefixes to a file, which appears whole or not at all. It holds what was prompted.
 
+        A symbolic link stays one; mode and owner of a file that is replaced are kept, a new one is its user's alone.
+
+        Args:
+            path: The file: none yet, an empty one, or one that this method wrote.
+            overwrite: Whether another kind of regular file may be replaced. A device, pipe or folder never is.
+
         Raises:
-            InvalidArgument: If the path cannot be written.
-            DeviceError: If writing fails, such as on a full disk.
+            InvalidArgument: If the path cannot or must not be written.
+            DeviceError: If there is no room for it.
             Unsupported: If the cache is off.
 
         Example:
             >>> rt.save_prefixes("prefixes.kv")  # doctest: +SKIP
         """
-        on_native_thread(partial(self._handle().save_prefixes, os.fspath(path)))
+        where = native_path("path", path_text("path", path))
+        on_native_thread(partial(self._handle().save_prefixes, where, checked_flag("overwrite", overwrite)))
 
     def load_prefixes(self, path: str | os.PathLike[str]) -> int:
         """Adds the prefixes of a file that `save_prefixes` wrote, as far as there is room; nothing that is held goes.
@@ -440,7 +448,7 @@ class Runtime(NotCopied):
         Example:
             >>> rt.load_prefixes("prefixes.kv")  # doctest: +SKIP
         """
-        return on_native_thread(partial(self._handle().load_prefixes, os.fspath(path)))
+        return on_native_thread(partial(self._handle().load_prefixes, native_path("path", path_text("path", path))))
 
     def close(self) -> None:
         """Lets go of the engine and cancels what runs: whoever waits for it gets `Cancelled`.

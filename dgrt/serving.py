@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import weakref
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from dgrt.errors import Cancelled, NotCopied, native_module
+from dgrt.errors import Cancelled, InvalidArgument, NotCopied, native_module
 from dgrt.result import Event, GenerateResult, ServingStats
 from dgrt.translate import Outcome, Prepared, Translator
 
@@ -34,8 +35,24 @@ class GenerateFuture(NotCopied, Future[GenerateResult]):
         '{"colour":"red"}'
     """
 
+    _process = 0
     _request: _native.Request
     _scheduler: Scheduler  # kept alive until somebody has had the result
+
+    def result(self, timeout: float | None = None) -> GenerateResult:
+        """Waits for the result and returns it. Raises what the request failed with, `TimeoutError` after `timeout` s."""
+        self._require_home()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Waits for the end of the request and returns what it failed with, or None."""
+        self._require_home()
+        return super().exception(timeout)
+
+    def _require_home(self) -> None:
+        """A child of fork() would wait for ever: the threads that finish requests are in its parent."""
+        if not self.done() and os.getpid() != self._process:
+            raise InvalidArgument("the request was submitted before fork(): submit another one in the child process")
 
     def cancel(self) -> bool:
         """Cancels the request. True unless it is done already; `result` then raises `CancelledError`."""
@@ -62,6 +79,7 @@ class Scheduler:
     def submit(self, prepared: Prepared, options: _native.Options) -> GenerateFuture:
         """Queues a request and returns its future. Raises what the native `submit` raises."""
         future = GenerateFuture()
+        future._process = os.getpid()
         translator = Translator(prepared)
 
         def on_event(kind: str, value: Any) -> None:

@@ -26,19 +26,16 @@ static_assert(DGRT_DRAFTER_MODEL == static_cast<int>(DrafterKind::kModel));
 static_assert(DGRT_DRAFTER_AUTO == static_cast<int>(DrafterKind::kAuto));
 static_assert(DGRT_DRAFTER_OVERLAP == static_cast<int>(DrafterKind::kOverlap));
 
-std::span<const int32_t> TokenSpan(const int32_t* tokens, size_t num_tokens, const char* name) {
+void RequireCount(uint64_t count, int64_t most, const char* name, const char* what) {
+  if (count <= static_cast<uint64_t>(most)) return;
+  throw InvalidArgument(Message(name, ": expected at most ", most, " ", what, ", found ", count));
+}
+
+std::span<const int32_t> TokenSpan(const int32_t* tokens, uint64_t num_tokens, const char* name, int64_t most) {
+  RequireCount(num_tokens, most, name, "tokens");
   if (num_tokens > 0) RequireNotNull(tokens, name);
-  return {tokens, num_tokens};
+  return {tokens, static_cast<size_t>(num_tokens)};
 }
-
-namespace {
-
-bool ReadFlag(int32_t value, const char* name) {
-  if (value != 0 && value != 1) throw InvalidArgument(Message(name, ": expected 0 or 1, found ", value));
-  return value == 1;
-}
-
-}  // namespace
 
 dgrt_session_options DefaultSessionOptions(const Runtime& runtime) {
   const GenerateOptions& from = runtime.default_options();
@@ -76,7 +73,10 @@ dgrt_session_options DefaultSessionOptions(const Runtime& runtime) {
   return to;
 }
 
-GenerateOptions ToGenerateOptions(const dgrt_session_options& from) {
+GenerateOptions ReadSessionOptions(const dgrt_session_options* given, const Runtime& runtime) {
+  const auto from = ReadSized(given, DefaultSessionOptions(runtime), "dgrt_session_options");
+  RequireZero(from.reserved, "dgrt_session_options.reserved");
+  const ModelFacts& model = runtime.model();
   GenerateOptions to;
   to.request = from.request;
   to.seed = from.seed;
@@ -87,7 +87,7 @@ GenerateOptions ToGenerateOptions(const dgrt_session_options& from) {
   to.sampler.confidence_threshold = from.confidence_threshold;
   to.sampler.t_min = from.t_min;
   to.sampler.t_max = from.t_max;
-  const auto stop_ids = TokenSpan(from.stop_ids, from.num_stop_ids, "dgrt_session_options.stop_ids");
+  const auto stop_ids = TokenSpan(from.stop_ids, from.num_stop_ids, "dgrt_session_options.stop_ids", model.vocab_size);
   to.stop_ids.assign(stop_ids.begin(), stop_ids.end());
   to.guarantee = static_cast<Guarantee>(from.guarantee);
   to.drafter = static_cast<DrafterKind>(from.drafter);
@@ -96,7 +96,7 @@ GenerateOptions ToGenerateOptions(const dgrt_session_options& from) {
   to.logprobs = ReadFlag(from.logprobs, "dgrt_session_options.logprobs");
   to.verify.packing = static_cast<Packing>(from.verify_packing);
   to.deadline_ms = from.deadline_ms;
-  const auto draft = TokenSpan(from.draft, from.num_draft, "dgrt_session_options.draft");
+  const auto draft = TokenSpan(from.draft, from.num_draft, "dgrt_session_options.draft", model.context_len);
   to.draft.assign(draft.begin(), draft.end());
   to.verify.trust = from.verify_trust;
   to.verify.folds = from.verify_folds;

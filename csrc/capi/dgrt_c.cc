@@ -41,7 +41,7 @@ RuntimeOptions ReadRuntimeOptions(const dgrt_runtime_options* given) {
   result.threads = options.threads;
   if (options.ort_library != nullptr) result.ort_library = options.ort_library;
   result.memory_limit_bytes = options.memory_limit_bytes;
-  result.verify_weights = options.verify_weights != 0;
+  result.verify_weights = dgrt::capi::ReadFlag(options.verify_weights, "dgrt_runtime_options.verify_weights");
   result.kv_limit_bytes = options.kv_limit_bytes;
   result.prefix_cache_bytes = options.prefix_cache_bytes;
   return result;
@@ -49,10 +49,9 @@ RuntimeOptions ReadRuntimeOptions(const dgrt_runtime_options* given) {
 
 std::unique_ptr<dgrt_session> NewSession(const dgrt_runtime* runtime, const dgrt_session_options* given) {
   RequireNotNull(runtime, "runtime");
-  const auto defaults = dgrt::capi::DefaultSessionOptions(*runtime->state->runtime);
-  const auto options = ReadSized(given, defaults, "dgrt_session_options");
+  const auto options = dgrt::capi::ReadSessionOptions(given, *runtime->state->runtime);
   return std::unique_ptr<dgrt_session>(
-      new dgrt_session{runtime->state, dgrt::Session(runtime->state->runtime.get(), dgrt::capi::ToGenerateOptions(options))});
+      new dgrt_session{runtime->state, dgrt::Session(runtime->state->runtime.get(), options)});
 }
 
 dgrt_stats StatsOf(const dgrt::Session& session) {
@@ -147,7 +146,7 @@ dgrt_status dgrt_session_prefill(dgrt_session* session, const int32_t* prompt, s
   return Guarded([&] {
     RequireNotNull(session, "session");
     const auto use = session->use.Enter();
-    session->session.Prefill(TokenSpan(prompt, num_tokens, "prompt"));
+    session->session.Prefill(TokenSpan(prompt, num_tokens, "prompt", session->context_len()));
   });
 }
 
@@ -205,7 +204,7 @@ dgrt_status dgrt_session_set_canvas(dgrt_session* session, const int32_t* canvas
   return Guarded([&] {
     RequireNotNull(session, "session");
     const auto use = session->use.Enter();
-    session->session.SetCanvas(TokenSpan(canvas, num_tokens, "canvas"));
+    session->session.SetCanvas(TokenSpan(canvas, num_tokens, "canvas", session->context_len()));
   });
 }
 
@@ -224,7 +223,7 @@ dgrt_status dgrt_generate(const dgrt_runtime* runtime, const dgrt_session_option
   return Guarded([&] {
     const auto session = NewSession(runtime, options);
     dgrt::capi::CallbackSink sink(dgrt::capi::ReadCallbacks(callbacks), runtime->state->runtime->model());
-    dgrt::Generate(session->session, TokenSpan(prompt, num_tokens, "prompt"), &sink);
+    dgrt::Generate(session->session, TokenSpan(prompt, num_tokens, "prompt", session->context_len()), &sink);
     if (stats != nullptr) {
       dgrt_stats result = StatsOf(session->session);
       result.steps_per_canvas = nullptr;

@@ -28,11 +28,24 @@ inline void RequireZero(int32_t reserved, const char* name) {
   if (reserved != 0) throw Unsupported(Message(name, ": expected 0, found ", reserved));
 }
 
-// NULL is fine for no tokens.
-std::span<const int32_t> TokenSpan(const int32_t* tokens, size_t num_tokens, const char* name);
+inline bool ReadFlag(int32_t value, const char* name) {
+  if (value != 0 && value != 1) throw InvalidArgument(Message(name, ": expected 0 or 1, found ", value));
+  return value == 1;
+}
+
+// Where there is no context that bounds a count. A count beyond it is a mistake, and nothing may be read then.
+inline constexpr int64_t kMostElements = INT32_MAX;
+
+// `what`: "tokens", "bytes".
+void RequireCount(uint64_t count, int64_t most, const char* name, const char* what);
+
+// At most `most` tokens, nothing of which is read here. NULL is fine for none.
+std::span<const int32_t> TokenSpan(const int32_t* tokens, uint64_t num_tokens, const char* name,
+                                   int64_t most = kMostElements);
 
 dgrt_session_options DefaultSessionOptions(const Runtime& runtime);
-GenerateOptions ToGenerateOptions(const dgrt_session_options& options);
+// The caller's options over the defaults of the package.
+GenerateOptions ReadSessionOptions(const dgrt_session_options* given, const Runtime& runtime);
 dgrt_stats ToStats(const Stats& stats, FinishReason finish, int64_t kv_len);
 
 template <typename T>
@@ -68,4 +81,6 @@ struct dgrt_session {
   dgrt::Session session;
   dgrt::ExclusiveUse use{};
   dgrt::LiveHandle live{};
+
+  int64_t context_len() const { return state->runtime->model().context_len; }
 };

@@ -64,7 +64,7 @@ dgrt_status dgrt_session_extend(dgrt_session* session, const int32_t* tokens, si
   return Guarded([&] {
     RequireNotNull(session, "session");
     const auto use = session->use.Enter();
-    session->session.Extend(TokenSpan(tokens, num_tokens, "tokens"));
+    session->session.Extend(TokenSpan(tokens, num_tokens, "tokens", session->context_len()));
   });
 }
 

@@ -1,5 +1,7 @@
 // The exported functions of dgrt.h that serve many requests: argument checks and one call of serving/scheduler.h each.
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
@@ -28,6 +30,8 @@ struct dgrt_request {
 };
 
 namespace {
+
+constexpr double kLongestTimeoutMs = 1e12;  // a number of milliseconds that every clock can add; more is for ever
 
 // The status of a result; its text becomes the last error of this thread.
 dgrt_status StatusOf(const dgrt::RequestResult& result) {
@@ -94,14 +98,12 @@ dgrt_status dgrt_scheduler_submit(dgrt_scheduler* scheduler, const dgrt_session_
                                   dgrt_request** request) {
   return Guarded([&] {
     RequireNotNull(scheduler, "scheduler");
-    const auto tokens = dgrt::capi::TokenSpan(prompt, num_tokens, "prompt");
     const dgrt::Runtime& runtime = *scheduler->state->runtime;
-    const auto options =
-        ReadSized(session_options, dgrt::capi::DefaultSessionOptions(runtime), "dgrt_session_options");
+    const auto tokens = dgrt::capi::TokenSpan(prompt, num_tokens, "prompt", runtime.model().context_len);
+    const auto options = dgrt::capi::ReadSessionOptions(session_options, runtime);
     auto sink = std::make_unique<RequestCallbacks>(dgrt::capi::ReadCallbacks(callbacks), runtime.model());
     auto handle = request != nullptr ? std::make_unique<dgrt_request>() : nullptr;  // before the point of no return
-    auto submitted = scheduler->scheduler->Submit({tokens.begin(), tokens.end()},
-                                                  dgrt::capi::ToGenerateOptions(options), std::move(sink));
+    auto submitted = scheduler->scheduler->Submit({tokens.begin(), tokens.end()}, options, std::move(sink));
     if (handle == nullptr) return;
     handle->request = std::move(submitted);
     *request = handle.release();
@@ -142,8 +144,10 @@ dgrt_status dgrt_request_wait(dgrt_request* request, double timeout_ms, int32_t*
   return Guarded([&] {
     RequireNotNull(request, "request");
     RequireNotNull(is_done, "is_done");
-    if (timeout_ms < 0) request->request->Wait();
-    *is_done = request->request->WaitFor(std::chrono::duration<double, std::milli>(timeout_ms)) ? 1 : 0;
+    if (std::isnan(timeout_ms)) throw dgrt::InvalidArgument("timeout_ms: expected a number, found NaN");
+    if (timeout_ms < 0 || timeout_ms > kLongestTimeoutMs) request->request->Wait();
+    const double time_ms = std::clamp(timeout_ms, 0.0, kLongestTimeoutMs);
+    *is_done = request->request->WaitFor(std::chrono::duration<double, std::milli>(time_ms)) ? 1 : 0;
   });
 }
 

@@ -8,12 +8,20 @@
 
 #include <unistd.h>
 
+#include "common/check.h"
+
 namespace dgrt {
 
 // The process that an object was made in; copies remember the same one.
 class HomeProcess {
  public:
   bool IsHere() const { return ::getpid() == id_; }
+
+  // Throws InvalidArgument elsewhere. `what` was made here: "engine".
+  void Require(const char* what) const {
+    if (IsHere()) return;
+    throw InvalidArgument(Message("the ", what, " was opened before fork(): open it in the child process instead"));
+  }
 
  private:
   int id_ = ::getpid();

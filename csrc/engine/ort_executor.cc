@@ -25,13 +25,6 @@ bool SameRows(const KvLayerView& a, const KvLayerView& b) {
   return a.k == b.k && a.v == b.v && a.first == b.first && a.width == b.width;
 }
 
-// A pass in a child of fork() would wait for ever for threads that do not exist there.
-void RequireHome(const HomeProcess& home) {
-  if (!home.IsHere()) {
-    throw InvalidArgument("the engine was opened before fork(): open it in the child process instead");
-  }
-}
-
 }  // namespace
 
 LayerNames::LayerNames(const char* k_prefix, const char* v_prefix, size_t num_layers) {
@@ -112,7 +105,7 @@ void OrtExecutor::BindCausal(Ort::IoBinding& binding, std::span<const int32_t> t
 }
 
 void OrtExecutor::Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv) {
-  RequireHome(engine_.home);
+  engine_.home.Require("engine");
   CheckViews(kv_len, kv);
   DGRT_CHECK(!tokens.empty());
   TranslateOrtErrors<DeviceError>("prefill pass", [&] {
@@ -125,7 +118,7 @@ void OrtExecutor::Prefill(std::span<const int32_t> tokens, int64_t kv_len, std::
 
 void OrtExecutor::Score(std::span<const int32_t> tokens, int64_t kv_len, std::span<const KvLayerView> kv,
                         float* hidden) {
-  RequireHome(engine_.home);
+  engine_.home.Require("engine");
   CheckViews(kv_len, kv);
   DGRT_CHECK(!tokens.empty());
   TranslateOrtErrors<DeviceError>("causal pass", [&] {
@@ -161,7 +154,7 @@ void OrtExecutor::BindDenoise(Lane& lane, int64_t kv_len, std::span<const KvLaye
 
 void OrtExecutor::Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::span<const KvLayerView> kv,
                           const float* soft, float* hidden) {
-  RequireHome(engine_.home);
+  engine_.home.Require("engine");
   CheckViews(kv_len, kv);
   DGRT_CHECK(canvas.size() == canvas_ids_.size());
   std::copy(canvas.begin(), canvas.end(), canvas_ids_.begin());
@@ -175,7 +168,7 @@ void OrtExecutor::Denoise(std::span<const int32_t> canvas, int64_t kv_len, std::
 
 void OrtExecutor::Packed(const PackedRows& rows, int64_t kv_len, std::span<const KvLayerView> kv,
                          std::span<const KvLayerView> next_kv) {
-  RequireHome(engine_.home);
+  engine_.home.Require("engine");
   const int64_t len = engine_.model->canvas_len;
   CheckViews(kv_len, kv);
   CheckViews(kv_len + len, next_kv);
@@ -207,7 +200,7 @@ void OrtExecutor::Packed(const PackedRows& rows, int64_t kv_len, std::span<const
 }
 
 void OrtExecutor::Check(const CheckRows& rows, int64_t kv_len, std::span<const KvLayerView> kv) {
-  RequireHome(engine_.home);
+  engine_.home.Require("engine");
   CheckViews(kv_len, kv);
   const int64_t len = engine_.model->canvas_len, width = engine_.model->hidden_size;
   const auto num_canvas_rows = static_cast<int64_t>(rows.canvases.size());
@@ -246,7 +239,7 @@ void OrtExecutor::Check(const CheckRows& rows, int64_t kv_len, std::span<const K
 
 void OrtExecutor::Draft(int32_t anchor, int64_t position, std::span<const KvLayerView> kv, const float* evidence,
                         int64_t num_rows, float* hidden) {
-  RequireHome(engine_.home);
+  engine_.home.Require("engine");
   DGRT_CHECK(engine_.model->drafter && num_rows >= 1 && num_rows <= engine_.model->drafter->block_len && position >= 0);
   anchor_id_ = anchor;
   std::iota(draft_positions_.begin(), draft_positions_.end(), position + 1);

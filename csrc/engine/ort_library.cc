@@ -1,13 +1,18 @@
 // Implementation of ort_library.h. The library is never unloaded: its threads and allocators outlive every session.
 #include "engine/ort_library.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <mutex>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include <dlfcn.h>
+#include <link.h>
+#include <pthread.h>
+#include <unistd.h>
 
 #include <onnxruntime_cxx_api.h>
 
@@ -33,6 +38,46 @@ struct Candidate {
   std::string path;
   std::string origin;  // for the message
 };
+
+// Whether some ONNX Runtime is in the process already, such as that inside the Python module `onnxruntime`.
+bool HasAnotherLibrary() {
+  const auto is_one = [](dl_phdr_info* info, size_t, void*) -> int {
+    return std::string_view(info->dlpi_name).find("onnxruntime") != std::string_view::npos ? 1 : 0;
+  };
+  return ::dl_iterate_phdr(is_one, nullptr) != 0;
+}
+
+#ifdef __GLIBC__
+void EndAtOnce(int status, void*) {
+  std::fflush(nullptr);
+  ::_exit(status);
+}
+
+// Exit handlers run in reverse order: those of the child itself have run when this one does.
+void EndChildrenAtOnce() { ::on_exit(EndAtOnce, nullptr); }
+#endif
+
+// Official builds report what is loaded and run to their maker, on a thread of their own, unless this variable is set
+// before the library begins. dgrt sends nothing anywhere. The thread is also what a child of fork() would wait for in the
+// library's exit handlers, for ever. A value that is there already is the user's decision.
+void KeepQuiet() {
+  constexpr char kQuiet[] = "ORT_DISABLE_TELEMETRY";
+  const char* set = std::getenv(kQuiet);
+  const bool may_report = set != nullptr ? std::string_view(set) != "1" : HasAnotherLibrary();
+  if (set == nullptr) ::setenv(kQuiet, "1", 0);
+#ifdef __GLIBC__
+  // Reports are on: children end without the exit handlers that this process has registered. Those functions have to
+  // stay when the binary that contains them is closed.
+  if (!may_report) return;
+  Dl_info info{};
+  if (::dladdr(reinterpret_cast<const void*>(&EndAtOnce), &info) != 0) {
+    ::dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+  }
+  ::pthread_atfork(nullptr, nullptr, EndChildrenAtOnce);
+#else
+  static_cast<void>(may_report);
+#endif
+}
 
 // Folder of the binary that contains this code (libdgrt.so or the Python extension).
 fs::path OwnFolder() {
@@ -107,6 +152,7 @@ void UseOrtApi(const OrtApi* api) {
 std::string LoadOrtLibrary(const std::string& explicit_path) {
   const std::lock_guard lock(mutex);
   if (!loaded) {
+    KeepQuiet();
     Loaded opened = OpenFirst(Candidates(explicit_path));
     InitialiseWrapper(opened);
     loaded = std::move(opened);

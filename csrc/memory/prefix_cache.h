@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "common/kv_view.h"
+#include "common/output_file.h"
 #include "memory/kv_block.h"
 #include "memory/kv_layout.h"
 #include "memory/memory_budget.h"
@@ -64,8 +65,8 @@ class PrefixCache {
   PrefixStats stats() const;
 
   // Writes all that is held into one file, which appears whole or not at all. Throws InvalidArgument for a path that
-  // cannot be written, DeviceError if writing fails (disk full).
-  void Save(const std::string& path) const;
+  // cannot or must not be written (common/output_file.h), DeviceError if there is no room.
+  void Save(const std::string& path, Overwrite overwrite = Overwrite::kOwnFiles) const;
 
   // Adds what Save wrote, the most recently used first, as far as there is room: nothing that is held goes. Returns the
   // chunks added. Throws ContractMismatch with expected and found for a file that is damaged, of another version,

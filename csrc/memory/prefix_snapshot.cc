@@ -6,21 +6,18 @@
 //   SHA-256 of all that, 64 hexadecimal digits
 // A snapshot is input from outside: it is read into blocks of its own, and only when the hash at its end is right do
 // they become part of the cache.
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
 #include "common/check.h"
+#include "common/output_file.h"
 #include "common/sha256.h"
 #include "memory/prefix_cache.h"
 #include "memory/prefix_hash.h"
@@ -30,6 +27,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little);
 
+constexpr char kKind[] = "prefix snapshot";
 constexpr char kMagic[8] = {'d', 'g', 'r', 't', ' ', 'k', 'v', '\n'};
 constexpr uint32_t kVersion = 1;
 constexpr uint32_t kMaxKeyBytes = 1 << 16;
@@ -38,23 +36,14 @@ constexpr int64_t kMaxNodes = int64_t{1} << 32;
 constexpr uint64_t kMaxClock = uint64_t{1} << 62;
 constexpr size_t kPieceBytes = 1 << 20;
 
-// A file that becomes `path` when it is complete; until then, and if it never is, `path` stays as it was.
 class SnapshotWriter {
  public:
-  explicit SnapshotWriter(const std::string& path)
-      : path_(path), part_(path + ".XXXXXX"), fd_(mkostemp(part_.data(), O_CLOEXEC)) {
-    if (fd_ < 0) throw InvalidArgument(Message("prefix snapshot '", path, "': cannot write: ", std::strerror(errno)));
-  }
-  ~SnapshotWriter() {
-    if (fd_ >= 0) close(fd_);
-    if (!done_) unlink(part_.c_str());
-  }
-  SnapshotWriter(const SnapshotWriter&) = delete;
-  SnapshotWriter& operator=(const SnapshotWriter&) = delete;
+  SnapshotWriter(const std::string& path, uint64_t bytes, Overwrite overwrite)
+      : file_(kKind, path, std::string_view(kMagic, sizeof(kMagic)), static_cast<int64_t>(bytes), overwrite) {}
 
   void Write(std::span<const std::byte> bytes) {
     sha256_.Update(bytes);
-    WriteUnhashed(bytes);
+    file_.Write(bytes);
   }
   template <typename T>
   void Put(const T& value) {
@@ -63,36 +52,20 @@ class SnapshotWriter {
   }
   void Finish() {
     const std::string hex = sha256_.Hex();
-    WriteUnhashed(std::as_bytes(std::span(hex.data(), hex.size())));
-    if (fsync(fd_) != 0) Fail();
-    const int fd = std::exchange(fd_, -1);
-    if (close(fd) != 0 || rename(part_.c_str(), path_.c_str()) != 0) Fail();
-    done_ = true;
+    file_.Write(std::as_bytes(std::span(hex.data(), hex.size())));
+    file_.Finish();
   }
 
  private:
-  [[noreturn]] void Fail() const {
-    throw DeviceError(Message("prefix snapshot '", path_, "': writing failed: ", std::strerror(errno)));
-  }
-  void WriteUnhashed(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t written = write(fd_, bytes.data(), bytes.size());
-      if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) Fail();
-      bytes = bytes.subspan(static_cast<size_t>(written));
-    }
-  }
-
-  const std::string path_;
-  std::string part_;
-  int fd_;
-  bool done_ = false;
+  OutputFile file_;
   Sha256 sha256_;
 };
 
 class SnapshotReader {
  public:
-  explicit SnapshotReader(const std::string& path) : path_(path), file_(path, std::ios::binary) {
+  explicit SnapshotReader(const std::string& path) : path_(path) {
+    RequireRegularFile(kKind, path);
+    file_.open(path, std::ios::binary);
     std::error_code error;
     const uintmax_t size = std::filesystem::file_size(path, error);
     if (error || !file_) {
@@ -204,15 +177,15 @@ std::vector<PrefixCache::Record> PrefixCache::Records() const {
   return records;
 }
 
-void PrefixCache::Save(const std::string& path) const {
+void PrefixCache::Save(const std::string& path, Overwrite overwrite) const {
   const std::vector<Record> records = Records();  // holds the blocks, so the rest needs no lock
-  SnapshotWriter file(path);
   uint64_t bytes = sizeof(kMagic) + sizeof(kVersion) + sizeof(bytes) + sizeof(uint32_t) + key_.size();
   bytes += 4 * sizeof(int64_t) + static_cast<uint64_t>(kHashBytes);
   for (const Record& record : records) {
     bytes += 4 * sizeof(int64_t) + std::as_bytes(std::span(record.tokens)).size();
     bytes += static_cast<uint64_t>(BytesOf(record.parts));
   }
+  SnapshotWriter file(path, bytes, overwrite);
   file.Put(kMagic);
   file.Put(kVersion);
   file.Put(bytes);

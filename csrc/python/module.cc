@@ -1,4 +1,5 @@
 // The Python extension dgrt._native; its exact surface is dgrt/_native.pyi. Registers only.
+#include "common/cpu_limits.h"
 #include "common/live_handles.h"
 #include "dgrt/dgrt.h"
 #include "python/register.h"
@@ -13,5 +14,9 @@ PYBIND11_MODULE(_native, module) {
   dgrt::python::RegisterSession(module);
   dgrt::python::RegisterScheduler(module);
   dgrt::python::RegisterKernels(module);
+  module.def("usable_cpus", [] {
+    const dgrt::CpuLimit limit = dgrt::UsableCpus();
+    return pybind11::make_tuple(limit.cpus, limit.reason);
+  }, "The default number of threads, and what decided it.");
   module.def("live_handles", &dgrt::LiveHandles, "Runtime, Session and Scheduler objects that exist now.");
 }

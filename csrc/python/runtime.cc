@@ -81,7 +81,9 @@ py::bytes ReadFile(const RuntimeObject& self, const std::string& name) {
 }
 
 void ClearPrefixes(const RuntimeObject& self) { self.runtime->ClearPrefixes(); }
-void SavePrefixes(const RuntimeObject& self, const std::string& path) { self.runtime->SavePrefixes(path); }
+void SavePrefixes(const RuntimeObject& self, const std::string& path, bool overwrite) {
+  self.runtime->SavePrefixes(path, overwrite ? Overwrite::kOtherFiles : Overwrite::kOwnFiles);
+}
 int64_t LoadPrefixes(const RuntimeObject& self, const std::string& path) { return self.runtime->LoadPrefixes(path); }
 
 }  // namespace
@@ -101,7 +103,8 @@ void RegisterRuntime(py::module_& module) {
       .def("memory", &Memory, "The fields of dgrt.MemoryPlan.")
       .def("prefix_stats", &PrefixStatsDict, "The fields of dgrt.PrefixStats.")
       .def("clear_prefixes", &ClearPrefixes, py::call_guard<py::gil_scoped_release>())
-      .def("save_prefixes", &SavePrefixes, py::arg("path"), py::call_guard<py::gil_scoped_release>())
+      .def("save_prefixes", &SavePrefixes, py::arg("path"), py::arg("overwrite"),
+           py::call_guard<py::gil_scoped_release>())
       .def("load_prefixes", &LoadPrefixes, py::arg("path"), py::call_guard<py::gil_scoped_release>(),
            "Returns the chunks added.");
 }

@@ -32,11 +32,6 @@ std::string KeyOf(const Engine& engine, const std::string& engine_hash) {
                  Sha256Hex(std::as_bytes(std::span(flags))).substr(0, 8));
 }
 
-PrefixCache& RequirePrefixes(PrefixCache* prefixes) {
-  if (prefixes == nullptr) throw Unsupported("prefix cache: it is off in this runtime");
-  return *prefixes;
-}
-
 }  // namespace
 
 void Runtime::Impl::OpenKvMemory(const std::string& engine_hash) {
@@ -59,16 +54,24 @@ void Runtime::Impl::OpenKvMemory(const std::string& engine_hash) {
 }
 
 PrefixStats Runtime::prefix_stats() const {
+  RequireHome();
   return impl_->prefixes != nullptr ? impl_->prefixes->stats() : PrefixStats{};
 }
 
 void Runtime::ClearPrefixes() {
+  RequireHome();
   if (impl_->prefixes != nullptr) impl_->prefixes->Clear();
 }
 
-void Runtime::SavePrefixes(const std::string& path) const { RequirePrefixes(impl_->prefixes.get()).Save(path); }
+PrefixCache& Runtime::RequirePrefixes() const {
+  RequireHome();
+  if (impl_->prefixes == nullptr) throw Unsupported("prefix cache: it is off in this runtime");
+  return *impl_->prefixes;
+}
 
-int64_t Runtime::LoadPrefixes(const std::string& path) { return RequirePrefixes(impl_->prefixes.get()).Load(path); }
+void Runtime::SavePrefixes(const std::string& path, Overwrite overwrite) const { RequirePrefixes().Save(path, overwrite); }
+
+int64_t Runtime::LoadPrefixes(const std::string& path) { return RequirePrefixes().Load(path); }
 
 int64_t ResumeFromPrefix(SessionState& state, std::span<const int32_t> prompt, int64_t num_rows) {
   state.stats.prefix_tokens = 0;

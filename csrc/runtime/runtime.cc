@@ -1,13 +1,11 @@
 // The facade of runtime.h: construction, option checks, and methods that hand over to the stages.
 #include "runtime/runtime.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cmath>
-#include <thread>
 
 #include "common/check.h"
+#include "common/cpu_limits.h"
 #include "common/env.h"
 #include "drafting/suffix_drafter.h"
 #include "kernels/cpu/isa.h"
@@ -24,15 +22,6 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr double kMaxDeadlineMs = 1e12;
 constexpr double kMaxFolds = 16, kMostNats = 1e9, kMostSteps = 1e9, kMostChanged = 1e9;
-
-int UsableCpus() {
-#ifdef __linux__
-  cpu_set_t cpus;
-  CPU_ZERO(&cpus);
-  if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) return std::max(1, CPU_COUNT(&cpus));
-#endif
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
 
 // An option that is not as it must be.
 template <typename Value>
@@ -94,7 +83,10 @@ RuntimeOptions ResolveOptions(const RuntimeOptions& options) {
   if (options.kv_limit_bytes < 0) Reject("kv_limit_bytes", "0 or more", options.kv_limit_bytes);
   if (options.prefix_cache_bytes < -1) Reject("prefix_cache_bytes", "-1 or more", options.prefix_cache_bytes);
   if (const auto isa = EnvString("DGRT_CPU_ISA")) UseCpuIsa(isa->c_str());
-  if (out.threads == 0) out.threads = static_cast<int>(EnvInteger("DGRT_THREADS", 1, kMaxThreads).value_or(UsableCpus()));
+  if (out.threads == 0) {
+    const auto wanted = EnvInteger("DGRT_THREADS", 1, kMaxThreads);
+    out.threads = wanted ? static_cast<int>(*wanted) : std::min(kMaxThreads, UsableCpus().cpus);
+  }
   return out;
 }
 
@@ -333,7 +325,12 @@ const std::string& Runtime::manifest_json() const { return impl_->manifest_json;
 std::string Runtime::description() const { return impl_->engine->description(); }
 int Runtime::threads() const { return impl_->options.threads; }
 int64_t Runtime::kv_limit_bytes() const { return impl_->options.kv_limit_bytes; }
-LaneStats Runtime::lane_stats() const { return impl_->lanes->stats(); }
+void Runtime::RequireHome() const { impl_->home.Require("engine"); }
+
+LaneStats Runtime::lane_stats() const {
+  RequireHome();
+  return impl_->lanes->stats();
+}
 
 int64_t Runtime::PlannedKvBytes(int64_t prompt_len, const GenerateOptions& options) const {
   const ModelFacts& facts = model();
@@ -352,6 +349,7 @@ int64_t Runtime::PlannedKvBytes(int64_t prompt_len, const GenerateOptions& optio
 }
 
 void Runtime::CheckRequest(std::span<const int32_t> prompt, const GenerateOptions& options) const {
+  RequireHome();
   CheckOptions(options, *impl_->engine);
   CheckPrompt(prompt, options.guarantee, model());
 }
@@ -372,7 +370,10 @@ MemoryPlan Runtime::memory() const {
   return plan;
 }
 
-MemoryUsage Runtime::kv_usage() const { return impl_->kv_budget->usage(); }
+MemoryUsage Runtime::kv_usage() const {
+  RequireHome();
+  return impl_->kv_budget->usage();
+}
 
 // --- Session ---
 
@@ -392,6 +393,7 @@ std::shared_ptr<Runtime> RequireRuntime(std::shared_ptr<Runtime> runtime) {
 Session::Session(std::shared_ptr<Runtime> runtime, const GenerateOptions& options,
                  std::chrono::steady_clock::time_point start) {
   Runtime::Impl& shared = *RequireRuntime(runtime)->impl_;
+  runtime->RequireHome();
   CheckOptions(options, *shared.engine);
   impl_.reset(new Impl{{std::move(runtime), *shared.engine, *shared.lanes, options, start,
                         shared.options.memory_limit_bytes, shared.kv_budget.get(), shared.prefixes.get()}});
@@ -399,18 +401,21 @@ Session::Session(std::shared_ptr<Runtime> runtime, const GenerateOptions& option
 Session::~Session() = default;
 
 void Session::Prefill(std::span<const int32_t> prompt) {
+  impl_->state.runtime->RequireHome();
   StageTimer timer(&impl_->state.stats.total_ms);
   const ActiveRequest active(impl_->state.lanes, impl_->state.lane_user);
   PrefillPrompt(impl_->state, prompt);
 }
 
 void Session::Extend(std::span<const int32_t> tokens) {
+  impl_->state.runtime->RequireHome();
   StageTimer timer(&impl_->state.stats.total_ms);
   const ActiveRequest active(impl_->state.lanes, impl_->state.lane_user);
   ExtendPrompt(impl_->state, tokens);
 }
 
 std::span<const int32_t> Session::NextCanvas(GenerateSink* sink) {
+  impl_->state.runtime->RequireHome();
   const ActiveRequest active(impl_->state.lanes, impl_->state.lane_user);
   return impl_->state.is_causal() ? RunCausalPass(impl_->state, sink) : RunCanvas(impl_->state, sink);
 }
@@ -442,6 +447,7 @@ int64_t Session::Draft(std::span<int32_t> draft, std::span<float> confidence) {
 std::span<const int32_t> Session::canvas() const { return impl_->state.canvas.argmax; }
 void Session::Cancel() {
   impl_->state.cancelled.store(true);
+  if (!impl_->state.runtime->impl_->home.IsHere()) return;  // nothing runs, and the lock may be held for ever
   impl_->state.lanes.Wake(impl_->state.lane_user);
 }
 FinishReason Session::finish_reason() const { return impl_->state.finish; }

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/output_file.h"
 #include "engine/engine.h"
 #include "memory/memory_stats.h"
 #include "runtime/options.h"
@@ -24,6 +25,8 @@ constexpr const char* FinishReasonName(FinishReason reason) {
   constexpr const char* kNames[] = {"", "stop", "length", "cancelled"};
   return kNames[static_cast<int32_t>(reason)];
 }
+
+class PrefixCache;  // memory/prefix_cache.h
 
 struct MemoryPlan {
   int64_t weight_bytes = 0;          // weight files of the package
@@ -57,13 +60,15 @@ class Runtime {
   LaneStats lane_stats() const;                     // passes of all sessions
   // The most KV memory that a request can come to take: until max_new_tokens or the context ends.
   int64_t PlannedKvBytes(int64_t prompt_len, const GenerateOptions& options) const;
+  // Throws InvalidArgument in a child of fork(), where the engine's threads do not exist and its locks may be held for ever.
+  void RequireHome() const;
   // Throws what a session with these options and its Prefill would throw before running anything.
   void CheckRequest(std::span<const int32_t> prompt, const GenerateOptions& options) const;
 
   // The prefix cache (memory/prefix_cache.h). While it is off, statistics are zero and Save and Load throw Unsupported.
   PrefixStats prefix_stats() const;
   void ClearPrefixes();
-  void SavePrefixes(const std::string& path) const;
+  void SavePrefixes(const std::string& path, Overwrite overwrite = Overwrite::kOwnFiles) const;
   int64_t LoadPrefixes(const std::string& path);    // returns the chunks added
 
   std::string description() const;
@@ -72,6 +77,7 @@ class Runtime {
  private:
   friend class Session;
   struct Impl;
+  PrefixCache& RequirePrefixes() const;
   explicit Runtime(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

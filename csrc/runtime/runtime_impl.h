@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "common/home_process.h"
 #include "common/thread_pool.h"
 #include "engine/engine.h"
 #include "memory/memory_budget.h"
@@ -16,6 +17,7 @@ namespace dgrt {
 class PackageFiles;
 
 struct Runtime::Impl {
+  HomeProcess home;                // of all threads below
   RuntimeOptions options;          // threads resolved
   GenerateOptions defaults;        // from the manifest
   std::string manifest_json;

@@ -37,7 +37,7 @@ void Collect(const Session& session, RequestResult& result) {
 }  // namespace
 
 std::unique_lock<std::mutex> Monitor::Lock() {
-  if (!home.IsHere()) throw InvalidArgument("the scheduler was opened before fork(): open it in the child process instead");
+  home.Require("scheduler");
   return std::unique_lock(mutex);
 }
 
@@ -76,6 +76,7 @@ const RequestResult& Request::result() const {
 Scheduler::Scheduler(std::shared_ptr<Runtime> runtime, const SchedulerOptions& options)
     : runtime_(std::move(runtime)), options_(Checked(options)), monitor_(std::make_shared<Monitor>()) {
   if (runtime_ == nullptr) throw InvalidArgument("runtime: expected an open runtime, found none");
+  runtime_->RequireHome();
   const int32_t num_workers = options_.max_running + 1;
   running_.reserve(static_cast<size_t>(options_.max_running));
   workers_.reserve(static_cast<size_t>(num_workers));

@@ -18,7 +18,7 @@ from dgrt import _shadowed, errors
 from dgrt._version import __version__
 from dgrt.cli.display import human_bytes
 from dgrt.hints import install_hint
-from dgrt.ort import API_VERSION, ENVIRONMENT_VARIABLE, library_candidates
+from dgrt.ort import API_VERSION, ENVIRONMENT_VARIABLE, import_onnxruntime, library_candidates
 
 _MIN_PYTHON = (3, 11)
 _EXPORT_PACKAGES = ("torch", "onnx", "transformers", "safetensors")
@@ -66,7 +66,7 @@ def all_checks() -> list[tuple[str, list[Check]]]:
             [_package("tokenizers", "text prompts"), _package("jinja2", "chat"), _package("rich", "tables, --show")],
         ),
         ("Export", _export_packages()),
-        ("Machine", [_cpu(), *_cpu_features(), _memory()]),
+        ("Machine", [_cpu(), _threads(), *_cpu_features(), _memory()]),
     ]
 
 
@@ -144,7 +144,7 @@ def ort_version(library: str | Path) -> str:
 
 def _ort_providers() -> Check:
     try:
-        import onnxruntime  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        onnxruntime = import_onnxruntime()
     except Exception as error:  # a broken wheel may raise anything
         return Check(name="providers", ok=False, detail=f"unknown: {error}", hint="only the wheel can list them")
     return Check(name="providers", ok=True, detail=", ".join(onnxruntime.get_available_providers()))
@@ -198,8 +198,17 @@ def cpu_model() -> str:
 
 
 def _cpu() -> Check:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Check(name="CPU", ok=True, detail=f"{cpu_model()}, {usable} of {os.cpu_count()} cores usable")
+    return Check(name="CPU", ok=True, detail=cpu_model())
+
+
+def _threads() -> Check:
+    """The number that `Runtime` takes by default, and what decided it."""
+    if errors.native_import_error is not None:
+        return Check(name="threads", ok=True, detail="unknown without the native extension")
+    count, reason = errors.native_module().usable_cpus()
+    if given := os.environ.get("DGRT_THREADS"):
+        return Check(name="threads", ok=True, detail=f"{given}: DGRT_THREADS (without it {count}: {reason})")
+    return Check(name="threads", ok=True, detail=f"{count}: {reason}")
 
 
 def _cpu_features() -> list[Check]:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dgrt.cli.arguments import (
     add_engine,
@@ -68,7 +68,11 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     either.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     group.add_argument("--stats", action="store_true", help="a table of counts and times on stderr")
-    group.add_argument("--trace", metavar="FILE", help="write every denoise step to FILE, a numpy .npz")
+    group.add_argument(
+        "--trace", metavar="FILE",
+        help="write every denoise step to FILE, a numpy .npz ('-': to stdout; the text then goes to stderr)",
+    )  # fmt: skip
+    group.add_argument("--force", action="store_true", help="let --trace replace a file that is no trace")
     add_generation(parser)
     add_runtime(parser)
 
@@ -91,14 +95,14 @@ def run(args: argparse.Namespace) -> int:
 
             result = show(runtime, prompt, options)
         else:
-            result = _print_text(runtime, prompt, options)
+            result = _print_text(runtime, prompt, options, sys.stderr if args.trace == "-" else sys.stdout)
         if not args.json and result.tokens.size and result.text == "":
             count = f"{result.tokens.size} tokens" if result.tokens.size > 1 else "1 token"
             print(f"note: no text: {count}, all of them special (--json shows them)", file=sys.stderr)
     if args.trace is not None:
         from dgrt.cli.trace_file import write_trace
 
-        write_trace(Path(args.trace), result)
+        write_trace(args.trace, result, overwrite=args.force)
     if args.stats:
         _print_stats(result)
     return 0
@@ -118,8 +122,13 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise CommandError("--system needs the chat template, which --raw leaves out")
     if args.draft is not None and args.draft_file is not None:
         raise CommandError("give one of --draft and --draft-file, not both")
-    if args.trace is not None and not Path(args.trace).resolve().parent.is_dir():
-        raise CommandError(f"cannot write '{args.trace}': no such folder")
+    if args.trace is None:
+        return
+    from dgrt.cli.trace_file import check_trace_path
+
+    if args.trace == "-" and (args.json or args.show):
+        raise CommandError("--trace - writes the trace to stdout: give it a file, or leave out --json and --show")
+    check_trace_path(args.trace, overwrite=args.force)
 
 
 def _read_prompt(args: argparse.Namespace) -> Prompt:
@@ -155,7 +164,7 @@ def _read_text(name: str) -> str:
         raise CommandError(f"{'stdin' if name == '-' else name} is not UTF-8 text: {error.reason}") from None
 
 
-def _print_text(runtime: Runtime, prompt: Prompt, options: GenerateOptions) -> GenerateResult:
+def _print_text(runtime: Runtime, prompt: Prompt, options: GenerateOptions, out: IO[str]) -> GenerateResult:
     """Prints each piece as it becomes final; token ids where the engine has no tokenizer."""
     last = ""
     with runtime.stream(prompt, options, drafts=False) as events:
@@ -164,11 +173,11 @@ def _print_text(runtime: Runtime, prompt: Prompt, options: GenerateOptions) -> G
                 result = event.result
             elif event.tokens is not None:
                 piece = event.text if event.text is not None else "".join(f"{i} " for i in event.tokens)
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+                out.write(piece)
+                out.flush()
                 last = piece or last
     if not last.endswith("\n"):
-        sys.stdout.write("\n")
+        out.write("\n")
     return result
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports to its maker what is exported
+import onnxruntime  # noqa: E402
 
 from .contract import FUSED
 from .errors import Unsupported, mismatch

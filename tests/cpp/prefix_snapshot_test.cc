@@ -1,10 +1,9 @@
 // PrefixCache::Save and Load: what comes back, and that no damaged, cut, foreign or newer file changes anything.
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 
-#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/check.h"
@@ -157,33 +156,27 @@ TEST(PathsThatCannotBeReadOrWrittenAreNamed) {
   CHECK_THROWS(InvalidArgument, "cannot read: No such file", f.cache.Load(file.path));
   CHECK_THROWS(InvalidArgument, "cannot write: No such file", f.cache.Save(file.path + "/no/folder"));
   CHECK_THROWS(InvalidArgument, "cannot read", f.cache.Load(file.folder.string()));
-  // A folder stands where the file should: the rename fails, and nothing is left.
-  fs::create_directories(file.path + "/something");
-  CHECK_THROWS(DeviceError, "writing failed", f.cache.Save(file.path));
+  CHECK_THROWS(InvalidArgument, "cannot write: expected a regular file or none, found a folder",
+               f.cache.Save(file.folder.string()));
+  CHECK_EQ(::mkfifo(file.path.c_str(), 0600), 0);
+  CHECK_THROWS(InvalidArgument, "cannot read: expected a regular file, found a pipe", f.cache.Load(file.path));
+  CHECK_THROWS(InvalidArgument, "cannot write: expected a regular file or none, found a pipe", f.cache.Save(file.path));
   CHECK_EQ(std::distance(fs::directory_iterator(file.folder), {}), 1);
 }
 
-TEST(AFullDiskLeavesTheOldSnapshot) {
+TEST(ASnapshotReplacesASnapshotAndAnotherFileOnlyWhereThatIsAllowed) {
   SnapshotFile file;
   PrefixFixture f;
+  f.cache.Save(file.path);
+  const std::string empty = file.Bytes();
   Fill(f);
-  file.Store("old");
-  rlimit before{};
-  CHECK_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
-  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  const rlimit small{100'000, before.rlim_max};  // in place of a disk: the next write past it fails
-  CHECK_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
-  std::string failure;
-  try {
-    f.cache.Save(file.path);
-  } catch (const DeviceError& error) {
-    failure = error.what();
-  }
-  CHECK_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
-  std::signal(SIGXFSZ, handler);
-  CHECK(failure.find("writing failed: File too large") != std::string::npos);
-  CHECK_EQ(file.Bytes(), std::string("old"));
-  CHECK_EQ(std::distance(fs::directory_iterator(file.folder), {}), 1);
+  f.cache.Save(file.path);
+  CHECK(file.Bytes().size() > empty.size());
+  file.Store("mine");
+  CHECK_THROWS(InvalidArgument, "found another kind of file", f.cache.Save(file.path));
+  CHECK_EQ(file.Bytes(), std::string("mine"));
+  f.cache.Save(file.path, Overwrite::kOtherFiles);
+  CHECK_EQ(PrefixFixture().cache.Load(file.path), 6);
 }
 
 }  // namespace dgrt
