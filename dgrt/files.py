@@ -54,7 +54,10 @@ def check_output(path: StrPath, kind: str, is_ours: Callable[[Path], bool], *, o
         mode = target.stat().st_mode if target.exists() else None
         if not target.parent.is_dir():
             raise InvalidArgument(f"{shown}: no such folder: '{target.parent}'")
-        if not os.access(target.parent, os.W_OK | os.X_OK) or (mode is not None and not os.access(target, os.W_OK)):
+        may_write = [os.access(target.parent, os.W_OK | os.X_OK, effective_ids=True)]
+        if mode is not None:
+            may_write.append(os.access(target, os.W_OK, effective_ids=True))
+        if not all(may_write):
             raise InvalidArgument(f"{shown}: permission denied")
         if mode is None and target.is_symlink():
             raise InvalidArgument(f"{shown}: too many symbolic links")
@@ -63,8 +66,8 @@ def check_output(path: StrPath, kind: str, is_ours: Callable[[Path], bool], *, o
             raise InvalidArgument(f"{shown}: expected a regular file or none, found {found}")
         if mode is not None and target.stat().st_size and not overwrite and not is_ours(target):
             raise InvalidArgument(
-                f"{shown}: expected such a file, an empty one or none, found another kind of file: give another path, or"
-                " allow it to be overwritten"
+                f"{shown}: expected such a file, an empty one or none, found another kind of file: give another path,"
+                " or allow it to be overwritten"
             )
     except OSError as error:
         raise InvalidArgument(f"{shown}: {error.strerror}") from None
@@ -72,7 +75,9 @@ def check_output(path: StrPath, kind: str, is_ours: Callable[[Path], bool], *, o
 
 
 @contextmanager
-def output_file(path: StrPath, kind: str, is_ours: Callable[[Path], bool], *, overwrite: bool = False) -> Iterator[IO[bytes]]:
+def output_file(
+    path: StrPath, kind: str, is_ours: Callable[[Path], bool], *, overwrite: bool = False
+) -> Iterator[IO[bytes]]:
     """Opens a part file beside `path` that takes its place when the block ends well, and is gone if it does not.
 
     Args:

@@ -56,7 +56,7 @@ class NativeThread:
         """Waits for the next entry; in turns, so that an interrupt is seen whichever thread its signal reached."""
         while True:
             if not self._is_here():
-                raise InvalidArgument("the generation was started before fork(): start another one in the child process")
+                raise InvalidArgument("the call was begun before fork(): begin another one in the child process")
             try:
                 kind, value = self._queue.get(timeout=_POLL_S)
             except Empty:

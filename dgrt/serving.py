@@ -40,7 +40,7 @@ class GenerateFuture(NotCopied, Future[GenerateResult]):
     _scheduler: Scheduler  # kept alive until somebody has had the result
 
     def result(self, timeout: float | None = None) -> GenerateResult:
-        """Waits for the result and returns it. Raises what the request failed with, `TimeoutError` after `timeout` s."""
+        """Waits for the result and returns it. Raises what the request failed with, or `TimeoutError`."""
         self._require_home()
         return super().result(timeout)
 

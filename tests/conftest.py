@@ -6,6 +6,7 @@ damage a package work on a copy.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ import pytest
 # Tests interrupt themselves and the processes they start. A run in the background of a script begins with Ctrl-C
 # ignored, and its children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests that import `onnxruntime` themselves report nothing to its maker either (dgrt/ort.py).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -14,6 +14,8 @@ using dgrt::InvalidArgument;
 using dgrt::Message;
 using dgrt::SpecialTokens;
 using dgrt::capi::Guarded;
+using dgrt::capi::kMostElements;
+using dgrt::capi::RequireCount;
 using dgrt::capi::RequireNotNull;
 using dgrt::capi::TokenSpan;
 using dgrt::capi::WriteSpan;
@@ -46,6 +48,7 @@ thread_local std::vector<int32_t> last_tokens;
 thread_local std::string last_text;
 
 std::string_view Text(const char* text, size_t size, const char* name) {
+  RequireCount(size, kMostElements, name, "bytes");
   if (size > 0) RequireNotNull(text, name);
   return {text, size};
 }
@@ -151,6 +154,7 @@ dgrt_status dgrt_chat_template_format(const dgrt_chat_template* chat_template, c
     RequireNotNull(chat_template, "chat_template");
     RequireNotNull(text, "text");
     RequireNotNull(text_size, "text_size");
+    RequireCount(num_messages, kMostElements, "num_messages", "messages");
     if (num_messages > 0) RequireNotNull(roles, "roles");
     if (num_messages > 0) RequireNotNull(contents, "contents");
     std::vector<dgrt::ChatMessage> messages;

@@ -16,6 +16,13 @@ std::optional<std::string> EnvString(const char* name) {
   return std::string(value);
 }
 
+std::optional<std::string> SetUnlessSet(const char* name, const char* value) {
+  const char* found = std::getenv(name);
+  if (found != nullptr) return std::string(found);
+  ::setenv(name, value, 0);
+  return std::nullopt;
+}
+
 std::optional<int64_t> EnvInteger(const char* name, int64_t lowest, int64_t highest) {
   const std::optional<std::string> text = EnvString(name);
   if (!text) return std::nullopt;

@@ -61,10 +61,8 @@ void EndChildrenAtOnce() { ::on_exit(EndAtOnce, nullptr); }
 // before the library begins. dgrt sends nothing anywhere. The thread is also what a child of fork() would wait for in the
 // library's exit handlers, for ever. A value that is there already is the user's decision.
 void KeepQuiet() {
-  constexpr char kQuiet[] = "ORT_DISABLE_TELEMETRY";
-  const char* set = std::getenv(kQuiet);
-  const bool may_report = set != nullptr ? std::string_view(set) != "1" : HasAnotherLibrary();
-  if (set == nullptr) ::setenv(kQuiet, "1", 0);
+  const auto found = SetUnlessSet("ORT_DISABLE_TELEMETRY", "1");
+  const bool may_report = found ? *found != "1" : HasAnotherLibrary();
 #ifdef __GLIBC__
   // Reports are on: children end without the exit handlers that this process has registered. Those functions have to
   // stay when the binary that contains them is closed.

@@ -10,7 +10,7 @@ import onnx
 import torch
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports to its maker what is exported
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 from .contract import FUSED
 from .errors import Unsupported, mismatch

@@ -159,10 +159,10 @@ def test_a_forked_child_gets_an_error_and_can_let_go(plain_engine: Path, ort_lib
     def body() -> int:
         nonlocal runtime, session
         # As `Runtime.generate` makes one for each call.
-        fresh = _native.Session(runtime, _native.Options(runtime, **QUICK))
-        if not refuses_after_fork(session.next_canvas) or not refuses_after_fork(partial(fresh.prefill, PROMPT)):
+        open_another = partial(_native.Session, runtime, _native.Options(runtime, **QUICK))
+        if not refuses_after_fork(session.next_canvas) or not refuses_after_fork(open_another):
             return 1
-        del session, runtime, fresh  # joins no thread that does not exist here
+        del session, runtime, open_another  # joins no thread that does not exist here
         gc.collect()
         return 0
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,28 @@ def test_the_trace_file_holds_every_step(run: Any, mini_engine: Path, mini: dgrt
         assert file["step"].tolist() == [step.step for step in trace]
         assert np.array_equal(file["canvas_in"], np.stack([step.canvas_in for step in trace]))
         assert np.array_equal(file["entropy"], np.stack([step.entropy for step in trace]))
+
+
+def test_a_trace_replaces_nothing_but_a_trace_without_force(run: Any, mini_engine: Path, tmp_path: Path) -> None:
+    pipe, mine = tmp_path / "pipe", tmp_path / "mine.txt"
+    os.mkfifo(pipe)
+    mine.write_text("a text of mine")
+    for path in (pipe, mine, tmp_path):  # refused before the engine is opened
+        code, out, err = run("generate", tmp_path / "no engine", "Hi", "--trace", path)
+        assert (code, out, err.count("\n")) == (2, "", 1) and "cannot write: expected" in err
+    assert mine.read_text() == "a text of mine" and pipe.is_fifo()
+    for _ in range(2):
+        assert run("generate", mini_engine, "Hi", "--trace", mine, "--force", *QUICK)[0] == 0
+    with np.load(mine) as file:
+        assert file["tokens"].size > 0
+    assert run("generate", tmp_path / "no engine", "Hi", "--trace", pipe, "--force")[0] == 2 and pipe.is_fifo()
+
+
+def test_a_trace_may_go_to_standard_output(spawn: Any, mini_engine: Path, mini: dgrt.Runtime) -> None:
+    out, err = spawn("generate", mini_engine, "Hi", "--trace", "-", *QUICK).communicate(b"")
+    with np.load(io.BytesIO(out)) as file:
+        assert file["tokens"].tolist() == mini.generate("Hi", **OPTIONS).tokens.tolist()
+    assert err.decode().removesuffix("\n") == mini.generate("Hi", **OPTIONS).text
 
 
 def test_show_without_a_terminal_prints_plain_text(run: Any, mini_engine: Path) -> None:

@@ -27,6 +27,17 @@ def test_a_missing_native_extension_fails_with_what_to_do(
     assert "MISSING  native extension" in out and "no _native" in out and "pip install" in out
 
 
+def test_the_number_of_threads_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dgrt import _native
+
+    monkeypatch.delenv("DGRT_THREADS", raising=False)
+    for limit in ((2, "CPU quota of 2.5 of 16 CPUs (cgroup v2)"), (16, "all 16 CPUs")):
+        monkeypatch.setattr(_native, "usable_cpus", lambda limit=limit: limit)
+        assert by_name()["threads"].detail == f"{limit[0]}: {limit[1]}"
+    monkeypatch.setenv("DGRT_THREADS", "3")
+    assert by_name()["threads"].detail == "3: DGRT_THREADS (without it 16: all 16 CPUs)"
+
+
 def test_the_installed_wheel_is_found_without_importing_it() -> None:
     import onnxruntime
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dgrt import GenerateOptions, GenerateResult
+from dgrt import GenerateOptions, GenerateResult, InvalidArgument
 from dgrt.cli.trace_file import write_trace
 
 NONE = np.empty(0, np.int32)
@@ -37,11 +39,12 @@ def test_an_interrupt_while_writing_keeps_the_old_file(tmp_path: Path, monkeypat
         file.write(b"half")
         raise KeyboardInterrupt
 
-    (tmp_path / "t.npz").write_bytes(b"old")
+    write_trace(tmp_path / "t.npz", RESULT)
+    old = (tmp_path / "t.npz").read_bytes()
     monkeypatch.setattr(np, "savez_compressed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_trace(tmp_path / "t.npz", RESULT)
-    assert [path.name for path in tmp_path.iterdir()] == ["t.npz"] and (tmp_path / "t.npz").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["t.npz"] and (tmp_path / "t.npz").read_bytes() == old
 
 
 def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
@@ -50,10 +53,19 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink() and (tmp_path / "target").is_file()
 
 
-def test_what_is_no_ordinary_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    write_trace(pipe, RESULT)
-    assert pipe.is_fifo() and os.read(reader, 2) == b"PK"
-    os.close(reader)
+def test_a_dash_is_standard_output_if_that_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        write_trace("-", RESULT)
+    with os.fdopen(reader, "rb") as pipe, np.load(io.BytesIO(pipe.read())) as file:
+        assert file["tokens"].tolist() == [7]
+    controller, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(InvalidArgument, match="found a terminal"):
+            write_trace("-", RESULT)
+    os.close(controller)
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(InvalidArgument, match="found none"):
+        write_trace("-", RESULT)

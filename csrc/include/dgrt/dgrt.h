@@ -11,6 +11,23 @@
  *  - Handles are destroyed in any order (a session keeps its runtime alive); destroying NULL does nothing.
  *  - No exception crosses this interface. A callback must not throw, longjmp, or call a function on the session that is
  *    running it, except dgrt_session_cancel.
+ *  - A count beyond the context (stop ids: the vocabulary; no runtime: 2^31 - 1) is DGRT_INVALID_ARGUMENT, and nothing is
+ *    read. Flags are 0 or 1. Reserved fields of structs that the library reads are 0; in others it writes 0.
+ *
+ * fork():
+ *  - Threads stay behind in the parent. In a child, what runs or changes a runtime, session, scheduler or request that
+ *    was made before is refused at once with DGRT_INVALID_ARGUMENT; facts and tokens can be read, and the ..._destroy
+ *    functions let go without waiting. A runtime that the child opens itself works.
+ *  - A child ends with exit(), from main or by _exit(), as any process does, whether or not handles were destroyed or the
+ *    library was closed before. Exit handlers run, with one exception: where ONNX Runtime was in the process before dgrt
+ *    loaded it, or its usage reports were asked for (below), a child ends by _exit() after its own exit handlers and
+ *    after stdio has been flushed. The handlers that would follow are those that its parent registered before fork();
+ *    among them ONNX Runtime's own would wait for ever for a thread of the parent.
+ *  - Do not fork while another thread is inside dgrt_runtime_create: a lock of the loader may stay taken in the child.
+ *
+ * ONNX Runtime's official builds report usage to their maker over the network. dgrt turns that off: when it loads the
+ * library it sets ORT_DISABLE_TELEMETRY=1 in the process's environment, unless the variable is set already. A host that
+ * reads its environment in other threads sets it itself, before they start.
  */
 #ifndef DGRT_DGRT_H_
 #define DGRT_DGRT_H_
@@ -88,7 +105,7 @@ typedef struct dgrt_session dgrt_session;
 
 typedef struct dgrt_runtime_options {
   uint32_t struct_size;
-  int32_t threads;            /* CPU threads; 0: all that the process may use */
+  int32_t threads;            /* CPU threads; 0: as many CPUs as affinity mask and CPU quota (cgroup) leave the process */
   const char* ort_library;    /* path of libonnxruntime; NULL or "": $DGRT_ORT_LIBRARY, beside libdgrt, the system */
   int64_t memory_limit_bytes; /* KV and workspace of one session; 0: no limit */
   int32_t verify_weights;     /* 1: also hash the weight files (reads them once) */
@@ -336,7 +353,7 @@ DGRT_API dgrt_status dgrt_scheduler_stats(dgrt_scheduler* scheduler, dgrt_schedu
 DGRT_API void dgrt_request_destroy(dgrt_request* request);
 /* At once in the queue, between two passes when it runs. */
 DGRT_API dgrt_status dgrt_request_cancel(dgrt_request* request) DGRT_MUST_USE;
-/* Waits at most timeout_ms (0: looks; negative: for ever) and writes 1 if the request is done, else 0. Not from a callback
+/* Waits at most timeout_ms (0: looks; negative or above 1e12: for ever) and writes 1 if the request is done, else 0. Not from a callback
  * of a request that this one may have to wait for. */
 DGRT_API dgrt_status dgrt_request_wait(dgrt_request* request, double timeout_ms, int32_t* is_done) DGRT_MUST_USE;
 /* What became of a request that is done: returns its status (DGRT_INVALID_ARGUMENT if it is not done), with the text in
@@ -432,7 +449,9 @@ typedef struct dgrt_prefix_stats {
 DGRT_API dgrt_status dgrt_prefix_cache_stats(const dgrt_runtime* runtime, dgrt_prefix_stats* stats) DGRT_MUST_USE;
 /* Forgets all prefixes; sessions keep what they use. */
 DGRT_API dgrt_status dgrt_prefix_cache_clear(dgrt_runtime* runtime) DGRT_MUST_USE;
-/* Writes all prefixes to the file `path` (UTF-8), which appears whole or not at all. It holds what was prompted. */
+/* Writes all prefixes to the file `path`, which appears whole or not at all. It holds what was prompted. What is replaced
+ * is a file that this function wrote, or an empty one: a device, pipe, folder or any other file is DGRT_INVALID_ARGUMENT,
+ * no room for it DGRT_DEVICE_ERROR. A symbolic link stays one; mode and owner of what is replaced are kept. */
 DGRT_API dgrt_status dgrt_prefix_cache_save(const dgrt_runtime* runtime, const char* path) DGRT_MUST_USE;
 /* Adds what dgrt_prefix_cache_save wrote, as far as there is room; *num_chunks: how many. DGRT_CONTRACT_MISMATCH for a
  * file that is damaged or of another engine, machine or version; nothing has changed then. */
