@@ -130,10 +130,11 @@ def test_a_trace_replaces_nothing_but_a_trace_without_force(run: Any, mini_engin
 
 
 def test_a_trace_may_go_to_standard_output(spawn: Any, mini_engine: Path, mini: dgrt.Runtime) -> None:
-    out, err = spawn("generate", mini_engine, "Hi", "--trace", "-", *QUICK).communicate(b"")
+    out, err = spawn("generate", mini_engine, "json\ncolour=red", "--trace", "-", *QUICK).communicate(b"")
+    expected = mini.generate("json\ncolour=red", **OPTIONS)
     with np.load(io.BytesIO(out)) as file:
-        assert file["tokens"].tolist() == mini.generate("Hi", **OPTIONS).tokens.tolist()
-    assert err.decode().removesuffix("\n") == mini.generate("Hi", **OPTIONS).text
+        assert file["tokens"].tolist() == expected.tokens.tolist()
+    assert expected.text and err.decode() == expected.text + "\n"
 
 
 def test_show_without_a_terminal_prints_plain_text(run: Any, mini_engine: Path) -> None:
