@@ -168,4 +168,15 @@ dgrt_status dgrt_chat_template_format(const dgrt_chat_template* chat_template, c
   });
 }
 
+dgrt_status dgrt_chat_template_render(const dgrt_chat_template* chat_template, const char* conversation,
+                                      size_t conversation_size, const char** text, size_t* text_size) {
+  return Guarded([&] {
+    RequireNotNull(chat_template, "chat_template");
+    RequireNotNull(text, "text");
+    RequireNotNull(text_size, "text_size");
+    last_text = chat_template->chat_template.Render(Text(conversation, conversation_size, "conversation"));
+    WriteText(last_text, text, text_size);
+  });
+}
+
 }  // extern "C"

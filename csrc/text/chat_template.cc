@@ -1,71 +1,292 @@
-// Implementation of chat_template.h. `dgrt/messages.py` renders any template and says the same for this one.
+// Implementation of chat_template.h. `dgrt/messages.py` does the same with Jinja itself.
 #include "text/chat_template.h"
 
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "common/json_reader.h"
+#include "text/jinja/evaluation/operations.h"
+#include "text/jinja/template.h"
+#include "text/jinja/values/json_input.h"
+#include "text/jinja/values/text_operations.h"
 #include "text/package_text.h"
+#include "text/utf8.h"
 
 namespace dgrt {
 namespace {
 
+using jinja::DictBuilder;
+using jinja::Heap;
+using jinja::None;
+using jinja::Refuse;
+using jinja::Value;
 using nlohmann::json;
 
 constexpr char kTemplateFile[] = "chat_template.jinja";
 constexpr char kConfigFile[] = "tokenizer_config.json";
+constexpr const char* kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                          "pad_token", "cls_token", "mask_token"};
+// What a message's thoughts are called. The first is the name that templates read.
+constexpr std::string_view kReasoningFields[] = {"reasoning_content", "thinking", "reasoning"};
+// Stands behind the text that the model is to go on with, until the place is known.
+constexpr std::string_view kMark = "CONTINUE_FINAL_MESSAGE_TAG ";
 
-// What Format does, in Jinja. Exporters copy the file unchanged, so that equality is all that has to be recognised.
-constexpr std::string_view kTurnTemplate = R"jinja({{- bos_token -}}
-{%- for message in messages -%}
-{%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}
-{{- '<|turn>' + role + '\n' -}}
-{%- if message['content'] is string -%}
-{{- message['content'] -}}
-{%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'text' -%}{{- part['text'] -}}{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{{- '<turn|>\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|turn>model\n' -}}{%- endif -%}
-)jinja";
-
-// The text of a token of the config, which is a string or an object; "" if there is none.
-std::string NamedToken(const json& config, const char* name) {
-  const auto found = config.find(name);
-  if (found == config.end()) return "";
-  const json& value = found->is_object() && found->contains("content") ? found->at("content") : *found;
-  return value.is_string() ? value.get<std::string>() : "";
+// The special tokens of the config, each a string or an object with "content".
+std::vector<std::pair<std::string, std::string>> NamedTokens(const json& config) {
+  std::vector<std::pair<std::string, std::string>> tokens;
+  for (const char* name : kSpecialTokens) {
+    const auto found = config.find(name);
+    if (found == config.end()) continue;
+    const json& value = found->is_object() && found->contains("content") ? found->at("content") : *found;
+    if (value.is_string()) tokens.emplace_back(name, value.get<std::string>());
+  }
+  return tokens;
 }
+
+// The template of the config: a text, or a list of named ones, of which "default" is meant.
+std::optional<std::string> TemplateOf(const json& config) {
+  const auto found = config.find("chat_template");
+  if (found == config.end()) return std::nullopt;
+  if (found->is_string()) return found->get<std::string>();
+  if (!found->is_array()) return std::nullopt;
+  for (const json& entry : *found) {
+    const bool is_named = entry.is_object() && entry.contains("name") && entry.contains("template");
+    if (is_named && entry.at("name") == "default" && entry.at("template").is_string()) {
+      return entry.at("template").get<std::string>();
+    }
+  }
+  return std::nullopt;
+}
+
+json ParseConfig(const std::string& text) {
+  json config = ParseJson(text, kConfigFile);
+  JsonObject(config, Message(kConfigFile, ": "));  // checks that it is an object
+  return config;
+}
+
+// Texts of the caller; they become part of the prompt.
+Value TextOf(Heap& heap, std::string_view text, std::string_view name) {
+  const size_t invalid = utf8::FindInvalid(text);
+  if (invalid != text.size()) Refuse(name, ": expected UTF-8, found something else at byte ", invalid);
+  return heap.MakeString(std::string(text));
+}
+
+// Changes to a conversation before the template sees it.
+class Conversation {
+ public:
+  Conversation(Heap& heap, const Value& given, const std::string& source) : heap_(heap), source_(source) {
+    if (given.dict() == nullptr) Refuse("expected a JSON object, found a ", TypeName(given));
+    for (const auto& [key, value] : given.dict()->entries) all_.Set(key, value);
+    CheckObjects("tools");
+    CheckObjects("documents");
+    ReadMessages();
+  }
+
+  void SetDefault(const std::string& name, Value value) {
+    const Value key = heap_.MakeString(name);
+    if (all_.dict.Find(key) == nullptr) all_.Set(key, std::move(value));
+  }
+
+  // To be called once, last.
+  Value Variables() {
+    MarkFinal();
+    std::vector<Value> messages;
+    for (DictBuilder& message : messages_) messages.push_back(heap_.MakeDict(std::move(message)));
+    all_.Set(heap_.MakeString("messages"), heap_.MakeSequence(std::move(messages)));
+    SetDefault("tools", None{});
+    SetDefault("documents", None{});
+    SetDefault("add_generation_prompt", false);
+    return heap_.MakeDict(std::move(all_));
+  }
+
+  // The rendered text up to the mark, if there is one.
+  std::string UpToMark(std::string text) const {
+    if (final_text_.empty()) return text;
+    const std::string_view mark = kMark.substr(0, kMark.size() - 1);
+    const size_t at = text.rfind(mark);
+    const auto has_text = text.find(jinja::Strip(final_text_[0], jinja::Side::kBoth)) != std::string::npos;
+    if (at == std::string::npos || !has_text) {
+      Refuse("continue_final_message: the template does not write the final message as it is");
+    }
+    const bool keeps_space = text.compare(at, kMark.size(), kMark) == 0;
+    text.resize(at);
+    return keeps_space ? text : std::string(jinja::Strip(text, jinja::Side::kRight));
+  }
+
+ private:
+  const Value* Find(std::string_view name) { return all_.dict.Find(heap_.MakeString(std::string(name))); }
+
+  // A list of objects, null, or nothing.
+  void CheckObjects(std::string_view name) {
+    const Value* list = Find(name);
+    if (list == nullptr || list->IsNone()) return;
+    if (list->sequence() == nullptr) Refuse("\"", name, "\": expected an array, found a ", TypeName(*list));
+    for (const Value& element : list->sequence()->items) {
+      if (element.dict() == nullptr) Refuse("\"", name, "\": expected objects, found a ", TypeName(element));
+    }
+  }
+
+  void ReadMessages() {
+    const Value* messages = Find("messages");
+    if (messages == nullptr || messages->sequence() == nullptr) Refuse("expected an array \"messages\"");
+    if (messages->sequence()->items.empty()) Refuse("\"messages\": expected at least one, found none");
+    for (const Value& message : messages->sequence()->items) {
+      if (message.dict() == nullptr) Refuse("\"messages\": expected objects, found a ", TypeName(message));
+      ReadMessage(*message.dict());
+    }
+  }
+
+  // Null stands for what is not there. Thoughts are found under their usual name, and under "thinking".
+  void ReadMessage(const jinja::Dict& message) {
+    Value thoughts = None{};
+    for (const std::string_view name : kReasoningFields) {
+      const Value* found = message.Find(heap_.MakeString(std::string(name)));
+      if (found != nullptr && !found->IsNone() && thoughts.IsNone()) thoughts = *found;
+    }
+    DictBuilder copy;
+    if (!thoughts.IsNone()) copy.Set(heap_.MakeString("thinking"), thoughts);
+    for (const auto& [key, value] : message.entries) {
+      if (!value.IsNone()) copy.Set(key, value);
+    }
+    if (!thoughts.IsNone()) copy.Set(heap_.MakeString("reasoning_content"), thoughts);
+    messages_.push_back(std::move(copy));
+  }
+
+  // Which field of the final message is to be gone on with: true means "content".
+  std::string FieldToContinue() {
+    const Value* given = Find("continue_final_message");
+    if (given == nullptr || !IsTrue(*given)) return "";
+    if (!given->IsString() && given->As<bool>() == nullptr) {
+      Refuse("\"continue_final_message\": expected true, false or the name of a field, found a ", TypeName(*given));
+    }
+    return given->IsString() ? given->text() : "content";
+  }
+
+  void MarkFinal() {
+    const std::string field = FieldToContinue();
+    const Value key = heap_.MakeString("continue_final_message");
+    if (all_.dict.Find(key) != nullptr) Remove(key);
+    if (field.empty()) return;
+    const Value* prompt = Find("add_generation_prompt");
+    if (prompt != nullptr && IsTrue(*prompt)) {
+      Refuse("\"continue_final_message\" and \"add_generation_prompt\" exclude each other");
+    }
+    DictBuilder& message = messages_.back();
+    const Value* text = message.dict.Find(heap_.MakeString(field));
+    if (text == nullptr) Refuse("continue_final_message: the final message has no \"", field, "\"");
+    const Value original = *text;
+    bool is_read = false;
+    for (const std::string& name : CopiesOf(field, original)) {
+      is_read = is_read || source_.find(name) != std::string::npos;
+      message.Set(heap_.MakeString(name), Marked(original));
+    }
+    if (!is_read) Refuse("continue_final_message: the template does not read \"", field, "\"");
+  }
+
+  // The field itself; for thoughts, all names that have the same ones.
+  std::vector<std::string> CopiesOf(const std::string& field, const Value& text) {
+    std::vector<std::string> names;
+    for (const std::string_view name : kReasoningFields) {
+      const Value* copy = messages_.back().dict.Find(heap_.MakeString(std::string(name)));
+      if (copy != nullptr && Equals(*copy, text)) names.emplace_back(name);
+    }
+    const bool is_reasoning = std::find(names.begin(), names.end(), field) != names.end();
+    return is_reasoning ? names : std::vector<std::string>{field};
+  }
+
+  // The text, or the last text of a list of parts, with the mark.
+  Value Marked(const Value& text) {
+    if (text.IsString()) {
+      final_text_.assign(1, text.text());
+      return heap_.MakeString(Message(text.text(), kMark));
+    }
+    if (text.sequence() == nullptr) Refuse("continue_final_message: expected a text, found a ", TypeName(text));
+    std::vector<Value> parts = text.sequence()->items;
+    const Value key = heap_.MakeString("text");
+    for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
+      const Value* inner = part->dict() == nullptr ? nullptr : part->dict()->Find(key);
+      if (inner == nullptr) continue;
+      if (!inner->IsString()) Refuse("continue_final_message: expected a text, found a ", TypeName(*inner));
+      DictBuilder copy;
+      for (const auto& [name, value] : part->dict()->entries) copy.Set(name, value);
+      copy.Set(key, Marked(*inner));
+      *part = heap_.MakeDict(std::move(copy));
+      return heap_.MakeSequence(std::move(parts));
+    }
+    Refuse("continue_final_message: the final message has no text");
+  }
+
+  void Remove(const Value& key) {
+    DictBuilder rest;
+    for (const auto& [name, value] : all_.dict.entries) {
+      if (!Equals(name, key)) rest.Set(name, value);
+    }
+    all_ = std::move(rest);
+  }
+
+  Heap& heap_;
+  const std::string& source_;
+  DictBuilder all_{};
+  std::vector<DictBuilder> messages_{};
+  std::vector<std::string> final_text_{};  // one, if it is to be gone on with
+};
 
 }  // namespace
 
+struct ChatTemplate::State {
+  jinja::Template parsed;
+  std::vector<std::pair<std::string, std::string>> tokens;
+
+  std::string Render(Heap& heap, const Value& given) const {
+    std::optional<Conversation> conversation;
+    const Value variables = jinja::WithPublicErrors("conversation", [&] {
+      conversation.emplace(heap, given, parsed.source());
+      for (const auto& [name, token] : tokens) conversation->SetDefault(name, heap.MakeString(token));
+      return conversation->Variables();
+    });
+    std::string text = parsed.Render(heap, *variables.dict());
+    return jinja::WithPublicErrors("conversation", [&] { return conversation->UpToMark(std::move(text)); });
+  }
+};
+
+ChatTemplate::ChatTemplate(std::string source, const std::string& config)
+    : state_(std::make_shared<const State>(
+          State{jinja::Template(std::move(source), kTemplateFile), NamedTokens(ParseConfig(config))})) {}
+
 ChatTemplate ChatTemplate::Load(const std::string& folder) {
-  const std::string config_text = ReadPackageText(folder, kConfigFile).value_or("{}");
-  const json config = ParseJson(config_text, kConfigFile);
-  JsonObject(config, Message(kConfigFile, ": "));  // checks that it is an object
+  const std::string config = ReadPackageText(folder, kConfigFile).value_or("{}");
   std::optional<std::string> source = ReadPackageText(folder, kTemplateFile);
-  if (!source && config.contains("chat_template") && config.at("chat_template").is_string()) {
-    source = config.at("chat_template").get<std::string>();
-  }
+  if (!source) source = TemplateOf(ParseConfig(config));
   if (!source) throw InvalidArgument(Message(folder, ": expected a chat template, found none; encode plain text"));
-  if (*source != kTurnTemplate) {
-    throw Unsupported(Message(folder, ": chat template: expected the <|turn> form of dgrt's bundled model (",
-                              kTurnTemplate.size(), " bytes), found another (", source->size(),
-                              " bytes); render it outside and encode the text"));
-  }
-  return ChatTemplate(NamedToken(config, "bos_token"));
+  return {std::move(*source), config};
 }
 
 std::string ChatTemplate::Format(std::span<const ChatMessage> messages) const {
   if (messages.empty()) throw InvalidArgument("messages: expected at least one, found none");
-  std::string text = bos_token_;
-  for (const ChatMessage& message : messages) {
-    text.append("<|turn>").append(message.role == "assistant" ? "model" : message.role).append("\n");
-    text.append(message.content).append("<turn|>\n");
-  }
-  return text.append("<|turn>model\n");
+  Heap heap;
+  const Value given = jinja::WithPublicErrors("messages", [&] {
+    std::vector<Value> turns;
+    const Value role = heap.MakeString("role"), content = heap.MakeString("content");
+    for (const ChatMessage& message : messages) {
+      DictBuilder turn;
+      turn.Set(role, TextOf(heap, message.role, "role"));
+      turn.Set(content, TextOf(heap, message.content, "content"));
+      turns.push_back(heap.MakeDict(std::move(turn)));
+    }
+    DictBuilder all;
+    all.Set(heap.MakeString("messages"), heap.MakeSequence(std::move(turns)));
+    all.Set(heap.MakeString("add_generation_prompt"), true);
+    return heap.MakeDict(std::move(all));
+  });
+  return state_->Render(heap, given);
+}
+
+std::string ChatTemplate::Render(std::string_view conversation) const {
+  Heap heap;
+  const Value given =
+      jinja::WithPublicErrors("conversation", [&] { return jinja::ParseInput(heap, conversation); });
+  return state_->Render(heap, given);
 }
 
 }  // namespace dgrt

@@ -1,31 +1,38 @@
-// Chat: messages to the text of Gemma's turns. There is no Jinja here: a package's template is compared with the one
-// that chat_template.cc knows, and any other is refused, so that no prompt has a form that the model did not learn.
+// Chat: a conversation to the text that the model was taught to see. The package's template says how (jinja/); this file
+// gives it what transformers' apply_chat_template would give it.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 
 namespace dgrt {
 
 struct ChatMessage {
-  std::string_view role;  // "assistant" is written as "model"
+  std::string_view role;
   std::string_view content;
 };
 
 class ChatTemplate {
  public:
   // Reads chat_template.jinja and tokenizer_config.json of an engine package or checkpoint. Throws InvalidArgument if
-  // there is no template, Unsupported if it is another one, ContractMismatch if a file is damaged.
+  // there is no template, Unsupported if it uses what the renderer lacks, ContractMismatch if a file is damaged.
   static ChatTemplate Load(const std::string& folder);
-  explicit ChatTemplate(std::string bos_token) : bos_token_(std::move(bos_token)) {}
+  // `config`: the content of tokenizer_config.json, which names the special tokens.
+  ChatTemplate(std::string source, const std::string& config);
 
-  // All turns, then the opening of the model's. Throws InvalidArgument if there is no message.
+  // All turns, then the opening of the model's. Throws InvalidArgument if there is no message or the template refuses
+  // them.
   std::string Format(std::span<const ChatMessage> messages) const;
 
+  // `conversation`: a JSON object with "messages" and, optionally, "tools", "documents", "add_generation_prompt",
+  // "continue_final_message"; its other members are variables of the template. Throws as Format.
+  std::string Render(std::string_view conversation) const;
+
  private:
-  std::string bos_token_;  // "" if there is none
+  struct State;
+  std::shared_ptr<const State> state_;
 };
 
 }  // namespace dgrt

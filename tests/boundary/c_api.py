@@ -153,6 +153,7 @@ def load() -> ctypes.CDLL:
         "dgrt_chat_template_format": (
             c_int32, [handle, POINTER(c_char_p), POINTER(c_char_p), c_size_t, out_text, out_size],
         ),
+        "dgrt_chat_template_render": (c_int32, [handle, c_char_p, c_size_t, out_text, out_size]),
         "dgrt_prefix_cache_stats": (c_int32, [handle, c_void_p]),
         "dgrt_prefix_cache_clear": (c_int32, [handle]),
         "dgrt_prefix_cache_save": (c_int32, [handle, c_char_p]),

@@ -394,7 +394,7 @@ DGRT_API dgrt_status dgrt_tokenizer_encode(const dgrt_tokenizer* tokenizer, cons
                                            const int32_t** tokens, size_t* num_tokens) DGRT_MUST_USE;
 /* special_tokens: DGRT_SPECIAL_TOKENS_... Ids that no token has give no text, bytes that are not UTF-8 give U+FFFD.
  * *text: UTF-8, text_size bytes and a zero behind them; borrowed until the next call of this function or of
- * dgrt_chat_template_format on this thread. */
+ * dgrt_chat_template_format or ..._render on this thread. */
 DGRT_API dgrt_status dgrt_tokenizer_decode(const dgrt_tokenizer* tokenizer, const int32_t* tokens, size_t num_tokens,
                                            int32_t special_tokens, const char** text, size_t* text_size) DGRT_MUST_USE;
 
@@ -410,14 +410,26 @@ DGRT_API dgrt_status dgrt_detokenizer_push(dgrt_detokenizer* detokenizer, const 
 DGRT_API dgrt_status dgrt_detokenizer_finish(dgrt_detokenizer* detokenizer, const char** text,
                                              size_t* text_size) DGRT_MUST_USE;
 
-/* Reads chat_template.jinja and tokenizer_config.json in folder `path` (UTF-8). DGRT_UNSUPPORTED: a template other than
- * that of Gemma's <|turn> form, which is the only one that this library can follow. */
+/* Reads chat_template.jinja (or the template in tokenizer_config.json) and the names of special tokens in folder `path`
+ * (UTF-8). The text that a template gives is that of transformers' apply_chat_template. DGRT_UNSUPPORTED: a construct of
+ * Jinja that csrc/text/jinja/README.md does not list; DGRT_CONTRACT_MISMATCH: not a template. Errors name the line. */
 DGRT_API dgrt_status dgrt_chat_template_create(const char* path, dgrt_chat_template** chat_template) DGRT_MUST_USE;
 DGRT_API void dgrt_chat_template_destroy(dgrt_chat_template* chat_template);
 /* The prompt's text, to be encoded as it is: all turns, then the opening of the model's. roles: "user", "assistant",
- * "system", ...; both arrays [num_messages] of zero-terminated UTF-8. *text: as that of dgrt_tokenizer_decode. */
+ * "system", ...; both arrays [num_messages] of zero-terminated UTF-8. DGRT_INVALID_ARGUMENT: the template refuses these
+ * messages. *text: as that of dgrt_tokenizer_decode. */
 DGRT_API dgrt_status dgrt_chat_template_format(const dgrt_chat_template* chat_template, const char* const* roles,
                                                const char* const* contents, size_t num_messages, const char** text,
+                                               size_t* text_size) DGRT_MUST_USE;
+/* The same for all that a conversation can hold. conversation: a JSON object (UTF-8, conversation_size bytes) with
+ *   "messages": objects with "role", "content" (a text or a list of parts), "tool_calls" and whatever the template reads;
+ *   "tools", "documents": lists of objects, if there are any;
+ *   "add_generation_prompt": true opens the model's turn (the default here, as in transformers, is false);
+ *   "continue_final_message": true leaves the last message open, so that the model goes on with it;
+ *   any other name: a variable of the template, such as "enable_thinking".
+ * Keys keep their order. *text: as above. */
+DGRT_API dgrt_status dgrt_chat_template_render(const dgrt_chat_template* chat_template, const char* conversation,
+                                               size_t conversation_size, const char** text,
                                                size_t* text_size) DGRT_MUST_USE;
 
 /* ---- prefix cache: any thread ----
