@@ -235,8 +235,8 @@ class Conversation {
 }  // namespace
 
 struct ChatTemplate::State {
-  jinja::Template parsed;
   std::vector<std::pair<std::string, std::string>> tokens;
+  jinja::Template parsed;
 
   std::string Render(Heap& heap, const Value& given) const {
     std::optional<Conversation> conversation;
@@ -252,7 +252,7 @@ struct ChatTemplate::State {
 
 ChatTemplate::ChatTemplate(std::string source, const std::string& config)
     : state_(std::make_shared<const State>(
-          State{jinja::Template(std::move(source), kTemplateFile), NamedTokens(ParseConfig(config))})) {}
+          State{NamedTokens(ParseConfig(config)), jinja::Template(std::move(source), kTemplateFile)})) {}
 
 ChatTemplate ChatTemplate::Load(const std::string& folder) {
   const std::string config = ReadPackageText(folder, kConfigFile).value_or("{}");

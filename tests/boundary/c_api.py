@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 from ctypes import (
     CFUNCTYPE,
     POINTER,
@@ -414,6 +415,10 @@ class ChatTemplate:
         strings = c_char_p * len(messages)
         roles, contents = (strings(*(message[i].encode() for message in messages)) for i in (0, 1))
         return text_of(LIB.dgrt_chat_template_format, self.handle, roles, contents, len(messages))
+
+    def render(self, conversation: dict[str, Any] | bytes) -> str:
+        content = conversation if isinstance(conversation, bytes) else json.dumps(conversation).encode()
+        return text_of(LIB.dgrt_chat_template_render, self.handle, content, len(content))
 
     def destroy(self) -> None:
         LIB.dgrt_chat_template_destroy(self.handle)

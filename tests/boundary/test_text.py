@@ -76,6 +76,11 @@ def test_null_pointers_are_errors_not_crashes(tokenizer: c_api.Tokenizer, mini_c
         LIB.dgrt_chat_template_format(chat.handle, strings, None, 1, byref(text), byref(size)),
         LIB.dgrt_chat_template_format(chat.handle, strings, strings, 1, byref(text), byref(size)),
         LIB.dgrt_chat_template_format(chat.handle, None, None, 0, byref(text), byref(size)),
+        LIB.dgrt_chat_template_render(None, b"{}", 2, byref(text), byref(size)),
+        LIB.dgrt_chat_template_render(chat.handle, None, 2, byref(text), byref(size)),
+        LIB.dgrt_chat_template_render(chat.handle, None, 0, byref(text), byref(size)),
+        LIB.dgrt_chat_template_render(chat.handle, b"{}", 2, None, byref(size)),
+        LIB.dgrt_chat_template_render(chat.handle, b"{}", 2, byref(text), None),
     ]
     assert [LIB.dgrt_status_name(status) for status in calls] == [b"DGRT_INVALID_ARGUMENT"] * len(calls)
     for destroy in (LIB.dgrt_tokenizer_destroy, LIB.dgrt_detokenizer_destroy, LIB.dgrt_chat_template_destroy):
@@ -141,9 +146,48 @@ def test_folders_and_files_that_cannot_be_used_are_named(mini_checkpoint: Path, 
     without_bos = c_api.ChatTemplate(tmp_path)
     assert without_bos.format([("user", "x")]) == "<|turn>user\nx<turn|>\n<|turn>model\n"
     without_bos.destroy()
-    Path(template).write_text("{{ messages }}")
-    with pytest.raises(Failure, match="DGRT_UNSUPPORTED.*chat template: expected the <|turn> form"):
+    Path(template).write_text("\n{{ messages | pprint }}")
+    with pytest.raises(Failure, match='DGRT_UNSUPPORTED: chat_template.jinja line 2: filter "pprint" is not supported'):
         c_api.ChatTemplate(tmp_path)
+    Path(template).write_text("\n\n{% if messages %}")
+    with pytest.raises(Failure, match='DGRT_CONTRACT_MISMATCH: chat_template.jinja line 3: expected "{% endif %}"'):
+        c_api.ChatTemplate(tmp_path)
+    Path(template).write_bytes(b"ab\xff")
+    with pytest.raises(Failure, match="DGRT_CONTRACT_MISMATCH: chat_template.jinja: expected UTF-8.*at byte 2"):
+        c_api.ChatTemplate(tmp_path)
+
+
+def test_what_a_template_refuses_is_told_with_its_words(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if m.role == 'robot' %}\n{{ raise_exception('no ' ~ m.role) }}{% endif %}{% endfor %}ok"
+    )
+    chat = c_api.ChatTemplate(tmp_path)
+    with pytest.raises(Failure, match="INVALID_ARGUMENT: chat_template.jinja line 2: .* refuses .*: no robot"):
+        chat.format([("robot", "x")])
+    assert chat.format([("user", "x")]) == "ok"
+    chat.destroy()
+
+
+def test_any_thread_may_render(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% macro m(t) %}{% for c in t %}{{ c | upper }}{% endfor %}{% endmacro %}{{ m(messages[0].content) }}"
+    )
+    chat = c_api.ChatTemplate(tmp_path)
+    wrong: list[str] = []
+
+    def work(letter: str) -> None:
+        for _ in range(50):
+            text = chat.render({"messages": [{"role": "user", "content": letter * 200}]})
+            if text != letter.upper() * 200:
+                wrong.append(text)
+
+    threads = [threading.Thread(target=work, args=(letter,)) for letter in "abcdefgh"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    chat.destroy()
 
 
 def test_a_template_in_the_tokenizer_config_counts_as_well(mini_checkpoint: Path, tmp_path: Path) -> None:

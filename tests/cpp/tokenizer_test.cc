@@ -217,16 +217,22 @@ TEST(ATokenizerIsLoadedFromAFolderThatHasOne) {
   CHECK_EQ(Tokenizer::Load(folder.path())->size(), 257);
 }
 
-TEST(OnlyTheKnownChatTemplateIsFollowed) {
-  const ChatMessage messages[] = {{"user", "Hi"}, {"assistant", "Yes?"}, {"system", ""}};
-  CHECK_EQ(ChatTemplate("<bos>").Format(messages),
-           "<bos><|turn>user\nHi<turn|>\n<|turn>model\nYes?<turn|>\n<|turn>system\n<turn|>\n<|turn>model\n");
-  CHECK_THROWS(InvalidArgument, "expected at least one", ChatTemplate("").Format({}));
-
+TEST(AChatTemplateIsReadFromItsFileOrTheConfig) {
+  const ChatMessage messages[] = {{"user", "Hi"}, {"assistant", "Yes?"}};
   const Folder folder;
   CHECK_THROWS(InvalidArgument, "expected a chat template, found none", ChatTemplate::Load(folder.path()));
-  folder.Write("chat_template.jinja", "{{ messages }}");
-  CHECK_THROWS(Unsupported, "expected the <|turn> form", ChatTemplate::Load(folder.path()));
+  folder.Write("tokenizer_config.json",
+               R"({"bos_token": "<s>", "chat_template": [{"name": "default", "template": "{{ bos_token }}!"}]})");
+  CHECK_EQ(ChatTemplate::Load(folder.path()).Format(messages), "<s>!");
+  folder.Write("chat_template.jinja",
+               "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
+               "{{ add_generation_prompt }}");
+  CHECK_EQ(ChatTemplate::Load(folder.path()).Format(messages), "<s>user:Hi;assistant:Yes?;True");
+  CHECK_THROWS(InvalidArgument, "expected at least one", ChatTemplate::Load(folder.path()).Format({}));
+  const ChatMessage no_text[] = {{"user", "\xFF"}};
+  CHECK_THROWS(InvalidArgument, "content: expected UTF-8", ChatTemplate::Load(folder.path()).Format(no_text));
+  folder.Write("chat_template.jinja", "\n{% if %}");
+  CHECK_THROWS(ContractMismatch, "chat_template.jinja line 2: ", ChatTemplate::Load(folder.path()));
   folder.Write("tokenizer_config.json", "[]");
   CHECK_THROWS(ContractMismatch, "tokenizer_config.json: document: expected", ChatTemplate::Load(folder.path()));
   folder.Write("tokenizer_config.json", "{");

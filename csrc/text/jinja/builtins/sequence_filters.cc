@@ -41,6 +41,23 @@ Key AttributeKey(Heap& heap, const Value& path, const Value* otherwise = nullptr
   };
 }
 
+// Yields what `start` gives, which is called at the first use only: a filter that is never asked never fails.
+Value Lazily(Heap& heap, const Value& subject, std::function<Iterator*()> start) {
+  return Wrap(MakeIterator(heap, subject.AsObject<Iterator>(),
+                           [start = std::move(start), source = static_cast<Iterator*>(nullptr)](Value* next) mutable {
+                             if (source == nullptr) source = start();
+                             return source->Next(next);
+                           }));
+}
+
+// `make` gives the next element from those of `subject`; what is false has no elements, even if it is none.
+Value LazilyFrom(Heap& heap, const Value& subject, std::function<bool(Iterator&, Value*)> make) {
+  return Lazily(heap, subject, [&heap, subject, make = std::move(make)] {
+    Iterator* source = Iterate(heap, IsTrue(subject) ? subject : Value());
+    return MakeIterator(heap, nullptr, [source, make](Value* next) { return make(*source, next); });
+  });
+}
+
 enum class Case { kKept, kFolded };
 
 // What elements are compared by.
@@ -102,14 +119,13 @@ Value Filtered(Heap& heap, const Value& subject, const Arguments& arguments, siz
     if (test == nullptr) NotSupported("test \"", name, "\" is not supported");
     rest.positional.assign(positional.begin() + static_cast<std::ptrdiff_t>(first) + 1, positional.end());
   }
-  Iterator* source = Iterate(heap, subject);
-  return Wrap(MakeIterator(heap, source, [&heap, source, test, rest, key = std::move(key), wanted](Value* next) {
-    while (source->Next(next)) {
+  return LazilyFrom(heap, subject, [&heap, test, rest, key = std::move(key), wanted](Iterator& source, Value* next) {
+    while (source.Next(next)) {
       const Value value = key(*next);
       if ((test == nullptr ? IsTrue(value) : test->apply(heap, value, rest)) == wanted) return true;
     }
     return false;
-  }));
+  });
 }
 
 Value FilteredByAttribute(Heap& heap, const Value& subject, const Arguments& arguments, bool wanted) {
@@ -188,21 +204,27 @@ Value Reverse(Heap& heap, const Value& subject, const Arguments& arguments) {
 Value Sort(Heap& heap, const Value& subject, const Arguments& arguments) {
   const auto given = arguments.Bind("sort", {"reverse", "case_sensitive", "attribute"});
   auto elements = Elements(heap, subject);
-  StableSort(heap, SortKey(heap, given[2], CaseOf(given[1])), FlagArgument(given[0], false), &elements);
+  // Python compares lists of one key each, which asks first whether the keys are equal.
+  const Key key = [&heap, inner = SortKey(heap, given[2], CaseOf(given[1]))](const Value& item) {
+    return heap.MakeSequence({inner(item)});
+  };
+  StableSort(heap, key, FlagArgument(given[0], false), &elements);
   return heap.MakeSequence(std::move(elements));
 }
 
 Value Unique(Heap& heap, const Value& subject, const Arguments& arguments) {
   const auto given = arguments.Bind("unique", {"case_sensitive", "attribute"});
   const Key key = SortKey(heap, given[1], CaseOf(given[0]));
-  Iterator* source = Iterate(heap, subject);
-  const auto seen = std::make_shared<std::unordered_set<Value, HashValue, EqualValues>>();
-  return Wrap(MakeIterator(heap, source, [source, key, seen](Value* next) {
-    while (source->Next(next)) {
-      if (seen->insert(key(*next)).second) return true;
-    }
-    return false;
-  }));
+  return Lazily(heap, subject, [&heap, subject, key] {
+    Iterator* source = Iterate(heap, subject);
+    const auto seen = std::make_shared<std::unordered_set<Value, HashValue, EqualValues>>();
+    return MakeIterator(heap, nullptr, [source, key, seen](Value* next) {
+      while (source->Next(next)) {
+        if (seen->insert(key(*next)).second) return true;
+      }
+      return false;
+    });
+  });
 }
 
 Value Sum(Heap& heap, const Value& subject, const Arguments& arguments) {
@@ -226,7 +248,6 @@ Value Maximum(Heap& heap, const Value& subject, const Arguments& arguments) {
 }
 
 Value Map(Heap& heap, const Value& subject, const Arguments& arguments) {
-  Iterator* source = nullptr;
   Key change;
   if (arguments.positional.empty()) {
     const auto given = arguments.Bind("map", {"attribute", "default"});
@@ -240,12 +261,11 @@ Value Map(Heap& heap, const Value& subject, const Arguments& arguments) {
     Arguments rest{std::vector<Value>(arguments.positional.begin() + 1, arguments.positional.end()), arguments.named};
     change = [&heap, filter, rest](const Value& value) { return Apply(heap, *filter, value, rest); };
   }
-  source = Iterate(heap, subject);
-  return Wrap(MakeIterator(heap, source, [source, change](Value* next) {
-    if (!source->Next(next)) return false;
+  return LazilyFrom(heap, subject, [change](Iterator& source, Value* next) {
+    if (!source.Next(next)) return false;
     *next = change(*next);
     return true;
-  }));
+  });
 }
 
 Value Select(Heap& heap, const Value& subject, const Arguments& arguments) {
@@ -266,14 +286,14 @@ Value RejectByAttribute(Heap& heap, const Value& subject, const Arguments& argum
 
 Value Items(Heap& heap, const Value& subject, const Arguments& arguments) {
   arguments.Bind("items", {});
-  if (!subject.IsUndefined() && subject.dict() == nullptr) Refuse("items: expected a dict, found a ", TypeName(subject));
-  const Dict* dict = subject.dict();
-  return Wrap(MakeIterator(heap, nullptr, [&heap, dict, i = size_t{0}](Value* next) mutable {
-    if (dict == nullptr || i == dict->entries.size()) return false;
-    *next = heap.MakePair(dict->entries[i].first, dict->entries[i].second);
-    ++i;
-    return true;
-  }));
+  return Lazily(heap, subject, [&heap, subject] {
+    if (!subject.IsUndefined() && !subject.dict()) Refuse("items: expected a dict, found a ", TypeName(subject));
+    std::vector<Value> pairs;
+    if (subject.dict()) {
+      for (const auto& [key, value] : subject.dict()->entries) pairs.push_back(heap.MakePair(key, value));
+    }
+    return Iterate(heap, heap.MakeSequence(std::move(pairs)));
+  });
 }
 
 Value SortedItems(Heap& heap, const Value& subject, const Arguments& arguments) {
@@ -292,20 +312,20 @@ Value SortedItems(Heap& heap, const Value& subject, const Arguments& arguments) 
 Value Batch(Heap& heap, const Value& subject, const Arguments& arguments) {
   const auto given = arguments.Bind("batch", {"linecount", "fill_with"}, 1);
   const int64_t size = IntegerArgument(given[0], "linecount", 1);
-  if (size < 1) NotSupported("batch: lines of ", size, " elements are not supported");
-  if (size > kMaxRange) NotSupported("batch: lines of ", size, " elements are not supported");
+  if (size < 1 || size > kMaxRange) NotSupported("batch: lines of ", size, " elements are not supported");
   const Value filler = given[1] == nullptr ? Value(None{}) : *given[1];
-  std::vector<Value> lines, line;
-  for (const Value& item : Elements(heap, subject)) {
-    if (static_cast<int64_t>(line.size()) == size) lines.push_back(heap.MakeSequence(std::exchange(line, {})));
-    line.push_back(item);
-  }
-  if (!line.empty()) {
-    if (!filler.IsNone()) line.resize(static_cast<size_t>(size), filler);
-    lines.push_back(heap.MakeSequence(std::move(line)));
-  }
-  const Value all = heap.MakeSequence(std::move(lines));
-  return Wrap(Iterate(heap, all));
+  return Lazily(heap, subject, [&heap, subject, size, filler] {
+    std::vector<Value> lines, line;
+    for (const Value& item : Elements(heap, subject)) {
+      if (static_cast<int64_t>(line.size()) == size) lines.push_back(heap.MakeSequence(std::exchange(line, {})));
+      line.push_back(item);
+    }
+    if (!line.empty()) {
+      if (!filler.IsNone()) line.resize(static_cast<size_t>(size), filler);
+      lines.push_back(heap.MakeSequence(std::move(line)));
+    }
+    return Iterate(heap, heap.MakeSequence(std::move(lines)));
+  });
 }
 
 }  // namespace dgrt::jinja::filters

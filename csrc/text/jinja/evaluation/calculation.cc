@@ -55,6 +55,12 @@ Value CalculateIntegers(char operation, bool is_double, int64_t a, int64_t b) {
   return operation == '%' ? a % b + (is_uneven ? b : 0) : a / b - (is_uneven ? 1 : 0);
 }
 
+double PowerOfReals(double a, double b) {
+  const double power = std::pow(a, b);
+  if (std::isinf(power) && std::isfinite(a) && std::isfinite(b)) Refuse("the result of \"**\" is too large");
+  return power;
+}
+
 Value CalculateReals(char operation, bool is_double, double a, double b) {
   switch (operation) {
     case '+': return a + b;
@@ -63,7 +69,7 @@ Value CalculateReals(char operation, bool is_double, double a, double b) {
       if (!is_double) return a * b;
       if (a == 0 && b < 0) DivideByZero();
       if (a < 0 && std::floor(b) != b) NotSupported("complex numbers are not supported");
-      return std::pow(a, b);
+      return PowerOfReals(a, b);
     default: break;
   }
   if (b == 0) DivideByZero();
@@ -135,6 +141,10 @@ Value Calculate(Heap& heap, std::string_view operation, const Value& left, const
     if (is_repeated(left) && AsInteger(right)) return Repeat(heap, left, *AsInteger(right));
     if (is_repeated(right) && AsInteger(left)) return Repeat(heap, right, *AsInteger(left));
   }
+  const auto is_set_like = [](const Value& value) {
+    return value.sequence() && (value.sequence()->kind == SequenceKind::kKeys || value.sequence()->kind == SequenceKind::kItems);
+  };
+  if (operation == "-" && (is_set_like(left) || is_set_like(right))) NotSupported("sets are not supported");
   Refuse("\"", operation, "\" is not defined between ", TypeName(left), " and ", TypeName(right));
 }
 

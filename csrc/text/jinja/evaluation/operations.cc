@@ -49,8 +49,7 @@ Value Missing(Heap& heap, const Value& subject, const Value& key) {
 
 std::optional<Value> FindItem(Heap& heap, const Value& subject, const Value& key) {
   if (const Dict* dict = subject.dict()) {
-    const Sequence* sequence = key.sequence();
-    if (key.dict() || (sequence && sequence->kind != SequenceKind::kTuple)) return std::nullopt;  // has no hash
+    if (!HasHash(key)) return std::nullopt;
     const Value* found = dict->Find(key);
     return found == nullptr ? std::nullopt : std::optional(*found);
   }

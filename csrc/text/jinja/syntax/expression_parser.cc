@@ -15,10 +15,7 @@ constexpr std::string_view kCompareOperators[] = {"==", "!=", "<", "<=", ">", ">
 constexpr std::pair<std::string_view, size_t> kNameArguments[] = {
     {"map", 1}, {"select", 1}, {"reject", 1}, {"selectattr", 2}, {"rejectattr", 2}};
 
-bool StartsArgument(TokenKind kind) {
-  return kind == TokenKind::kName || kind == TokenKind::kString || kind == TokenKind::kInteger ||
-         kind == TokenKind::kFloat;
-}
+bool IsWord(TokenKind kind) { return kind >= TokenKind::kName && kind <= TokenKind::kFloat; }
 
 std::string Shown(const Token& token) {
   switch (token.kind) {
@@ -442,7 +439,7 @@ ExprPtr ExpressionParser::ParseTest(ExprPtr subject) {
   if (node->test == nullptr) Unknown(line, "test", node->name);
   if (IsOperator("(")) {
     ParseArguments(node.get());
-  } else if ((StartsArgument(Now().kind) || IsOperator("[") || IsOperator("{")) && !IsName("else") && !IsName("or") &&
+  } else if ((IsWord(Now().kind) || IsOperator("[") || IsOperator("{")) && !IsName("else") && !IsName("or") &&
              !IsName("and")) {
     if (IsName("is")) throw SyntaxFailure(line, "several tests with \"is\" behind one value");
     Add(node.get(), ParsePostfix(ParsePrimary()));

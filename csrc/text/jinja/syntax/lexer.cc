@@ -120,6 +120,7 @@ class Lexer {
       const size_t begin = FindTag();
       if (begin == kNone) {
         Push(TokenKind::kText, rest_);
+        Skip(rest_.size());
         break;
       }
       const char kind = rest_[begin + 1];
@@ -201,6 +202,7 @@ class Lexer {
   }
 
   void Raw() {
+    if (rest_.empty()) return;  // as in Jinja
     for (size_t at = rest_.find("{%"); at != kNone; at = rest_.find("{%", at + 1)) {
       const auto size = SizeOfPlainTag(rest_.substr(at), "endraw");
       if (!size || EndOf(rest_.substr(at + *size), "%}") == 0) continue;
@@ -223,6 +225,7 @@ class Lexer {
   }
 
   void Comment() {
+    if (rest_.empty()) return;  // as in Jinja
     const size_t end = rest_.find("#}");
     if (end == kNone) throw SyntaxFailure(line_, "a comment has no \"#}\"");
     const size_t mark = end > 0 && Sign(rest_.substr(end - 1)) != 0 ? end - 1 : end;

@@ -67,6 +67,9 @@ class Parser : public ExpressionParser {
     for (const auto& [known, parse] : kStatements) {
       if (name == known) return (this->*parse)(line);
     }
+    if (name == "else" || name == "elif" || name.starts_with("end")) {
+      throw SyntaxFailure(line, Message("\"{% ", name, " %}\" has no beginning"));
+    }
     throw SyntaxFailure(line, Message("statement \"", name, "\" is not supported"), Fault::kUnsupported);
   }
 

@@ -193,7 +193,7 @@ std::optional<int64_t> ParseInteger(std::string_view text, int base) {
     break;
   }
   if (base == 0) base = 10;
-  if (base < 2 || base > 36) Refuse("int: expected a base from 2 to 36, or 0, found ", base);
+  if (base < 2 || base > 36) return std::nullopt;
   uint64_t magnitude = 0;
   const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), magnitude, base);
   if (rest.empty() || error == std::errc::invalid_argument || end != rest.data() + rest.size()) return std::nullopt;

@@ -56,6 +56,13 @@ std::optional<int64_t> AsInteger(const Value& value) {
   return number && !number->is_float ? std::optional(number->integer) : std::nullopt;
 }
 
+bool HasHash(const Value& value) {
+  const Sequence* sequence = value.sequence();
+  if (sequence == nullptr) return value.dict() == nullptr;
+  if (sequence->kind != SequenceKind::kTuple) return sequence->kind == SequenceKind::kRange;
+  return std::all_of(sequence->items.begin(), sequence->items.end(), HasHash);
+}
+
 size_t HashValue::operator()(const Value& value) const {
   if (const auto number = AsNumber(value)) {
     // Equal numbers of different types need equal hashes.
@@ -67,7 +74,7 @@ size_t HashValue::operator()(const Value& value) const {
   if (value.IsUndefined()) return 2;
   if (const auto* object = value.As<Object*>()) return std::hash<Object*>()(*object);
   const Sequence* sequence = value.sequence();
-  if (sequence == nullptr || (sequence->kind != SequenceKind::kTuple && sequence->kind != SequenceKind::kRange)) {
+  if (!HasHash(value)) {
     Refuse("a ", TypeName(value), " cannot be a key or an element of a set");
   }
   size_t hash = 3;

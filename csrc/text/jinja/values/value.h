@@ -96,8 +96,9 @@ struct Sequence {
   std::string range{};  // how a range prints
 };
 
+bool HasHash(const Value& value);  // whether it can be a key
 struct HashValue {
-  size_t operator()(const Value& value) const;  // throws for what Python cannot hash
+  size_t operator()(const Value& value) const;  // throws for what has none
 };
 struct EqualValues {
   bool operator()(const Value& a, const Value& b) const;
