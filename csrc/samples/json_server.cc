@@ -4,7 +4,8 @@
 //   json_server ENGINE [--ort LIBRARY] [--threads N] [--max-running N] [--max-queued N] [--kv-limit BYTES]
 //
 //   in   {"id": "a", "prompt": "text"}          a user turn; or "messages": [{"role": "user", "content": "text"}, ...]
-//        also "seed", "max_new_tokens", "deadline_ms"; and {"cancel": "a"}, {"stats": true}
+//        also "tools" and "template", an object of variables for the chat template; "seed", "max_new_tokens",
+//        "deadline_ms"; and {"cancel": "a"}, {"stats": true}
 //   out  {"id": "a", "event": "text", "text": "..."}      as it becomes final
 //        {"id": "a", "event": "done", "finish_reason": "stop", "tokens": 41, "ms": 52.1}
 //        {"id": "a", "event": "error", "status": "DGRT_QUEUE_FULL", "message": "..."}
@@ -28,7 +29,7 @@
 
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;  // keys stay in their order: the model sees them
 
 constexpr const char* kFinishReasons[] = {"", "stop", "length", "cancelled"};
 
@@ -165,24 +166,20 @@ class Server {
 
  private:
   std::vector<int32_t> Encode(const Json& message) const {
-    std::vector<std::string> texts;
+    Json conversation = message.value("template", Json::object());
+    conversation["add_generation_prompt"] = true;
+    if (message.contains("tools")) conversation["tools"] = message["tools"];
     if (message.contains("messages")) {
-      for (const Json& turn : message["messages"]) {
-        texts.push_back(turn.at("role").get<std::string>());
-        texts.push_back(turn.at("content").get<std::string>());
-      }
+      conversation["messages"] = message["messages"];
     } else {
-      texts = {"user", message.at("prompt").get<std::string>()};
+      const std::string prompt = message.at("prompt").get<std::string>();
+      conversation["messages"] = Json::array({Json{{"role", "user"}, {"content", prompt}}});
     }
-    std::vector<const char*> roles, contents;
-    for (size_t i = 0; i < texts.size(); i += 2) {
-      roles.push_back(texts[i].c_str());
-      contents.push_back(texts[i + 1].c_str());
-    }
+    const std::string given = conversation.dump();
     const char* text = nullptr;
     size_t size = 0, num_tokens = 0;
     const int32_t* tokens = nullptr;
-    Check(dgrt_chat_template_format(chat_.get(), roles.data(), contents.data(), roles.size(), &text, &size));
+    Check(dgrt_chat_template_render(chat_.get(), given.data(), given.size(), &text, &size));
     Check(dgrt_tokenizer_encode(tokenizer_.get(), text, size, &tokens, &num_tokens));
     return {tokens, tokens + num_tokens};
   }

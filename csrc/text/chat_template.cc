@@ -1,6 +1,8 @@
 // Implementation of chat_template.h. `dgrt/messages.py` does the same with Jinja itself.
 #include "text/chat_template.h"
 
+#include <algorithm>
+#include <map>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -24,35 +26,43 @@ using jinja::Value;
 using nlohmann::json;
 
 constexpr char kTemplateFile[] = "chat_template.jinja";
+constexpr char kToolTemplateFile[] = "chat_template.tool_use.jinja";  // of checkpoints that have another for tools
 constexpr char kConfigFile[] = "tokenizer_config.json";
-constexpr const char* kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                          "pad_token", "cls_token", "mask_token"};
 // What a message's thoughts are called. The first is the name that templates read.
 constexpr std::string_view kReasoningFields[] = {"reasoning_content", "thinking", "reasoning"};
 // Stands behind the text that the model is to go on with, until the place is known.
-constexpr std::string_view kMark = "CONTINUE_FINAL_MESSAGE_TAG ";
+constexpr std::string_view kMark = "DGRT_END_OF_MESSAGE_TO_GO_ ";
 
-// The special tokens of the config, each a string or an object with "content".
-std::vector<std::pair<std::string, std::string>> NamedTokens(const json& config) {
-  std::vector<std::pair<std::string, std::string>> tokens;
-  for (const char* name : kSpecialTokens) {
-    const auto found = config.find(name);
-    if (found == config.end()) continue;
-    const json& value = found->is_object() && found->contains("content") ? found->at("content") : *found;
-    if (value.is_string()) tokens.emplace_back(name, value.get<std::string>());
+using Tokens = std::map<std::string, std::string>;
+
+// Adds a token: a string, or an object with "content".
+void AddToken(const std::string& name, const json& given, Tokens* tokens) {
+  const json& value = given.is_object() && given.contains("content") ? given.at("content") : given;
+  if (value.is_string()) (*tokens)[name] = value.get<std::string>();
+}
+
+// The named tokens of the config: "bos_token" and the like, and those of "extra_special_tokens".
+Tokens NamedTokens(const json& config) {
+  Tokens tokens;
+  for (const auto& [name, value] : config.items()) {
+    if (name.ends_with("_token")) AddToken(name, value, &tokens);
+  }
+  const auto extra = config.find("extra_special_tokens");
+  if (extra != config.end() && extra->is_object()) {
+    for (const auto& [name, value] : extra->items()) AddToken(name, value, &tokens);
   }
   return tokens;
 }
 
-// The template of the config: a text, or a list of named ones, of which "default" is meant.
-std::optional<std::string> TemplateOf(const json& config) {
+// A template of the config: the only one, which is called "default", or one of a list with names.
+std::optional<std::string> TemplateOf(const json& config, std::string_view name) {
   const auto found = config.find("chat_template");
   if (found == config.end()) return std::nullopt;
-  if (found->is_string()) return found->get<std::string>();
+  if (found->is_string() && name == "default") return found->get<std::string>();
   if (!found->is_array()) return std::nullopt;
   for (const json& entry : *found) {
     const bool is_named = entry.is_object() && entry.contains("name") && entry.contains("template");
-    if (is_named && entry.at("name") == "default" && entry.at("template").is_string()) {
+    if (is_named && entry.at("name") == name && entry.at("template").is_string()) {
       return entry.at("template").get<std::string>();
     }
   }
@@ -75,7 +85,7 @@ Value TextOf(Heap& heap, std::string_view text, std::string_view name) {
 // Changes to a conversation before the template sees it.
 class Conversation {
  public:
-  Conversation(Heap& heap, const Value& given, const std::string& source) : heap_(heap), source_(source) {
+  Conversation(Heap& heap, const Value& given) : heap_(heap) {
     if (given.dict() == nullptr) Refuse("expected a JSON object, found a ", TypeName(given));
     for (const auto& [key, value] : given.dict()->entries) all_.Set(key, value);
     CheckObjects("tools");
@@ -83,14 +93,19 @@ class Conversation {
     ReadMessages();
   }
 
+  bool HasTools() {
+    const Value* tools = Find("tools");
+    return tools != nullptr && !tools->IsNone();
+  }
+
   void SetDefault(const std::string& name, Value value) {
     const Value key = heap_.MakeString(name);
     if (all_.dict.Find(key) == nullptr) all_.Set(key, std::move(value));
   }
 
-  // To be called once, last.
-  Value Variables() {
-    MarkFinal();
+  // What a template gets whose text is `source`. To be called once, last.
+  Value Variables(const std::string& source) {
+    MarkFinal(source);
     std::vector<Value> messages;
     for (DictBuilder& message : messages_) messages.push_back(heap_.MakeDict(std::move(message)));
     all_.Set(heap_.MakeString("messages"), heap_.MakeSequence(std::move(messages)));
@@ -105,9 +120,9 @@ class Conversation {
     if (final_text_.empty()) return text;
     const std::string_view mark = kMark.substr(0, kMark.size() - 1);
     const size_t at = text.rfind(mark);
-    const auto has_text = text.find(jinja::Strip(final_text_[0], jinja::Side::kBoth)) != std::string::npos;
-    if (at == std::string::npos || !has_text) {
-      Refuse("continue_final_message: the template does not write the final message as it is");
+    const bool has_text = text.find(jinja::Strip(final_text_[0], jinja::Side::kBoth)) != std::string::npos;
+    if (at == std::string::npos || !has_text || text.find(mark.substr(0, 8)) < at) {
+      Refuse("continue_final_message: the template leaves out, changes or repeats the end of the final message");
     }
     const bool keeps_space = text.compare(at, kMark.size(), kMark) == 0;
     text.resize(at);
@@ -163,7 +178,7 @@ class Conversation {
     return given->IsString() ? given->text() : "content";
   }
 
-  void MarkFinal() {
+  void MarkFinal(const std::string& source) {
     const std::string field = FieldToContinue();
     const Value key = heap_.MakeString("continue_final_message");
     if (all_.dict.Find(key) != nullptr) Remove(key);
@@ -178,7 +193,7 @@ class Conversation {
     const Value original = *text;
     bool is_read = false;
     for (const std::string& name : CopiesOf(field, original)) {
-      is_read = is_read || source_.find(name) != std::string::npos;
+      is_read = is_read || source.find(name) != std::string::npos;
       message.Set(heap_.MakeString(name), Marked(original));
     }
     if (!is_read) Refuse("continue_final_message: the template does not read \"", field, "\"");
@@ -226,7 +241,6 @@ class Conversation {
   }
 
   Heap& heap_;
-  const std::string& source_;
   DictBuilder all_{};
   std::vector<DictBuilder> messages_{};
   std::vector<std::string> final_text_{};  // one, if it is to be gone on with
@@ -235,31 +249,39 @@ class Conversation {
 }  // namespace
 
 struct ChatTemplate::State {
-  std::vector<std::pair<std::string, std::string>> tokens;
-  jinja::Template parsed;
+  Tokens tokens{};
+  std::optional<jinja::Template> plain{};
+  std::optional<jinja::Template> for_tools{};  // none: the same
 
   std::string Render(Heap& heap, const Value& given) const {
     std::optional<Conversation> conversation;
+    const jinja::Template* chosen = &*plain;
     const Value variables = jinja::WithPublicErrors("conversation", [&] {
-      conversation.emplace(heap, given, parsed.source());
+      conversation.emplace(heap, given);
+      if (for_tools && conversation->HasTools()) chosen = &*for_tools;
       for (const auto& [name, token] : tokens) conversation->SetDefault(name, heap.MakeString(token));
-      return conversation->Variables();
+      return conversation->Variables(chosen->source());
     });
-    std::string text = parsed.Render(heap, *variables.dict());
+    std::string text = chosen->Render(heap, *variables.dict());
     return jinja::WithPublicErrors("conversation", [&] { return conversation->UpToMark(std::move(text)); });
   }
 };
 
-ChatTemplate::ChatTemplate(std::string source, const std::string& config)
-    : state_(std::make_shared<const State>(
-          State{NamedTokens(ParseConfig(config)), jinja::Template(std::move(source), kTemplateFile)})) {}
-
 ChatTemplate ChatTemplate::Load(const std::string& folder) {
-  const std::string config = ReadPackageText(folder, kConfigFile).value_or("{}");
-  std::optional<std::string> source = ReadPackageText(folder, kTemplateFile);
-  if (!source) source = TemplateOf(ParseConfig(config));
-  if (!source) throw InvalidArgument(Message(folder, ": expected a chat template, found none; encode plain text"));
-  return {std::move(*source), config};
+  const json config = ParseConfig(ReadPackageText(folder, kConfigFile).value_or("{}"));
+  const auto state = std::make_shared<State>();
+  state->tokens = NamedTokens(config);
+  std::optional<std::string> plain = ReadPackageText(folder, kTemplateFile), for_tools;
+  if (plain) {
+    for_tools = ReadPackageText(folder, kToolTemplateFile);
+  } else {
+    plain = TemplateOf(config, "default");
+    for_tools = TemplateOf(config, "tool_use");
+  }
+  if (!plain) throw InvalidArgument(Message(folder, ": expected a chat template, found none; encode plain text"));
+  state->plain.emplace(std::move(*plain), kTemplateFile);
+  if (for_tools) state->for_tools.emplace(std::move(*for_tools), kToolTemplateFile);
+  return ChatTemplate(state);
 }
 
 std::string ChatTemplate::Format(std::span<const ChatMessage> messages) const {

@@ -1,11 +1,12 @@
-// Chat: a conversation to the text that the model was taught to see. The package's template says how (jinja/); this file
-// gives it what transformers' apply_chat_template would give it.
+// Chat: a conversation to the text that the model was taught to see. The package's template says how (jinja/); this
+// file gives it what transformers' apply_chat_template would give it.
 #pragma once
 
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace dgrt {
 
@@ -16,11 +17,9 @@ struct ChatMessage {
 
 class ChatTemplate {
  public:
-  // Reads chat_template.jinja and tokenizer_config.json of an engine package or checkpoint. Throws InvalidArgument if
+  // Reads the template and tokenizer_config.json of an engine package or checkpoint. Throws InvalidArgument if
   // there is no template, Unsupported if it uses what the renderer lacks, ContractMismatch if a file is damaged.
   static ChatTemplate Load(const std::string& folder);
-  // `config`: the content of tokenizer_config.json, which names the special tokens.
-  ChatTemplate(std::string source, const std::string& config);
 
   // All turns, then the opening of the model's. Throws InvalidArgument if there is no message or the template refuses
   // them.
@@ -32,6 +31,8 @@ class ChatTemplate {
 
  private:
   struct State;
+  explicit ChatTemplate(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+
   std::shared_ptr<const State> state_;
 };
 

@@ -146,7 +146,8 @@ constexpr const char* kSeeds[] = {
     "{% macro m(a, b=[1]) %}{{ a ~ b[-1:] }}{{ kwargs }}{% endmacro %}{% for x, y in d.items() if x != 'q' %}"
     "{{ loop.index }}{{ m(x, b=y) }}{% else %}none{% endfor %}{{ '%s' % d.a | upper }}",
     "{%- set ns = namespace(t='', n=0) -%}{%- for c in 'añb' * 3 -%}{%- set ns.t = ns.t + c | replace('a', 'xy') -%}"
-    "{%- if loop.last %}{% break %}{% elif c is in ['b'] %}{% continue %}{% endif -%}{%- endfor %}{{ ns.t[::-1] | trim('x') }}",
+    "{%- if loop.last %}{% break %}{% elif c is in ['b'] %}{% continue %}{% endif -%}{%- endfor %}"
+    "{{ ns.t[::-1] | trim('x') }}",
     "{# c #}{% filter indent(2) %}{{ l | map('string') | join('\\n') }}{% endfilter %}{% raw %}{{ x }}{% endraw %}"
     "{{ l | sort(reverse=true) | tojson(indent=1) }}{% set z | e %}<{{ l | sum // 2 ** 2 }}>{% endset %}{{ z }}",
     "{% with q = 1.5 %}{% call(i) k() %}{{ i }}{{ q }}{% endcall %}{% endwith %}{% macro k() %}{{ caller(1) }}"

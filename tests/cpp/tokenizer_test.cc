@@ -222,8 +222,10 @@ TEST(AChatTemplateIsReadFromItsFileOrTheConfig) {
   const Folder folder;
   CHECK_THROWS(InvalidArgument, "expected a chat template, found none", ChatTemplate::Load(folder.path()));
   folder.Write("tokenizer_config.json",
-               R"({"bos_token": "<s>", "chat_template": [{"name": "default", "template": "{{ bos_token }}!"}]})");
+               R"({"bos_token": "<s>", "chat_template": [{"name": "tool_use", "template": "tools"},
+                   {"name": "default", "template": "{{ bos_token }}!"}]})");
   CHECK_EQ(ChatTemplate::Load(folder.path()).Format(messages), "<s>!");
+  CHECK_EQ(ChatTemplate::Load(folder.path()).Render(R"({"messages": [{}], "tools": []})"), "tools");
   folder.Write("chat_template.jinja",
                "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
                "{{ add_generation_prompt }}");

@@ -181,7 +181,10 @@ def test_continuing_the_final_message_is_that_of_transformers(case: int, opens_t
     conversation = {"messages": [{"role": "user", "content": "Hi"}, *messages], "continue_final_message": field,
                     "add_generation_prompt": opens_turn}  # fmt: skip
     expected, found = reference(template, conversation), native(tmp_path, template, conversation)
-    assert found.text == expected.text, (found, expected)
+    if "CONTINUE" in (expected.text or ""):  # transformers leaves its mark where a template repeats the message
+        assert "leaves out, changes or repeats the end" in found.error, found
+    else:
+        assert found.text == expected.text, (found, expected)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "mini"])
@@ -221,12 +224,24 @@ def test_conversations_that_are_none_are_refused_with_the_reason(
 
 
 def test_special_tokens_come_from_the_config_and_a_variable_wins(tmp_path: Path) -> None:
-    config = {"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": None, "image_token": "<i>"}
+    config = {"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": None,
+              "extra_special_tokens": {"image_token": "<i>"}}  # fmt: skip
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    template = "{{ bos_token }}{{ eos_token }}{{ pad_token is defined }}{{ image_token is defined }}"
+    template = "{{ bos_token }}{{ eos_token }}{{ pad_token is defined }}{{ image_token }}"
     turn = {"messages": [{"role": "user", "content": "x"}]}
-    assert native(tmp_path, template, turn) == Outcome("<s></s>FalseFalse")
-    assert native(tmp_path, template, {**turn, "bos_token": "B"}) == Outcome("B</s>FalseFalse")
+    assert native(tmp_path, template, turn) == Outcome("<s></s>False<i>")
+    assert native(tmp_path, template, {**turn, "bos_token": "B"}) == Outcome("B</s>False<i>")
+
+
+def test_a_checkpoint_may_have_another_template_for_tools(tmp_path: Path) -> None:
+    turn: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
+    (tmp_path / "chat_template.tool_use.jinja").write_text("with {{ tools | length }}")
+    assert native(tmp_path, "without", turn) == Outcome("without")
+    assert native(tmp_path, "without", {**turn, "tools": None}) == Outcome("without")
+    assert native(tmp_path, "without", {**turn, "tools": []}) == Outcome("with 0")
+    assert native(tmp_path, "without", {**turn, "tools": [WEATHER]}) == Outcome("with 1")
+    (tmp_path / "chat_template.tool_use.jinja").write_text("\n{{ x | pprint }}")
+    assert "chat_template.tool_use.jinja line 2: " in native(tmp_path, "without", turn).error
 
 
 def test_big_numbers_and_repeated_keys_of_a_conversation(tmp_path: Path) -> None:

@@ -411,8 +411,9 @@ DGRT_API dgrt_status dgrt_detokenizer_finish(dgrt_detokenizer* detokenizer, cons
                                              size_t* text_size) DGRT_MUST_USE;
 
 /* Reads chat_template.jinja (or the template in tokenizer_config.json) and the names of special tokens in folder `path`
- * (UTF-8). The text that a template gives is that of transformers' apply_chat_template. DGRT_UNSUPPORTED: a construct of
- * Jinja that csrc/text/jinja/README.md does not list; DGRT_CONTRACT_MISMATCH: not a template. Errors name the line. */
+ * (UTF-8); chat_template.tool_use.jinja, if it is there, is for conversations with tools. The text that a template gives is that of transformers' apply_chat_template. DGRT_UNSUPPORTED: a construct
+ * of Jinja that csrc/text/jinja/README.md does not list; DGRT_CONTRACT_MISMATCH: not a template. Errors name the line.
+ * Templates are untrusted: time, memory and stack (256 KiB) of a rendering are bounded. */
 DGRT_API dgrt_status dgrt_chat_template_create(const char* path, dgrt_chat_template** chat_template) DGRT_MUST_USE;
 DGRT_API void dgrt_chat_template_destroy(dgrt_chat_template* chat_template);
 /* The prompt's text, to be encoded as it is: all turns, then the opening of the model's. roles: "user", "assistant",
@@ -422,7 +423,7 @@ DGRT_API dgrt_status dgrt_chat_template_format(const dgrt_chat_template* chat_te
                                                const char* const* contents, size_t num_messages, const char** text,
                                                size_t* text_size) DGRT_MUST_USE;
 /* The same for all that a conversation can hold. conversation: a JSON object (UTF-8, conversation_size bytes) with
- *   "messages": objects with "role", "content" (a text or a list of parts), "tool_calls" and whatever the template reads;
+ *   "messages": objects with "role", "content" (a text or a list of parts), "tool_calls", ...: what the template reads;
  *   "tools", "documents": lists of objects, if there are any;
  *   "add_generation_prompt": true opens the model's turn (the default here, as in transformers, is false);
  *   "continue_final_message": true leaves the last message open, so that the model goes on with it;

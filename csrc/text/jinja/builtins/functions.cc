@@ -47,8 +47,9 @@ Value Range(Heap& heap, const Arguments& arguments) {
     items.emplace_back(value);
     if (__builtin_add_overflow(value, step, &value)) break;
   }
-  const std::string last = step == 1 ? "" : Message(", ", step);
-  return heap.MakeRange(std::move(items), Message("range(", start, ", ", stop, last, ")"));
+  std::string printed = Message("range(", std::to_string(start), ", ", std::to_string(stop));
+  if (step != 1) printed.append(", ").append(std::to_string(step));
+  return heap.MakeRange(std::move(items), printed.append(")"));
 }
 
 // The entries of dict(mapping, name=value, ...).

@@ -255,7 +255,8 @@ constexpr Method kTupleMethods[] = {{"index", IndexOf}, {"count", CountItem}};
 
 // What the sandbox forbids, since it changes a value.
 constexpr std::string_view kForbiddenOfDict[] = {"clear", "pop", "popitem", "setdefault", "update"};
-constexpr std::string_view kForbiddenOfList[] = {"append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"};
+constexpr std::string_view kForbiddenOfList[] = {"append", "clear",  "extend",  "insert",
+                                                 "pop",    "remove", "reverse", "sort"};
 // What Python has beyond that.
 constexpr std::string_view kLackedOfText[] = {"casefold", "center", "encode", "expandtabs", "format_map", "isascii",
                                               "isidentifier", "isprintable", "istitle", "ljust", "maketrans", "rjust",
@@ -345,7 +346,8 @@ std::optional<Value> FindMethod(Heap& heap, const Value& subject, std::string_vi
     return Value(static_cast<Object*>(heap.MakeObject<BoundMethod>(subject, method)));
   }
   if (IsOneOf(name, methods.forbidden)) {
-    return heap.MakeUndefined(Message("\"", name, "\" of a ", TypeName(subject), " is forbidden: values cannot change"));
+    return heap.MakeUndefined(
+        Message("\"", name, "\" of a ", TypeName(subject), " is forbidden: values cannot change"));
   }
   if (IsOneOf(name, methods.lacked)) NotSupported("\"", name, "\" of a ", TypeName(subject), " is not supported");
   return std::nullopt;

@@ -143,7 +143,8 @@ Value AsFloat(Heap&, const Value& subject, const Arguments& arguments) {
   if (subject.IsUndefined()) RefuseUndefined(subject);
   const auto parsed = subject.IsString() ? ParseFloat(subject.text()) : std::nullopt;
   if (parsed) return *parsed;
-  if (const auto number = AsNumber(subject)) return number->is_float ? number->real : static_cast<double>(number->integer);
+  const auto number = AsNumber(subject);
+  if (number) return number->is_float ? number->real : static_cast<double>(number->integer);
   return given[0] == nullptr ? Value(0.0) : *given[0];
 }
 
@@ -200,7 +201,8 @@ Value MarkSafe(Heap& heap, const Value& subject, const Arguments& arguments) {
 
 Value Format(Heap& heap, const Value& subject, const Arguments& arguments) {
   if (!arguments.named.empty()) NotSupported("format: values with names are not supported");
-  return heap.MakeString(FormatPercent(heap, TextOf(heap, subject), heap.MakeSequence(arguments.positional, SequenceKind::kTuple)));
+  const Value values = heap.MakeSequence(arguments.positional, SequenceKind::kTuple);
+  return heap.MakeString(FormatPercent(heap, TextOf(heap, subject), values));
 }
 
 }  // namespace dgrt::jinja::filters

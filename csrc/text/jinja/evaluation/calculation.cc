@@ -142,7 +142,7 @@ Value Calculate(Heap& heap, std::string_view operation, const Value& left, const
     if (is_repeated(right) && AsInteger(left)) return Repeat(heap, right, *AsInteger(left));
   }
   const auto is_set_like = [](const Value& value) {
-    return value.sequence() && (value.sequence()->kind == SequenceKind::kKeys || value.sequence()->kind == SequenceKind::kItems);
+    return value.sequence() && value.sequence()->kind >= SequenceKind::kKeys;
   };
   if (operation == "-" && (is_set_like(left) || is_set_like(right))) NotSupported("sets are not supported");
   Refuse("\"", operation, "\" is not defined between ", TypeName(left), " and ", TypeName(right));

@@ -30,7 +30,8 @@ Value MakeMacro(Heap& heap, Evaluator& evaluator, const MacroSyntax& syntax, con
 }
 
 // What a loop with a condition iterates over: looked at one by one, as the loop goes on.
-Iterator* Conditional(Heap& heap, Evaluator& evaluator, const Statement& loop, const ScopePtr& scope, Iterator* source) {
+Iterator* Conditional(Heap& heap, Evaluator& evaluator, const Statement& loop, const ScopePtr& scope,
+                      Iterator* source) {
   return MakeIterator(heap, source, [&evaluator, &loop, scope, source](Value* next) {
     while (source->Next(next)) {
       const auto inner = std::make_shared<Scope>(scope);

@@ -25,7 +25,8 @@ class ExpressionParser {
   ExprPtr ParseTuple(Conditions conditions = Conditions::kAllow, std::string_view end = "");
   ExprPtr ParsePrimary();
   ExprPtr ParseUnary(bool with_filters = true);
-  ExprPtr ParseFilters(ExprPtr subject, bool is_bare = false);  // "| name(...)", as many as there are; a bare list begins without "|"
+  // "| name(...)", as many as there are; a bare list begins without "|".
+  ExprPtr ParseFilters(ExprPtr subject, bool is_bare = false);
 
   const Token& Now() const { return tokens_[at_]; }
   const Token& Next() const { return tokens_[std::min(at_ + 1, tokens_.size() - 1)]; }

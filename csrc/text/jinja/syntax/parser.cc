@@ -225,7 +225,10 @@ class Parser : public ExpressionParser {
     Target tuple{Now().line};
     tuple.is_tuple = true;
     bool has_comma = false;
-    while (!IsOperator(")") && !IsOperator("=") && Now().kind != TokenKind::kBlockEnd && (end.empty() || !IsName(end))) {
+    const auto is_end = [&] {
+      return IsOperator(")") || IsOperator("=") || Now().kind == TokenKind::kBlockEnd || (!end.empty() && IsName(end));
+    };
+    while (!is_end()) {
       tuple.parts.push_back(ParseSingleTarget());
       if (!TakeOperator(",")) break;
       has_comma = true;

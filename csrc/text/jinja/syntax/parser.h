@@ -1,4 +1,5 @@
-// Tokens to a tree. What this renderer lacks is refused here, with its line, whether or not a conversation would reach it.
+// Tokens to a tree. What this renderer lacks is refused here, with its line, whether or not a conversation would reach
+// it.
 #pragma once
 
 #include <string_view>

@@ -62,6 +62,14 @@ Value Heap::MakeSequence(std::vector<Value> items, SequenceKind kind) {
   return static_cast<const Sequence*>(&sequences_.back());
 }
 
+Value Heap::MakePair(const Value& first, const Value& second) {
+  return MakeSequence({first, second}, SequenceKind::kTuple);
+}
+
+Value Heap::MakeUndefined(std::string reason) {
+  return Undefined{std::make_shared<const Text>(std::move(reason), false, &live_)};
+}
+
 Value Heap::MakeRange(std::vector<Value> items, std::string printed) {
   const Value range = MakeSequence(std::move(items), SequenceKind::kRange);
   sequences_.back().range = std::move(printed);

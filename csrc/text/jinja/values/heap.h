@@ -32,8 +32,8 @@ class Heap {
   Value MakeSequence(std::vector<Value> items, SequenceKind kind = SequenceKind::kList);
   Value MakeRange(std::vector<Value> items, std::string printed);
   Value MakeDict(DictBuilder builder);
-  Value MakeUndefined(std::string reason) { return Undefined{std::make_shared<const Text>(std::move(reason), false, &live_)}; }
-  Value MakePair(const Value& first, const Value& second) { return MakeSequence({first, second}, SequenceKind::kTuple); }
+  Value MakeUndefined(std::string reason);
+  Value MakePair(const Value& first, const Value& second);
 
   template <typename T, typename... Arguments>
   T* MakeObject(Arguments&&... arguments) {

@@ -47,9 +47,8 @@ def mapping(change: Callable[[str], str]) -> list[str]:
 def long_upper() -> list[str]:
     """Characters whose capital is several characters."""
     long = [(point, chr(point).upper()) for point in code_points() if len(chr(point).upper()) > 1]
-    return [
-        "{0x%X,\"%s\"}" % (point, "".join(f"\\x{byte:02X}" for byte in upper.encode())) for point, upper in long
-    ]  # fmt: skip
+    spelt = [(point, "".join(f"\\x{byte:02X}" for byte in upper.encode())) for point, upper in long]
+    return [f'{{0x{point:X},"{text}"}}' for point, text in spelt]
 
 
 def no_plain_title() -> list[str]:

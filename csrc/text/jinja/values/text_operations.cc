@@ -33,7 +33,8 @@ std::optional<std::string> Digits(std::string_view text) {
       digits.push_back(text[i]);
       continue;
     }
-    const auto is_word = [&](size_t at) { return at < text.size() && std::isalnum(static_cast<unsigned char>(text[at])); };
+    constexpr std::string_view kWord = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    const auto is_word = [&](size_t at) { return at < text.size() && kWord.find(text[at]) != kNone; };
     if (i == 0 || !is_word(i - 1) || !is_word(i + 1)) return std::nullopt;
   }
   if (!IsAscii(digits)) NotSupported("numbers in other digits than 0 to 9 are not supported");
