@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from parity.jinja_oracle import native, reference
 from parity.random_templates import Writer, conversation
-from templates import template_cases
 from parity.test_chat_templates import CONVERSATIONS, FAMILIES, SWITCHES, TOKENS, WEATHER, source_of
+from templates import template_cases
 
 NUM_RANDOM = 600
 NUM_DAMAGED = 60  # of each family
@@ -37,7 +37,8 @@ def test_random_templates_render_as_in_transformers(tmp_path: Path) -> None:
 
 
 def test_templates_put_together_from_the_field_s_render_as_in_transformers(tmp_path: Path) -> None:
-    lacking = ("truncate", "wordcount", "urlencode", "center", "cycler")  # filters and functions outside of the table
+    # Filters and functions outside of the tables, dict.fromkeys, and names like __base__.
+    lacking = ("truncate", "wordcount", "urlencode", "center", "cycler", "attributes of a function", 'attribute "__')
     rendered = 0
     for case in template_cases(seed=23, count=NUM_RANDOM):
         source = case.source.replace("strftime_now('%d %B %Y %H:%M')", "'a date'")
@@ -128,7 +129,7 @@ HOSTILE = {
     "deep iterators": "{% set ns = namespace(x=[1]) %}{% for i in range(9999) %}{% set ns.x = ns.x | map('string') %}"
     "{% endfor %}{{ ns.x | list }}",
     "a doubling text": "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x * 2 %}{% endfor %}",
-    "a doubling list": "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+    "a doubling list": "{% set ns = namespace(x=[1]) %}{% for i in range(50) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
     "a replaced text": "{% set ns = namespace(x='a') %}{% for i in range(99) %}"
     "{% set ns.x = ns.x | replace('a', 'aaaa') %}{% endfor %}",
     "a joined text": "{% set ns = namespace(x='a') %}{% for i in range(99) %}"
