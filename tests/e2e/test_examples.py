@@ -41,7 +41,7 @@ HELP = {
         "", "", '{"name":"Ana","age":34}\n', '{"name":"Ana","age":34}\n', '"finish_reason": "stop"',
         '{"name":"Ana","age":34}\n', '{"name":"Ana","age":34}\n', '{"name":"Ana","age":34}\n',
     ],
-    "inspect": ["mini", "all files match", "mini", '"memory"'],
+    "inspect": ["mini", "all match, hashed whole", "mini", '"memory"'],
     "bench": ["tokens per second", "10 runs", ""],
     "doctor": ["generation can run", '"ok": true'],
 }  # fmt: skip

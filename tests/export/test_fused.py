@@ -288,15 +288,19 @@ def test_the_gate_stops_a_wrong_export(checkpoints, tmp_path, monkeypatch, preci
     assert list(tmp_path.iterdir()) == []
 
 
-def test_values_that_are_no_numbers_never_pass(checkpoints, tmp_path):
+def test_values_that_are_no_numbers_never_pass(checkpoints, tmp_path, monkeypatch):
+    """Neither the look at the weights, which names the tensor, nor the gate behind it."""
     import torch
-    from dgrt_export import ParityError
+    from dgrt_export import InvalidCheckpoint, ParityError, exporter
     from safetensors.torch import load_file, save_file
 
     source = with_dtypes(checkpoints("plain"), tmp_path / "c", lambda *_: True)
     tensors = load_file(source / "model.safetensors")
     tensors["model.decoder.layers.0.mlp.down_proj.weight"][0, 0] = torch.nan
     save_file(tensors, source / "model.safetensors")
+    with pytest.raises(InvalidCheckpoint, match=r"down_proj.weight: expected finite values, found NaN at \[0, 0\]"):
+        export(source, tmp_path / "e", profile="fused")
+    monkeypatch.setattr(exporter, "require_finite", lambda *_: None)
     with pytest.raises(ParityError, match="found inf"):
         export(source, tmp_path / "e", profile="fused")
 
