@@ -16,12 +16,16 @@ from random import Random
 from typing import Any
 
 import atheris
+import seeds
 from dgrt_export import checkpoint, config
 from dgrt_export.errors import ExportError
 
 from dgrt.errors import DgrtError
 from dgrt.info import EngineInfo
+from dgrt.messages import ChatTemplate
+from dgrt.tokenizer import Tokenizer
 
+SMALL_TOKENIZER = json.dumps(seeds.tokenizer()).encode()
 FOLDER = Path(tempfile.mkdtemp(prefix="dgrt-fuzz-"))
 
 
@@ -44,8 +48,24 @@ def manifest(data: bytes) -> None:
     EngineInfo.from_json(data.decode("utf-8", "replace"))
 
 
+def tokenizer(data: bytes) -> None:
+    """A tokenizer.json, and a text behind a zero byte."""
+    document, _, text = data.partition(b"\0")
+    reader = Tokenizer.from_folder(FOLDER, {"tokenizer.json"}, read=lambda _: document)
+    assert reader is not None
+    reader.decode(reader.encode(text.decode("utf-8", "replace")))
+
+
+def chat_template(data: bytes) -> None:
+    """A chat template, rendered with a short conversation."""
+    source = data.partition(b"\0")[0].decode("utf-8", "replace")
+    small = Tokenizer.from_folder(FOLDER, {"tokenizer.json"}, read=lambda _: SMALL_TOKENIZER)
+    assert small is not None
+    ChatTemplate(source, small).render([{"role": "user", "content": "Hi"}])
+
+
 READERS: dict[str, Callable[[bytes], None]] = {
-    read.__name__: read for read in (safetensors, model_config, manifest)
+    read.__name__: read for read in (safetensors, model_config, manifest, tokenizer, chat_template)
 }
 
 
@@ -89,7 +109,7 @@ def main() -> None:
             return
 
     atheris.instrument_all()  # not instrument_imports: an editable install loads modules in a way of its own
-    takes_json = read is not safetensors
+    takes_json = read in (model_config, manifest)
     atheris.Setup(sys.argv, one_input, **({"custom_mutator": mutate_json} if takes_json else {}))
     atheris.Fuzz()
 

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NATIVE = ("manifest", "tokenizer", "snapshot")
-PYTHON = ("safetensors", "model_config", "manifest")
+NATIVE = ("manifest", "tokenizer", "chat_template", "snapshot")
+PYTHON = ("safetensors", "model_config", "manifest", "tokenizer", "chat_template")
 
 
 def main() -> int:

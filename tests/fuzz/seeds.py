@@ -103,6 +103,20 @@ def snapshots() -> Iterator[bytes]:
         yield b"dgrt kv\n" + number(1, 4) + number(size) + number(len(key), 4) + key + head + nodes
 
 
+def chat_templates() -> Iterator[bytes]:
+    """Templates that the parity tests know, each with a conversation."""
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"},
+             {"role": "assistant", "content": [{"type": "text", "text": "Hello"}]}]  # fmt: skip
+    given = {"messages": turns, "tools": [{"name": "f"}], "add_generation_prompt": True, "bos_token": "<bos>"}
+    for path in sorted((REPOSITORY / "tests" / "parity" / "chat_templates").glob("*.jinja")):
+        yield path.read_bytes() + b"\0" + json.dumps(given).encode()
+    sys.path.insert(0, str(REPOSITORY / "tests"))
+    from templates import template_cases
+
+    for case in template_cases(seed=1, count=200):
+        yield case.source.encode(errors="replace") + b"\0" + json.dumps({**given, "messages": case.messages}).encode()
+
+
 def headers() -> Iterator[bytes]:
     """Safetensors files: good ones, and headers that lie."""
     tensor = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
@@ -128,6 +142,7 @@ def main(folder: Path) -> None:
     texts = [b"\0" + text.encode() for text in ("a b<x> aba", "\u00e9\U0001f600<bos>", "")]
     write(folder / "tokenizer", (seed + text for seed in damaged(tokenizer()) for text in texts[:1]))
     write(folder / "tokenizer", ((MINI / "tokenizer.json").read_bytes() + text for text in texts))
+    write(folder / "chat_template", chat_templates())
     write(folder / "snapshot", snapshots())
     write(folder / "safetensors", headers())
     config = json.loads((MINI / "config.json").read_text())
