@@ -114,9 +114,10 @@ class Tokenizer:
 
     def named_tokens(self) -> dict[str, str]:
         """Returns the named tokens of the config, such as "bos_token", as chat templates see them."""
-        more = self.config.get("extra_special_tokens")
         values = {name: self.config[name] for name in self.config if name.endswith("_token")}
-        values |= more if isinstance(more, dict) else {}
+        for key in ("extra_special_tokens", "model_specific_special_tokens"):
+            more = self.config.get(key)
+            values |= more if isinstance(more, dict) else {}
         texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in values.items()}
         return {name: text for name, text in texts.items() if isinstance(text, str)}
 

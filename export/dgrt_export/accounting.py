@@ -48,7 +48,7 @@ def account(found: Mapping[str, TensorEntry], used: Shapes, copies: Mapping[str,
         name, kind = scheme
         raise quantised(f"tensor {plain(name)} in {found[name].file.name}", kind)
     if (missing := next((name for name in used if name not in found), None)) is not None:
-        raise _missing(missing, found, used, copies, rest)
+        raise _missing(missing, found, used, rest)
     for name, partner in [*((name, name) for name in used), *copies.items()]:
         if name in found:
             _check_form(found[name], used[partner])
@@ -59,16 +59,11 @@ def account(found: Mapping[str, TensorEntry], used: Shapes, copies: Mapping[str,
         raise Unsupported(mismatch(where, "only tensors of DiffusionGemmaForBlockDiffusion", kind, remedy))
 
 
-def _missing(
-    name: str, found: Mapping[str, TensorEntry], used: Shapes, copies: Mapping[str, str], rest: list[str]
-) -> ExportError:
+def _missing(name: str, found: Mapping[str, TensorEntry], used: Shapes, rest: list[str]) -> ExportError:
     lost = [other for other in used if other not in found]
     if 2 * len(lost) > len(used) and (text := foreign_prefix(lost, rest)) is not None:
         return InvalidCheckpoint(text)
     expected, absent = f"shape {list(used[name])}", "no such tensor"
-    if copy := next((copy for copy, partner in copies.items() if partner == name and copy in found), None):
-        remedy = "transformers' save_pretrained writes the one that is expected"
-        return InvalidCheckpoint(mismatch(f"tensor {name}", expected, f"{absent}, only its tied copy {copy}", remedy))
     if rest:
         other = get_close_matches(name, sorted(rest)[:_COMPARED_NAMES], 1, 0)[0]
         kind, remedy = describe_unknown_tensor(other)
@@ -83,7 +78,8 @@ def _check_form(entry: TensorEntry, shape: tuple[int, ...]) -> None:
     if entry.dtype not in _BITS:
         if is_quantised_dtype(entry.dtype):
             raise quantised(where, f"dtype {entry.dtype}")
-        raise Unsupported(mismatch(f"{where} dtype", "F32, BF16 or F16", plain(entry.dtype)))
+        remedy = "save the model in one of them: model.to(torch.bfloat16)"
+        raise Unsupported(mismatch(f"{where} dtype", "F32, BF16 or F16", plain(entry.dtype), remedy))
     if entry.shape != shape:
         remedy = "save the gathered weights (ZeRO-3 leaves empty ones)" if 0 in entry.shape else ""
         raise InvalidCheckpoint(mismatch(where, list(shape), quote(list(entry.shape)), remedy))
@@ -115,7 +111,7 @@ def compare_copies(found: Mapping[str, TensorEntry], copies: Mapping[str, str]) 
 def _first_difference(one: TensorEntry, other: TensorEntry) -> int | None:
     done = 0
     with ExitStack() as files:
-        streams = [files.enter_context(_open(entry.file)) for entry in (one, other)]
+        streams = [files.enter_context(open_weights(entry.file)) for entry in (one, other)]
         chunks = [_chunks(stream, entry) for stream, entry in zip(streams, (one, other), strict=True)]
         for a, b in zip(*chunks, strict=True):
             if one.dtype != other.dtype or not np.array_equal(a, b):
@@ -143,7 +139,7 @@ def require_finite(entries: Iterable[TensorEntry], on_bytes: Callable[[int], Non
     for entry in entries:
         by_file.setdefault(entry.file, []).append(entry)
     for file, tensors in by_file.items():
-        with _open(file) as stream:
+        with open_weights(file) as stream:
             for entry in sorted(tensors, key=lambda tensor: tensor.offset):
                 _require_finite(stream, entry, on_bytes)
 
@@ -164,7 +160,8 @@ def _require_finite(stream: BinaryIO, entry: TensorEntry, on_bytes: Callable[[in
         on_bytes(bits.nbytes)
 
 
-def _open(file: Path) -> BinaryIO:
+def open_weights(file: Path) -> BinaryIO:
+    """Opens a weight file whose header was read before."""
     try:
         return file.open("rb")
     except OSError as error:

@@ -51,6 +51,7 @@ ROUNDED_TOLERANCE = 2e-2
 INT8_TOLERANCE = 4e-2
 _WHOLE_MODEL_PARAMETERS = 48_000_000  # below this nothing is cut
 _MAX_VOCAB, _MAX_CHUNK = 4096, 512
+_MAX_WINDOW = 8192  # of a longer one, which may be no window at all, the check does not reach the end
 _EXPERT_PARAMETERS = 24_000_000  # per layer, in the check
 # Two draws of inputs: a router tie that the two summation orders break differently looks like an error but cannot
 # follow the exporter from one draw to the next; a real error does.
@@ -266,7 +267,8 @@ def _lengths(config: ModelConfig) -> tuple[list[int], list[int]]:
 
     Chunks start with a single token, so that borders fall on odd places. The last is the candidate of a packed pass.
     """
-    window, total = config.sliding_window, config.sliding_window + 9
+    window = min(config.sliding_window, _MAX_WINDOW)
+    total = window + 9
     chunks = [1]
     while (left := total - sum(chunks)) > 0:
         chunks.append(min(left, _MAX_CHUNK, max(1, total // 2)))

@@ -11,7 +11,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from .accounting import account, compare_copies
 from .config import ModelConfig
 from .errors import InvalidCheckpoint, mismatch, plain, quote
 from .files import INDEX_FILE, WeightFiles, weight_files
-from .foreign import HEAD_BYTES, refuse_foreign_content
+from .foreign import HEAD_BYTES, has_file, refuse_foreign_content
 
 DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 # Others, of tensors that a text export leaves out, may have any length.
@@ -64,8 +64,8 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         InvalidCheckpoint: truncated or oversized header, bad JSON, duplicate names, offsets that do not fit.
         Unsupported: the file is of another format.
     """
-    if not path.is_file():
-        raise InvalidCheckpoint(mismatch(f"{path}", "a file", "something else" if path.exists() else "none"))
+    if not has_file(path):
+        raise InvalidCheckpoint(mismatch(f"{path}", "a file", "none"))
     try:
         file_bytes = path.stat().st_size
         with path.open("rb") as stream:
@@ -80,7 +80,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     except OSError as error:
         raise InvalidCheckpoint(mismatch(f"{path}", "a readable safetensors file", error.strerror)) from None
     try:
-        header = json.loads(text, object_pairs_hook=_object_without_duplicates)
+        header = json.loads(text.decode(), object_pairs_hook=_object_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise InvalidCheckpoint(mismatch(f"{path.name} header", "a JSON object with unique names", error)) from None
     if not isinstance(header, dict):
@@ -154,11 +154,14 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
                 expected = f"in one file only ({found[name].file.name})"
                 raise InvalidCheckpoint(mismatch(f"tensor {plain(name)}", expected, f"also in {path.name}"))
             found[name] = entry
+    notes = (*files.notes, *_index_notes(files, found))
     used, copies = dict(text_tensors(config)), dict(tied_copies(config))
+    for name, partner in copies.items():  # a tied weight may be saved under any of its names
+        if name in found and partner not in found:
+            found[partner] = replace(found.pop(name), name=partner)
     account(found, used, copies, VISION_PREFIXES)
     compare_copies(found, copies)
     has_vision = any(name.startswith(VISION_PREFIXES) for name in found)
-    notes = (*files.notes, *_index_notes(files, found))
     return Checkpoint(folder, {name: found[name] for name in used}, has_vision, notes)
 
 

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from .errors import InvalidCheckpoint, Unsupported, mismatch, quote
-from .foreign import refuse_foreign_content, refuse_quantised_config
+from .foreign import has_file, refuse_foreign_content, refuse_quantised_config
 
 MAX_COUNT = 2**31 - 1  # of anything that config files count
-_MAX_LAYERS = 10_000
+# Who opens a package takes no larger ones (csrc/engine/manifest.cc). What it refuses must not be exported.
+_MOST = {
+    "vocab_size": 2**24, "hidden_size": 2**20, "num_attention_heads": 2**14, "num_key_value_heads": 2**14,
+    "head_dim": 2**14, "global_head_dim": 2**14, "num_global_key_value_heads": 2**14, "num_experts": 2**16,
+    "num_hidden_layers": 2**12, "final_logit_softcapping": 1e6,
+    "canvas_length": 4096,  # and no more than this, since the parity gate computes attention of a canvas at once
+}  # fmt: skip
+_SINGLE_LOWEST, _SINGLE_HIGHEST = 2.0**-126, float.fromhex("0x1.fffffep127")
 ARCHITECTURE = "DiffusionGemmaForBlockDiffusion"
 MODEL_TYPE = "diffusion_gemma"
 LayerType = Literal["sliding", "full"]
@@ -91,14 +97,19 @@ class ModelConfig:
         return self.ropes[layer.type]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of the checkpoint."""
-    if not path.is_file():
+def read_file(path: Path) -> bytes:
+    """The content of a file of the checkpoint."""
+    if not has_file(path):
         raise InvalidCheckpoint(mismatch(f"{path.parent}", f"a file {path.name}", "none"))
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InvalidCheckpoint(mismatch(f"{path}", "a readable file", error.strerror)) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of the checkpoint."""
+    text = read_file(path)
     try:
         content = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
@@ -129,8 +140,10 @@ class Reader:
 
     def count(self, key: str, at_least: int = 1) -> int:
         value = self.get(key)
-        if type(value) is not int or not at_least <= value <= MAX_COUNT:
+        if type(value) is not int or value < at_least:
             raise InvalidCheckpoint(mismatch(f"{self.where} {key}", f"an integer >= {at_least}", quote(value)))
+        if value > (most := _MOST.get(key, MAX_COUNT)):
+            raise Unsupported(mismatch(f"{self.where} {key}", f"at most {most}", quote(value)))
         return value
 
     def token(self, key: str, *, none: int, vocab_size: int) -> int:
@@ -144,9 +157,11 @@ class Reader:
         return value
 
     def number(self, key: str) -> float:
-        value = self.get(key)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
-            raise InvalidCheckpoint(mismatch(f"{self.where} {key}", "a number > 0", quote(value)))
+        """A number above 0 that is one in single precision too, in which models compute."""
+        value, most = self.get(key), _MOST.get(key, _SINGLE_HIGHEST)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not _SINGLE_LOWEST <= value <= most:
+            remedy = f"what single precision holds, and at most {most:.3g}" if type(value) in (int, float) else ""
+            raise InvalidCheckpoint(mismatch(f"{self.where} {key}", "a number > 0", quote(value), remedy))
         return float(value)
 
     def require(self, key: str, *allowed: object) -> None:
@@ -190,6 +205,7 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
             raise InvalidCheckpoint(
                 mismatch(f"config.json num_key_value_heads of layer {number}", expected, layer.num_kv_heads)
             )
+    canvas_len, context_len = _lengths(top, text)
     softcap, vocab_size = text.get("final_logit_softcapping"), text.count("vocab_size")
     return ModelConfig(
         vocab_size=vocab_size, hidden_size=text.count("hidden_size"),
@@ -197,7 +213,7 @@ def parse_config(raw: dict[str, Any]) -> ModelConfig:
         top_k_experts=top_k, moe_intermediate_size=text.count("moe_intermediate_size"),
         rms_norm_eps=text.number("rms_norm_eps"),
         sliding_window=text.count("sliding_window", at_least=2),  # the reference's cache misbehaves at 1
-        canvas_len=top.count("canvas_length"), context_len=text.count("max_position_embeddings"),
+        canvas_len=canvas_len, context_len=context_len,
         final_logit_softcap=text.number("final_logit_softcapping") if softcap is not None else 0.0,
         pad_token_id=text.token("pad_token_id", none=0, vocab_size=vocab_size),
         bos_token_id=text.token("bos_token_id", none=-1, vocab_size=vocab_size),
@@ -230,11 +246,18 @@ def _require_this_model(raw: dict[str, Any]) -> None:
         raise InvalidCheckpoint(mismatch("config.json text_config", "an object", quote(raw.get("text_config"))))
 
 
+def _lengths(top: Reader, text: Reader) -> tuple[int, int]:
+    """Of the canvas and the context. A canvas has to fit into the context, or nothing can be generated."""
+    canvas_len, context_len = top.count("canvas_length"), text.count("max_position_embeddings")
+    if canvas_len > context_len:
+        expected = f"at most max_position_embeddings = {context_len}"
+        raise InvalidCheckpoint(mismatch("config.json canvas_length", expected, canvas_len))
+    return canvas_len, context_len
+
+
 def _layers(text: Reader) -> tuple[Layer, ...]:
     """The layer table; the last layer is always full, as the reference forces it."""
     num_layers = text.count("num_hidden_layers")
-    if num_layers > _MAX_LAYERS:
-        raise InvalidCheckpoint(mismatch("config.json num_hidden_layers", f"at most {_MAX_LAYERS}", num_layers))
     names = text.get("layer_types")
     if names is None:
         names = ["full_attention" if (i + 1) % _FULL_PATTERN == 0 else "sliding_attention" for i in range(num_layers)]

@@ -15,6 +15,7 @@ from typing import Any
 from .checkpoint import TensorEntry, read_header
 from .config import ModelConfig, Reader, read_json
 from .errors import InvalidCheckpoint, Unsupported, mismatch, plain, quote
+from .foreign import has_file
 from .weights import WeightPlan, plan_in_one_dtype
 
 MODEL_TYPE = "dgrt_block_drafter"
@@ -89,14 +90,16 @@ def _parse(raw: dict[str, Any], name: str, config: ModelConfig, fingerprint: str
     if block_len > config.canvas_len:
         expected = f"at most {config.canvas_len}, the target's canvas"
         raise Unsupported(mismatch("drafter config.json block_len", expected, block_len))
-    kv_layers = _kv_layers(top, config)
+    kv_layers, mean_run = _kv_layers(top, config), top.number("mean_run")
+    if mean_run > config.canvas_len:
+        expected = f"at most {config.canvas_len}, the target's canvas"
+        raise InvalidCheckpoint(mismatch("drafter config.json mean_run", expected, mean_run))
     for kv_heads in {config.layers[number].num_kv_heads for number in kv_layers}:
         if num_heads % kv_heads:
             expected = f"a multiple of the target's {kv_heads} KV heads"
             raise Unsupported(mismatch("drafter config.json num_heads", expected, num_heads))
     return DrafterConfig(
-        name, num_heads, top.count("intermediate_size"), top.number("rms_norm_eps"), block_len, kv_layers,
-        top.number("mean_run"),
+        name, num_heads, top.count("intermediate_size"), top.number("rms_norm_eps"), block_len, kv_layers, mean_run,
     )  # fmt: skip
 
 
@@ -125,7 +128,7 @@ def _kv_layers(top: Reader, config: ModelConfig) -> tuple[int, ...]:
 
 
 def _open_tensors(path: Path, drafter: DrafterConfig, config: ModelConfig) -> Mapping[str, TensorEntry]:
-    if not path.exists():
+    if not has_file(path):
         raise InvalidCheckpoint(mismatch(f"{path.parent}", f"a file {path.name}", "none"))
     found, tensors = read_header(path), {}
     for name, shape in drafter_tensors(drafter, config):

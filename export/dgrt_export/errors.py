@@ -31,9 +31,9 @@ class ParityError(ExportError):
 
 
 def mismatch(what: str, expected: object, found: object, remedy: str = "") -> str:
-    """The one wording of every mismatch: `what: expected X, found Y; remedy`."""
-    text = f"{what}: expected {expected}, found {found}"
-    return f"{text}; {remedy}" if remedy else text
+    """The one wording of every mismatch: `what: expected X, found Y; remedy`. One line, whatever a path may hold."""
+    text = f"{what}: expected {expected}, found {found}" + (f"; {remedy}" if remedy else "")
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def quote(value: object, limit: int = 200) -> str:
@@ -44,4 +44,4 @@ def quote(value: object, limit: int = 200) -> str:
 
 def plain(name: str, limit: int = 200) -> str:
     """A name from a file as it is, if it is one: short and printable. Else as `quote` shows it."""
-    return name if name.isprintable() and len(name) <= limit else quote(name, limit)
+    return name if name and name.isprintable() and len(name) <= limit else quote(name, limit)

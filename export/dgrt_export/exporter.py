@@ -6,6 +6,7 @@ Called by the command line and from Python. Torch and onnx are imported when an 
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from .accounting import require_finite
 from .checkpoint import open_checkpoint
 from .config import parse_config, read_json
 from .drafter import open_drafter
-from .errors import Unsupported, mismatch
+from .errors import Unsupported, mismatch, quote
 from .files import find_checkpoint
 from .fingerprint import fingerprint
 from .generation import read_generation, text_notes
@@ -126,9 +127,10 @@ def export(
     """
     _require_packages()
     profile = _chosen_profile(precision, profile, moe)
-    source = find_checkpoint(checkpoint)
-    drafter_source = None if drafter is None else Path(drafter).absolute()
-    target = check_output(output, [path.resolve() for path in (source, drafter_source) if path is not None], force)
+    source = find_checkpoint(_path("checkpoint", checkpoint))
+    drafter_source = None if drafter is None else Path(_path("drafter", drafter)).absolute()
+    sources = [path.resolve() for path in (source, drafter_source) if path is not None]
+    target = check_output(_path("output", output), sources, force)
 
     steps = _Progress(progress)
     with steps.stage("read config"):
@@ -146,9 +148,9 @@ def export(
         needed = _needed_bytes(plans, texts, target, copy)
         require_space(target, needed)
         notes = (*tensors.notes, *text_notes(source, config, generation["stop_ids"]))
-    sources = [*tensors.tensors.values(), *(drafted.tensors.values() if drafted is not None else ())]
-    with steps.stage("check weights", sum(entry.num_bytes for entry in sources)) as advance:
-        require_finite(sources, advance)
+    read = [*tensors.tensors.values(), *(drafted.tensors.values() if drafted is not None else ())]
+    with steps.stage("check weights", sum(entry.num_bytes for entry in read)) as advance:
+        require_finite(read, advance)
 
     with naming_a_full_disk(target, needed), staged(target, force) as folder:
         with steps.stage("trace", len(contract.GRAPHS) + (drafted is not None)) as advance:
@@ -230,6 +232,17 @@ def _needed_bytes(plans: list[WeightPlan], texts: TextFiles, output: Path, copy:
     folder = existing_parent(output)
     graphs = _MOST_GRAPH_BYTES * (len(contract.GRAPHS) + len(contract.OPTIONAL_GRAPHS))
     return sum(plan.bytes_to_write(folder, copy) for plan in plans) + sum(map(len, texts.contents.values())) + graphs
+
+
+def _path(name: str, given: object) -> str:
+    """A path that a caller gave. An empty one is the variable that was never set, not the current folder."""
+    path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise Unsupported(mismatch(name, "the path of a folder", quote(given)))
+    if any("\ud800" <= char <= "\udfff" for char in path):  # bytes that are no UTF-8; the manifest holds names
+        remedy = "rename it, or give a link to it"
+        raise Unsupported(mismatch(name, "a path in UTF-8", quote(os.fsencode(path)), remedy))
+    return path
 
 
 def _dgrt_version() -> str:

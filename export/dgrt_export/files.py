@@ -5,6 +5,7 @@ A single model.safetensors wins over an index, however old or new each is. What 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from .config import read_json
 from .errors import InvalidCheckpoint, Unsupported, mismatch, plain, quote
-from .foreign import HEAD_BYTES, MERGE, refuse_foreign_content, refuse_modelopt
+from .foreign import HEAD_BYTES, MERGE, has_file, refuse_foreign_content, refuse_modelopt
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -20,9 +21,13 @@ _CONFIG_FILE = "config.json"
 _MODELOPT_FILE = "hf_quant_config.json"
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _PICKLES = (".bin", ".bin.index.json", ".pt", ".pth", ".ckpt")
-_HUB_ID = re.compile(r"(?:https?://huggingface\.co/)?([\w-][\w.-]*/[\w-][\w.-]*?)/?")
+_HUB_ID = re.compile(
+    r"(?:hf://|(?:https?://)?(?:huggingface|hf)\.co/)?([\w-][\w.-]*/[\w-][\w.-]*?)"
+    r"(?:/|@[\w./-]+|/(?:tree|blob|resolve)/.*)?(?:\?.*)?"
+)
 # Shards of a training run on several machines. transformers takes them before anything else.
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+_TRAINING_SHARDS = re.compile(r"global_step\d+$|pytorch_model_fsdp_\d|.*\.distcp$|(mp|zero_pp)_rank_")
 _RESAVE = "save it with save_pretrained, as safetensors"
 
 
@@ -49,13 +54,13 @@ def find_checkpoint(given: str | Path) -> Path:
     if not is_folder:
         raise _not_a_folder(str(given), folder)
     _refuse_adapters(folder)
-    if not (folder / _CONFIG_FILE).is_file():
+    if not has_file(folder / _CONFIG_FILE):
         raise _no_config(folder)
     for pattern in ("*.json", "*.jinja", "additional_chat_templates/*.jinja"):
         for path in sorted(folder.glob(pattern)):
-            if path.is_file() and path.name != INDEX_FILE:
+            if path.name != INDEX_FILE and os.path.isfile(path):
                 refuse_foreign_content(path, _head(path))
-    if (folder / _MODELOPT_FILE).is_file():
+    if has_file(folder / _MODELOPT_FILE):
         refuse_modelopt(read_json(folder / _MODELOPT_FILE), _MODELOPT_FILE)
     return folder
 
@@ -73,9 +78,9 @@ def weight_files(folder: Path) -> WeightFiles:
         found = f"shards of a distributed run ({distributed[0]})"
         raise Unsupported(mismatch(f"{folder}", SINGLE_FILE, found, _RESAVE))
     weight_map: dict[str, str] = {}
-    if (folder / SINGLE_FILE).is_file():
+    if os.path.isfile(folder / SINGLE_FILE):
         paths = [folder / SINGLE_FILE]
-    elif (folder / INDEX_FILE).is_file():
+    elif os.path.isfile(folder / INDEX_FILE):
         paths, weight_map = _indexed(folder)
     else:
         raise _no_weights(folder, names)
@@ -98,11 +103,12 @@ def _names(folder: Path) -> list[str]:
 
 
 def _head(path: Path) -> bytes:
+    """The first bytes of a file; none where it cannot be read, which is told by whoever needs it."""
     try:
         with path.open("rb") as stream:
             return stream.read(HEAD_BYTES)
-    except OSError as error:
-        raise InvalidCheckpoint(mismatch(f"{path}", "a readable file", error.strerror)) from None
+    except OSError:
+        return b""
 
 
 def _not_a_folder(given: str, path: Path) -> InvalidCheckpoint | Unsupported:
@@ -116,6 +122,8 @@ def _not_a_folder(given: str, path: Path) -> InvalidCheckpoint | Unsupported:
         local = hub_id[1].split("/")[1]
         download = f"`hf download {hub_id[1]} --local-dir {local}`"
         remedy = f"if this is a hub id: dgrt does not download; run {download} and give the folder {local}"
+    elif given.startswith("~"):
+        remedy = "a shell replaces ~, dgrt does not: write the path out"
     return InvalidCheckpoint(mismatch(f"checkpoint {given}", "a folder", "none", remedy))
 
 
@@ -133,7 +141,7 @@ def _no_config(folder: Path) -> InvalidCheckpoint | Unsupported:
 
 def _refuse_adapters(folder: Path) -> None:
     for name in _ADAPTER_FILES:
-        if (folder / name).exists():
+        if os.path.lexists(folder / name):
             base = any((folder / file).exists() for file in (SINGLE_FILE, INDEX_FILE))
             found = f"an adapter beside it ({name})" if base else f"an adapter alone ({name})"
             raise Unsupported(mismatch(f"{folder}", "a whole model", found, MERGE))
@@ -142,11 +150,12 @@ def _refuse_adapters(folder: Path) -> None:
 def _no_weights(folder: Path, names: list[str]) -> InvalidCheckpoint | Unsupported:
     expected = f"{SINGLE_FILE} or {INDEX_FILE}"
     for name in (SINGLE_FILE, INDEX_FILE):
-        if (folder / name).is_symlink():
-            target = (folder / name).readlink()
-            return InvalidCheckpoint(mismatch(f"{folder / name}", "a file", f"a link to {target}, which is not there"))
+        has_file(folder / name)  # tells what has the name and is no file
     if gguf := [name for name in names if name.endswith(".gguf")]:
         refuse_foreign_content(folder / gguf[0], b"GGUF")
+    if shards := [name for name in names if _TRAINING_SHARDS.match(name)]:
+        remedy = "gather them first: `zero_to_fp32.py` of DeepSpeed, `accelerate merge-weights` for FSDP"
+        return Unsupported(mismatch(f"{folder}", expected, f"shards of a training run ({plain(shards[0])})", remedy))
     if pickles := [name for name in names if name.endswith(_PICKLES)]:
         remedy = f"pickle can run code and is not read: {_RESAVE}"
         return Unsupported(mismatch(f"{folder}", expected, f"a pickle of PyTorch ({pickles[0]})", remedy))
@@ -165,9 +174,10 @@ def _indexed(folder: Path) -> tuple[list[Path], dict[str, str]]:
         if file in checked:
             continue
         where = f"{INDEX_FILE} file of {plain(name)}"
-        if Path(file).name != file or not file.endswith(".safetensors") or not file.isprintable():
-            raise InvalidCheckpoint(mismatch(where, "a plain *.safetensors name", quote(file)))
-        if not (folder / file).is_file():
+        if Path(file).name != file or not file.endswith(".safetensors") or not file.isprintable() or "\\" in file:
+            remedy = "a package has one folder: move the file beside the index, or rename it"
+            raise InvalidCheckpoint(mismatch(where, "a plain *.safetensors name", quote(file), remedy))
+        if not has_file(folder / file):
             remedy = "download it, or save the model again"
             raise InvalidCheckpoint(mismatch(where, f"{file} in {folder}", "no such file", remedy))
         checked.add(file)

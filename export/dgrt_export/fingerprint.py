@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from .accounting import open_weights
 from .checkpoint import Checkpoint
 
 _HASHED_BYTES = 4096  # of each tensor
@@ -19,7 +20,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     digest = hashlib.sha256()
     for name, entry in sorted(checkpoint.tensors.items()):
         digest.update(json.dumps([name, entry.shape, entry.dtype], separators=(",", ":")).encode() + b"\n")
-        with entry.file.open("rb") as stream:
+        with open_weights(entry.file) as stream:
             stream.seek(entry.offset)
             digest.update(stream.read(min(entry.num_bytes, _HASHED_BYTES)))
     return digest.hexdigest()

@@ -7,6 +7,7 @@ a web page.
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,28 @@ HEAD_BYTES = 512  # of a file, enough for `refuse_foreign_content`
 MERGE = "merge it first: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(FOLDER)"
 _RESAVE = "save the model with save_pretrained of DiffusionGemmaForBlockDiffusion"
 _UNQUANTISED = "export the original bf16 checkpoint; --precision int8 or int4 quantises"
+
+
+def has_file(path: Path) -> bool:
+    """Whether there is a file of this name; nothing of the name is fine.
+
+    Raises:
+        InvalidCheckpoint: what has the name is no file, so it is not what was meant: a folder, a FIFO (reading one
+            would wait for ever), a link to nothing, or what this user may not see.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.is_symlink():
+            return False
+        found = f"a link to {path.readlink()}, which is not there"
+    except OSError as error:
+        found = f"{error.strerror}"
+    else:
+        if stat.S_ISREG(mode):
+            return True
+        found = "a folder" if stat.S_ISDIR(mode) else "a FIFO, a socket or a device"
+    raise InvalidCheckpoint(mismatch(f"{path}", "a file", found))
 
 
 def refuse_foreign_content(path: Path, head: bytes) -> None:
@@ -82,9 +105,20 @@ def refuse_modelopt(raw: Mapping[str, Any], file: str) -> None:
 # The end of a tensor name, or its dtype, gives a scheme away. First match wins.
 _TENSOR_SCHEMES = (
     (r"\.weight_packed$|\.weight_global_scale$", "compressed-tensors"),
+    (r"\.(bitmask|row_offsets)$", "compressed-tensors, sparse"),
     (r"(weight|_proj)_scale_2$", "ModelOpt NVFP4"),
     (r"weight_scale_inv$", "FP8 in blocks"),
     (r"\.(absmax|nested_absmax|quant_map|nested_quant_map|SCB)$|\.quant_state\.", "bitsandbytes"),
+    (r"\.W_q$", "HQQ"),
+    (r"weight\._(data|scale|shift)$", "quanto"),
+    (r"\.weight_scales$", "EETQ"),
+    (r"\.codebooks$", "AQLM"),
+    (r"\.Qidxs", "QuIP#"),
+    (r"\.centroids\.", "VPTQ"),
+    (r"\.(q_invperm|q_scale_max)$", "EXL2"),
+    (r"\.trellis$", "EXL3"),
+    (r"quantizer\._amax$|\.pre_quant_scale$", "ModelOpt"),
+    (r"_fake_quant\.|\.activation_post_process", "training that imitates quantisation"),
     (r"\.g_idx$", "GPTQ"),
     (r"\.(qweight|qzeros)$", "AWQ or GPTQ"),
     (r"\.biases$", "MLX"),
@@ -121,6 +155,9 @@ _UNKNOWN_TENSORS = (
      f"it may not be what config.json says: {_RESAVE}"),
     (r"experts\.\d+\.", "an expert by itself; this model has all of a layer in experts.gate_up_proj and "
      "experts.down_proj", f"fuse them: {_RESAVE}"),
+    (r"\._extra_state$|\.fp8_meta", "state of Transformer Engine", f"train or convert without it: {_RESAVE}"),
+    (r"\.parametrizations\.|weight_(orig|mask|g|v)$", "a weight that is computed from others (pruning, weight norm)",
+     f"make it permanent (torch.nn.utils), and {_RESAVE}"),
     (r"\.bias$", "a bias, which this model does not have", _RESAVE),
     (r"(^|\.)(value_head|v_head|score|classifier|reward)", "a head of another task", f"remove it: {_RESAVE}"),
 )  # fmt: skip
@@ -137,8 +174,9 @@ def describe_unknown_tensor(name: str) -> tuple[str, str]:
 _WRAPPERS = (
     ("base_model.model.", f"a PEFT wrapper: {MERGE}"),
     ("_orig_mod.", "torch.compile wrapped the model: save model._orig_mod"),
-    ("module.", "a parallel wrapper: save model.module"),
     ("_fsdp_wrapped_module.", "FSDP wrapped the model: save its full state dict"),
+    ("_checkpoint_wrapped_module.", "activation checkpointing wrapped the layers: save their state dict without it"),
+    ("module.", "a parallel wrapper: save model.module"),
 )
 
 

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import sys
+import struct
 from pathlib import Path
 from typing import Any
 
-from .config import MAX_COUNT, ModelConfig, read_json, token_ids
+from .config import ModelConfig, read_json, token_ids
 from .errors import InvalidCheckpoint, Unsupported, mismatch, quote
+from .foreign import has_file
 
 FILE = "generation_config.json"
 _SAMPLER = "EntropyBoundSamplerConfig"
@@ -18,6 +19,14 @@ _DEFAULTS: dict[str, Any] = {
     "max_denoising_steps": 48, "t_min": 0.4, "t_max": 0.8, "stability_threshold": 1, "confidence_threshold": 0.005,
 }  # fmt: skip
 _ENTROPY_BOUND = 0.1  # nats
+# Who opens a package takes no larger ones (csrc/engine/manifest.cc).
+_MOST_STEPS = 2**16
+_MOST = {"t_min": 1e4, "t_max": 1e4, "entropy_bound": 1e9, "confidence_threshold": 1e9}
+# Other keys that the transformers class knows. They say nothing about what a reply is, or a caller decides them.
+_WITHOUT_EFFECT = {
+    "max_new_tokens", "max_length", "return_dict_in_generate", "cache_implementation", "cache_config",
+    "disable_compile", "bos_token_id", "pad_token_id", "_commit_hash", "_from_model_config", "transformers_version",
+}  # fmt: skip
 _TOKENIZER_FILE = "tokenizer.json"
 _TURN_END = "<turn|>"  # of the chat template of this model family
 
@@ -29,26 +38,30 @@ def read_generation(folder: Path, config: ModelConfig) -> dict[str, Any]:
         folder: the checkpoint; a missing generation_config.json means class defaults and config.json's stop ids.
         config: the model, for stop ids when generation_config.json names none.
     """
-    raw = read_json(folder / FILE) if (folder / FILE).exists() else {}
+    raw = read_json(folder / FILE) if has_file(folder / FILE) else {}
     values = {key: raw[key] if raw.get(key) is not None else default for key, default in _DEFAULTS.items()}
-    sampler = raw.get("sampler_config") or {}
+    sampler = {} if raw.get("sampler_config") is None else raw["sampler_config"]
     if not isinstance(sampler, dict):
         raise InvalidCheckpoint(mismatch(f"{FILE} sampler_config", "an object", quote(sampler)))
     if sampler.get("_cls_name", _SAMPLER) != _SAMPLER:
         raise Unsupported(mismatch(f"{FILE} sampler_config", repr(_SAMPLER), quote(sampler["_cls_name"])))
+    if unknown := sorted(set(sampler) - {"_cls_name", "entropy_bound"}):
+        raise Unsupported(mismatch(f"{FILE} sampler_config", "entropy_bound alone", quote(unknown[0])))
     values["entropy_bound"] = sampler.get("entropy_bound", _ENTROPY_BOUND)
 
     for key in ("max_denoising_steps", "stability_threshold"):
         lowest = 1 if key == "max_denoising_steps" else 0
-        if type(values[key]) is not int or not lowest <= values[key] <= MAX_COUNT:
-            raise InvalidCheckpoint(mismatch(f"{FILE} {key}", f"an integer >= {lowest}", quote(values[key])))
-    for key in ("t_min", "t_max", "entropy_bound", "confidence_threshold"):
+        if type(values[key]) is not int or not lowest <= values[key] <= _MOST_STEPS:
+            expected = f"an integer from {lowest} to {_MOST_STEPS}"
+            raise InvalidCheckpoint(mismatch(f"{FILE} {key}", expected, quote(values[key])))
+    for key, most in _MOST.items():
         value, relation = values[key], ">=" if key == "t_min" else ">"
-        sound = type(value) in (int, float) and 0 <= value <= sys.float_info.max
-        if not sound or (relation == ">" and value == 0):
-            raise InvalidCheckpoint(mismatch(f"{FILE} {key}", f"a number {relation} 0", quote(value)))
+        sound = type(value) in (int, float) and 0 <= value <= most
+        if not sound or (relation == ">" and _single(value) == 0):
+            remedy = f"what single precision holds, and at most {most:g}" if type(value) in (int, float) else ""
+            raise InvalidCheckpoint(mismatch(f"{FILE} {key}", f"a number {relation} 0", quote(value), remedy))
         values[key] = float(value)
-    if values["t_max"] <= values["t_min"]:
+    if _single(values["t_max"]) <= _single(values["t_min"]):
         raise InvalidCheckpoint(mismatch(f"{FILE} t_max", f"more than t_min = {values['t_min']}", values["t_max"]))
     own = "eos_token_id" in raw
     stop = token_ids(raw["eos_token_id"], f"{FILE} eos_token_id") if own else config.eos_token_ids
@@ -59,8 +72,14 @@ def read_generation(folder: Path, config: ModelConfig) -> dict[str, Any]:
     return values
 
 
+def _single(value: float) -> float:
+    """As the runtime holds it."""
+    number: float = struct.unpack("f", struct.pack("f", value))[0]
+    return number
+
+
 def text_notes(folder: Path, config: ModelConfig, stop_ids: list[int]) -> tuple[str, ...]:
-    """What whoever exports should know of the stop ids and the vocabulary. Nothing of it stops an export.
+    """What whoever exports should know of generation values and the vocabulary. Nothing of it stops an export.
 
     Args:
         folder: the checkpoint.
@@ -79,6 +98,10 @@ def text_notes(folder: Path, config: ModelConfig, stop_ids: list[int]) -> tuple[
     elif missing := sorted(token for token in ends if token not in stop_ids):
         names = ", ".join(f"{token} ({ends[token]})" for token in missing)
         notes.append(f"the stop ids {quote(stop_ids)} lack {names}: replies may run on; {remedy}")
+    raw = read_json(folder / FILE) if has_file(folder / FILE) else {}
+    known = {*_DEFAULTS, *_WITHOUT_EFFECT, "sampler_config", "eos_token_id"}
+    if unknown := sorted(key for key, value in raw.items() if key not in known and value is not None):
+        notes.append(f"{FILE}: this model has no {', '.join(unknown)}, in transformers neither: ignored")
     if beyond := sorted((token, text) for text, token in ids.items() if token >= config.vocab_size):
         token, text = beyond[0]
         more = f" and {len(beyond) - 1} more are" if len(beyond) > 1 else " is"
@@ -91,7 +114,7 @@ def text_notes(folder: Path, config: ModelConfig, stop_ids: list[int]) -> tuple[
 
 def _vocabulary(folder: Path) -> dict[str, int]:
     """Ids by text of tokenizer.json; empty without one."""
-    if not (folder / _TOKENIZER_FILE).exists():
+    if not has_file(folder / _TOKENIZER_FILE):
         return {}
     raw = read_json(folder / _TOKENIZER_FILE)
     model = raw.get("model")

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import read_json
+from .config import read_file, read_json
 from .errors import InvalidCheckpoint, mismatch
+from .foreign import has_file
 
 TEMPLATE_FILE = "chat_template.jinja"
 TOOL_TEMPLATE_FILE = "chat_template.tool_use.jinja"
@@ -76,10 +77,11 @@ def read_text_files(checkpoint: Path) -> TextFiles:
         >>> read_text_files(Path("checkpoints/mini")).template  # doctest: +SKIP
         'chat_template.jinja'
     """
-    contents = {name: (checkpoint / name).read_bytes() for name in _COPIED_FILES if (checkpoint / name).is_file()}
+    contents = {name: read_file(checkpoint / name) for name in _COPIED_FILES if has_file(checkpoint / name)}
     if _TOKENIZER_FILE not in contents:
         note = f"no {_TOKENIZER_FILE}: the engine takes and gives token ids only"
         return TextFiles(contents, None, (note,))
+    _require_tokenizer(contents[_TOKENIZER_FILE])
     contents[_TOKENIZER_CONFIG_FILE] = _tokenizer_config(checkpoint)
     candidates = _templates(checkpoint)
     for where, named in candidates:
@@ -89,8 +91,10 @@ def read_text_files(checkpoint: Path) -> TextFiles:
                 contents[TOOL_TEMPLATE_FILE] = named["tool_use"].encode()
             chosen = named["default"]
             others = [place for place, texts in candidates if texts.get("default", chosen) != chosen]
-            notes = tuple(f"{place} holds another chat template; that of {where} is taken" for place in others)
-            return TextFiles(contents, where, notes)
+            notes = [f"{place} holds another chat template; that of {where} is taken" for place in others]
+            if not chosen.strip():
+                notes.append(f"the chat template of {where} is empty: every text prompt becomes nothing")
+            return TextFiles(contents, where, tuple(notes))
     found = f"only the templates {', '.join(sorted(candidates[0][1]))} in {candidates[0][0]}" if candidates else "none"
     note = f"chat template: expected one, found {found}: text prompts go to the model as they are"
     return TextFiles(contents, None, (note,))
@@ -99,13 +103,13 @@ def read_text_files(checkpoint: Path) -> TextFiles:
 def _templates(checkpoint: Path) -> list[tuple[str, dict[str, str]]]:
     """The places that hold chat templates, in order, each with its templates by name."""
     jinja = {}
-    if (checkpoint / TEMPLATE_FILE).is_file():
+    if has_file(checkpoint / TEMPLATE_FILE):
         jinja["default"] = _read_text(checkpoint / TEMPLATE_FILE)
     for path in sorted((checkpoint / _MORE_TEMPLATES).glob("*.jinja")):
         jinja[path.stem] = _read_text(path)
     places = [(TEMPLATE_FILE, jinja)]
     for name in (_TOKENIZER_CONFIG_FILE, *_PROCESSOR_FILES):
-        value = read_json(checkpoint / name).get("chat_template") if (checkpoint / name).is_file() else None
+        value = read_json(checkpoint / name).get("chat_template") if has_file(checkpoint / name) else None
         places.append((name, _named(name, value)))
     return [(where, named) for where, named in places if named]
 
@@ -115,16 +119,33 @@ def _named(where: str, value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if isinstance(value, str):
-        return {"default": value}
-    if isinstance(value, list) and all(isinstance(one, dict) and "name" in one for one in value):
+        value = {"default": value}
+    if isinstance(value, list) and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in value):
         value = {one["name"]: one.get("template") for one in value}
-    if not isinstance(value, dict) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+    if not isinstance(value, dict) or not all(_is_text(part) for pair in value.items() for part in pair):
         expected = "a text, or texts by name"
         raise InvalidCheckpoint(mismatch(f"{where} chat_template", expected, json.dumps(value)[:80]))
     return value
 
 
+def _is_text(value: Any) -> bool:
+    """JSON can also spell half a surrogate pair, which is no text: no file can hold it."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _require_tokenizer(content: bytes) -> None:
+    """An engine whose tokenizer cannot be read cannot be opened, so it is not made."""
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_buffer(content)
+    except Exception as error:  # the package raises no other kind
+        remedy = "save the tokenizer again, or remove the file: then the engine takes and gives token ids"
+        raise InvalidCheckpoint(mismatch(_TOKENIZER_FILE, "what the tokenizers package reads", error, remedy)) from None
+
+
 def _read_text(path: Path) -> str:
+    has_file(path)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -134,8 +155,8 @@ def _read_text(path: Path) -> str:
 def _tokenizer_config(checkpoint: Path) -> bytes:
     """The file with the named tokens that transformers would add from elsewhere; as it is where there are none."""
     path, legacy = checkpoint / _TOKENIZER_CONFIG_FILE, checkpoint / _TOKENS_FILE
-    config = read_json(path) if path.is_file() else {}
+    config = read_json(path) if has_file(path) else {}
     merged = {**_GEMMA_TOKENS, **config} if config.get("tokenizer_class") in _GEMMA_CLASSES else dict(config)
-    if legacy.is_file() and "added_tokens_decoder" not in config:
+    if has_file(legacy) and "added_tokens_decoder" not in config:
         merged |= read_json(legacy)
-    return path.read_bytes() if merged == config else json.dumps(merged, ensure_ascii=False, indent=2).encode()
+    return path.read_bytes() if merged == config else json.dumps(merged, indent=2).encode()

@@ -108,6 +108,8 @@ def foreign_tensor(case: Case) -> None:
         (root + "bias", "bias"), ("lm_head.bias", "bias"), (f"{DECODER}layers.7.layer_scalar", "does not have"),
         (f"{ENCODER}self_conditioning.pre_norm.weight", "does not have"), ("v_head.summary.weight", "another task"),
         (f"{DECODER}layers.0.experts.3.gate_proj.weight", "fuse"), ("model.vision_tower.x", "does not have"),
+        (root + "_extra_state", "Transformer Engine"), (root + "parametrizations.weight.original", "permanent"),
+        (root + "weight_mask", "permanent"), ("", "does not have"),
         ("x" * 5000, "does not have"), ("line\nfeed", "does not have"), ("model.decoder.norm.weight ", "does not have"),
     ])  # fmt: skip
     case.put(name, case.rng.choice(["F32", "BF16"]), [case.rng.randrange(1, 5)])
@@ -116,13 +118,16 @@ def foreign_tensor(case: Case) -> None:
 
 def prefix(case: Case) -> None:
     wrappers = ["base_model.model.", "_orig_mod.", "module.", "transformer.", "wrapped.inner."]
-    kind = case.rng.choice([*wrappers, "strip", "gemma 4"])
+    inner = {"_fsdp_wrapped_module.": "FSDP", "_checkpoint_wrapped_module.": "activation checkpointing"}
+    kind = case.rng.choice([*wrappers, "strip", "gemma 4", *inner])
     renamed = {
         "strip": lambda name: name.removeprefix("model."),
         "gemma 4": lambda name: name.replace(DECODER, "model.language_model."),  # a few keep theirs
+        **dict.fromkeys(inner, lambda name: name.replace("layers.", f"{kind}layers.") if "layers." in name else name),
     }.get(kind, lambda name: kind + name)
     case.tensors = {renamed(name): tensor for name, tensor in case.tensors.items()}
-    case.words = ["the prefix", DECODER + "embed_tokens.weight", renamed(DECODER + "embed_tokens.weight")]
+    first = DECODER + ("layers.0.self_attn.q_proj.weight" if kind in inner else "embed_tokens.weight")
+    case.words = ["the prefix", first, renamed(first), inner.get(kind, "")]
 
 
 def renamed_tensor(case: Case) -> None:
@@ -141,7 +146,13 @@ def missing_tensor(case: Case) -> None:
 def only_the_copy(case: Case) -> None:
     name, partner = case.tied()
     case.tensors[name] = case.tensors.pop(partner)
-    case.words = [name, partner]
+
+
+def only_the_copies(case: Case) -> None:
+    for _ in range(200):
+        name, partner = case.tied()
+        if partner in case.tensors:
+            case.tensors[name] = case.tensors.pop(partner)
 
 
 def quantised_dtype(case: Case) -> None:
@@ -161,6 +172,9 @@ def scales(case: Case) -> None:
         ("biases", "MLX"), ("scales", "MLX"), ("weight.absmax", "bitsandbytes"), ("SCB", "bitsandbytes"),
         ("weight.quant_state.bitsandbytes__nf4", "bitsandbytes"), ("_weight_qdata", "torchao"),
         ("weight_blocks", "MXFP4"),
+        ("W_q", "HQQ"), ("weight._data", "quanto"), ("weight_scales", "EETQ"), ("codebooks", "AQLM"), ("Qidxs", "QuIP"),
+        ("centroids.weight", "VPTQ"), ("q_invperm", "EXL2"), ("trellis", "EXL3"), ("bitmask", "sparse"),
+        ("input_quantizer._amax", "ModelOpt"), ("weight_fake_quant.zero_point", "imitates"),
     ])  # fmt: skip
     case.put(root + name, "F32", [4])
     case.words = [root + name, "quantised", scheme, "--precision int8"]
@@ -216,8 +230,8 @@ def foreign_content(case: Case) -> None:
 
 KINDS = [
     equal_copy, all_copies, widened_copy, other_zero, changed_copy, changed_copy, copy_of_other_shape, foreign_tensor,
-    foreign_tensor, prefix, renamed_tensor, missing_tensor, only_the_copy, quantised_dtype, scales, not_finite,
-    not_finite, other_shape, vision, foreign_content,
+    foreign_tensor, prefix, renamed_tensor, missing_tensor, only_the_copy, only_the_copies, quantised_dtype, scales,
+    not_finite, not_finite, other_shape, vision, foreign_content,
 ]  # fmt: skip
 
 
@@ -243,6 +257,12 @@ def read(folder: Path):
     return checkpoint
 
 
+def stored(entry) -> bytes:
+    with entry.file.open("rb") as stream:
+        stream.seek(entry.offset)
+        return stream.read(entry.num_bytes)
+
+
 @pytest.fixture(scope="module")
 def base(tiny) -> tuple[models.RawTensors, dict[str, Any]]:
     return models.read_raw(tiny / "model.safetensors"), json.loads((tiny / "config.json").read_text())
@@ -261,6 +281,9 @@ def test_a_changed_checkpoint_is_equivalent_or_refused_by_the_name_of_the_change
         used = read(folder).tensors
         assert {name: entry.dtype for name, entry in used.items()} == {n: base[0][n][0] for n in base[0] if n in used}
         assert set(used) == {name for name in base[0] if "vision" not in name}
+        for name, entry in used.items():
+            dtype, _, data = {**base[0], **case.tensors}[name]
+            assert (dtype, data) == (entry.dtype, stored(entry))
         return
     with pytest.raises(ExportError) as caught:
         read(folder)
@@ -315,6 +338,24 @@ def test_what_transformers_would_not_tie_is_refused_and_what_it_ties_is_accepted
         return
     with pytest.raises(Unsupported, match="untied .*expected the values of .*dgrt ties them.*first in row 0; "):
         read(folder)
+
+
+@pytest.mark.parametrize("names", ["the head alone", "those of the encoder"])
+def test_tied_weights_under_their_other_names_are_what_transformers_loads(tiny, base, tmp_path, names):
+    import torch
+    from transformers import DiffusionGemmaForBlockDiffusion
+
+    other = {DECODER + "embed_tokens.weight": "lm_head.weight"}
+    if names == "those of the encoder":
+        tied = [name for name in base[0] if name.startswith(DECODER) and "scalar" not in name and "self_c" not in name]
+        other = {name: ENCODER + name.removeprefix(DECODER) for name in tied}
+    folder = models.copy_checkpoint(tiny, tmp_path / "c")
+    tensors = {other.get(name, name): tensor for name, tensor in base[0].items()}
+    models.write_raw(folder / "model.safetensors", tensors)
+    state = DiffusionGemmaForBlockDiffusion.from_pretrained(folder, dtype=torch.bfloat16).state_dict()
+    for name, entry in read(folder).tensors.items():
+        assert entry.name == name
+        assert stored(entry) == base[0][name][2] == state[name].contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def test_large_tensors_are_compared_and_judged_beyond_the_first_chunk(tmp_path, monkeypatch):

@@ -170,7 +170,9 @@ def test_a_tensor_in_two_shards_is_refused(checkpoints, tmp_path):
         open_sharded(copy)
 
 
-@pytest.mark.parametrize("file", ["../model.safetensors", "/etc/passwd", "sub/x.safetensors", "model.bin"])
+@pytest.mark.parametrize(
+    "file", ["../model.safetensors", "/etc/passwd", "sub/x.safetensors", "model.bin", "a\\b.safetensors"]
+)
 def test_an_index_cannot_point_outside_the_folder(checkpoints, tmp_path, file):
     from dgrt_export import InvalidCheckpoint
 

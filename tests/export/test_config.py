@@ -350,7 +350,8 @@ def test_generation_values_come_from_the_file(tmp_path):
     {"t_min": 0.9}, {"t_min": 0.8}, {"t_min": -0.1}, {"t_min": float("nan")}, {"t_max": float("inf")}, {"t_max": "hot"},
     {"max_denoising_steps": 0}, {"eos_token_id": [-1]}, {"eos_token_id": [1, 301]}, {"sampler_config": 3},
     {"sampler_config": {"_cls_name": "OtherSampler"}}, {"sampler_config": {"entropy_bound": 0}},
-    {"confidence_threshold": 0.0}, {"stability_threshold": 1.5},
+    {"confidence_threshold": 0.0}, {"stability_threshold": 1.5}, {"sampler_config": []}, {"sampler_config": False},
+    {"sampler_config": {"entropy_bounds": 0.2}},
 ], ids=str)  # fmt: skip
 def test_impossible_generation_values_are_refused(tmp_path, changes):
     from dgrt_export import ExportError
@@ -393,6 +394,13 @@ def test_stop_ids_that_lack_an_end_are_noted(tmp_path):
     assert "lack 1 (an end token of config.json)" in note
     (note,) = notes(tmp_path, {"eos_token_id": None}, ends)
     assert note.startswith("generation_config.json eos_token_id names no token: no reply ends before its limit")
+
+
+def test_values_that_this_model_does_not_have_are_noted(tmp_path):
+    known = {"eos_token_id": [1, 3], "max_length": 9, "cache_implementation": "static", "transformers_version": "5"}
+    assert notes(tmp_path, known) == ()
+    (note,) = notes(tmp_path, {**known, "top_k": 64, "temperature": 0.1, "suppress_tokens": None})
+    assert note == "generation_config.json: this model has no temperature, top_k, in transformers neither: ignored"
 
 
 def test_tokens_beyond_the_embedding_are_noted_by_their_text(tmp_path):

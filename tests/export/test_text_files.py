@@ -91,6 +91,7 @@ def test_places_that_disagree_are_told(tmp_path: Path) -> None:
         {},
         {"tokenizer_config.json": {"bos_token": BOS, "sep_token": None, "boi_token": "<boi>"}},
         {"tokenizer_config.json": {"extra_special_tokens": {"image_token": "<img>"}}},
+        {"tokenizer_config.json": {"model_specific_special_tokens": {"image": "<img>"}}},
         {"tokenizer_config.json": b"{}"},
         {"tokenizer_config.json": b'{"tokenizer_class": "GemmaTokenizer", "eos_token": "<end>"}'},
         {"special_tokens_map.json": {"sep_token": "<sep>", "bos_token": "<b>", "cls_token": {"content": "<cls>"}}},
@@ -141,11 +142,25 @@ def test_a_template_that_cannot_be_compiled_is_told_and_kept(tmp_path: Path) -> 
         ({"tokenizer_config.json": {"chat_template": [{"name": "default"}]}}, "expected a text, or texts by name"),
         ({"chat_template.json": b"[]"}, "chat_template.json: expected a JSON object"),
         ({"processor_config.json": b"{"}, "processor_config.json: expected readable JSON"),
+        ({"tokenizer_config.json": {"chat_template": [{"name": ["x"], "template": "T"}]}}, "expected a text, or"),
+        ({"tokenizer_config.json": {"chat_template": "\ud800"}}, "expected a text, or texts by name"),
+        ({"tokenizer.json": b"{}"}, "tokenizer.json: expected what the tokenizers package reads, found .*Model"),
     ],
 )
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, files: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidCheckpoint, match=says):
         read_text_files(checkpoint(tmp_path, files))
+
+
+def test_an_empty_template_is_told(tmp_path: Path) -> None:
+    texts = read_text_files(checkpoint(tmp_path, {"chat_template.jinja": "\n"}))
+    assert texts.notes == ("the chat template of chat_template.jinja is empty: every text prompt becomes nothing",)
+
+
+def test_half_a_surrogate_pair_in_a_config_does_not_stop_the_named_tokens(tmp_path: Path) -> None:
+    odd = b'{"tokenizer_class": "GemmaTokenizer", "eos_token": "<end>", "name": "\\ud800"}'
+    texts = read_text_files(checkpoint(tmp_path, {"tokenizer_config.json": odd}))
+    assert json.loads(texts.contents["tokenizer_config.json"])["bos_token"] == "<bos>"
 
 
 def test_without_a_tokenizer_there_are_no_texts(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ def reference_config(raw: dict[str, Any]) -> Any:
 
         expected = "a version with DiffusionGemma (5.11 or newer)"
         raise Unsupported(mismatch("transformers", expected, transformers.__version__)) from None
-    text_only = copy.deepcopy(raw)
-    text_only.pop("vision_config", None)  # not traced; newer vision towers must not stop a text export
     try:
+        text_only = copy.deepcopy(raw)
+        text_only.pop("vision_config", None)  # not traced; newer vision towers must not stop a text export
         return DiffusionGemmaConfig.from_dict(text_only)
     except Exception as error:  # the library raises a dozen kinds of validation errors
         found = " ".join(str(error).split())[:300]
