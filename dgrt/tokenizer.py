@@ -67,7 +67,9 @@ class Tokenizer:
         try:
             raw = RawTokenizer.from_buffer(read(TOKENIZER_FILE))
             config = json.loads(read(CONFIG_FILE).decode()) if CONFIG_FILE in files else {}
-        except Exception as error:  # the tokenizers package raises plain Exception
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # plain Exception, and a panic of Rust is not even that
             raise ContractMismatch(f"cannot read the tokenizer in {folder}: {error}") from None
         if not isinstance(config, dict):
             raise ContractMismatch(f"{folder / CONFIG_FILE}: expected a JSON object, found {type(config).__name__}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import ModelConfig, read_json, token_ids
-from .errors import InvalidCheckpoint, Unsupported, mismatch, quote
+from .errors import InvalidCheckpoint, Unsupported, mismatch, plain, quote
 from .foreign import has_file
 
 FILE = "generation_config.json"
@@ -101,7 +101,8 @@ def text_notes(folder: Path, config: ModelConfig, stop_ids: list[int]) -> tuple[
     raw = read_json(folder / FILE) if has_file(folder / FILE) else {}
     known = {*_DEFAULTS, *_WITHOUT_EFFECT, "sampler_config", "eos_token_id"}
     if unknown := sorted(key for key, value in raw.items() if key not in known and value is not None):
-        notes.append(f"{FILE}: this model has no {', '.join(unknown)}, in transformers neither: ignored")
+        names = ", ".join(plain(key, 40) for key in unknown[:9])
+        notes.append(f"{FILE}: this model has no {names}, in transformers neither: ignored")
     if beyond := sorted((token, text) for text, token in ids.items() if token >= config.vocab_size):
         token, text = beyond[0]
         more = f" and {len(beyond) - 1} more are" if len(beyond) > 1 else " is"

@@ -139,7 +139,9 @@ def _require_tokenizer(content: bytes) -> None:
 
     try:
         Tokenizer.from_buffer(content)
-    except Exception as error:  # the package raises no other kind
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the package raises plain Exception, and a panic of Rust is not even that
         remedy = "save the tokenizer again, or remove the file: then the engine takes and gives token ids"
         raise InvalidCheckpoint(mismatch(_TOKENIZER_FILE, "what the tokenizers package reads", error, remedy)) from None
 

@@ -144,6 +144,7 @@ def test_a_template_that_cannot_be_compiled_is_told_and_kept(tmp_path: Path) -> 
         ({"processor_config.json": b"{"}, "processor_config.json: expected readable JSON"),
         ({"tokenizer_config.json": {"chat_template": [{"name": ["x"], "template": "T"}]}}, "expected a text, or"),
         ({"tokenizer_config.json": {"chat_template": "\ud800"}}, "expected a text, or texts by name"),
+        ({"tokenizer.json": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}}, "Precompiled"),
         ({"tokenizer.json": b"{}"}, "tokenizer.json: expected what the tokenizers package reads, found .*Model"),
     ],
 )

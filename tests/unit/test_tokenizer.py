@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -68,6 +69,13 @@ def test_pieces_join_to_the_whole_text_wherever_the_portions_end(tokenizer: Toke
         assert not any("\ufffd" in piece for piece in pieces)
         pieces.append(detokenizer.finish())
         assert "".join(pieces) == detokenizer.text == text
+
+
+@pytest.mark.parametrize("content", [{}, {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}])
+def test_a_tokenizer_that_the_package_refuses_or_panics_on_is_an_error_of_ours(tmp_path, content) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ContractMismatch, match="cannot read the tokenizer in "):
+        Tokenizer.from_folder(tmp_path, ["tokenizer.json"])
 
 
 def test_half_a_character_is_held_back_until_it_is_whole(tokenizer: Tokenizer) -> None:
