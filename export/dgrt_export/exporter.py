@@ -30,7 +30,7 @@ from .quantise import FORMATS
 from .text_files import TextFiles, read_text_files
 from .weights import Origin, Precision, WeightPlan, plan_weights
 
-PACKAGES = ("torch", "transformers", "safetensors", "onnx", "onnxruntime")  # what an export imports
+PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "onnx", "onnxruntime")  # what an export imports
 STAGES = ("read config", "check weights", "trace", "lower", "weights", "parity", "hash")
 MoeChoice = Literal["auto", "dense", "unrolled", "loop"]
 _MOST_GRAPH_BYTES = 1 << 20  # of one with hundreds of layers or a thousand experts

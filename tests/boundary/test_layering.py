@@ -48,7 +48,7 @@ THIRD_PARTY = {
 PYTHON_EDGES: dict[str, set[str]] = {
     "dgrt": {"numpy", "tokenizers", "jinja2", "rich", "onnxruntime", "dgrt_export", "dgrt_train"},
     "dgrt/reference": {"numpy", "torch", "transformers", "safetensors"},
-    "export/dgrt_export": {"numpy", "torch", "onnx", "onnxruntime", "transformers", "safetensors"},
+    "export/dgrt_export": {"numpy", "torch", "onnx", "onnxruntime", "transformers", "safetensors", "tokenizers"},
     "export/dgrt_train": {"numpy", "torch", "transformers", "safetensors", "tokenizers", "dgrt", "dgrt_export"},
 }
 # Submodules that nobody else in the package may import.
