@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ class Chat(NotCopied):
     @property
     def messages(self) -> list[Message]:
         """The conversation so far, replies with role "assistant"; a copy."""
-        return [dict(message) for message in self._messages]
+        return [deepcopy(message) for message in self._messages]
 
     def send(self, message: str | Message) -> GenerateResult:
         """Adds a message and returns the reply.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,13 +252,18 @@ def engine_folder(path: str | os.PathLike[str]) -> Path:
     if not text:
         raise InvalidArgument("path is empty: give the folder of an engine, as 'dgrt export' wrote it")
     folder = Path(text)
-    if not folder.is_dir():
-        found = "not a folder" if folder.exists() else "no such folder"
+    try:
+        found = "" if stat.S_ISDIR(folder.stat().st_mode) else "not a folder"
+    except (FileNotFoundError, NotADirectoryError):
+        found = "no such folder"
+    except OSError as error:  # no permission, a name that is too long, links that lead to themselves
+        found = error.strerror or type(error).__name__
+    if found:
         hint = "; it looks like the name of a model on a hub: dgrt runs engines, which 'dgrt export' makes of its files"
-        raise InvalidArgument(f"no engine at '{folder}': {found}{hint if _HUB_ID.fullmatch(text) else ''}")
+        raise InvalidArgument(f"no engine at {text!r}: {found}{hint if _HUB_ID.fullmatch(text) else ''}")
     if not (folder / "manifest.json").is_file() and (folder / "config.json").is_file():
         raise InvalidArgument(
-            f"'{folder}' is a checkpoint, not an engine; make one with: dgrt export {folder} -o ENGINE"
+            f"{text!r} is a checkpoint, not an engine; make one with: dgrt export {shlex.quote(text)} -o ENGINE"
         )
     return folder
 

@@ -195,8 +195,8 @@ def _environment() -> Environment:
         from jinja2.ext import Extension, loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
         from jinja2.utils import Namespace
-    except ImportError:
-        raise Unsupported("chat prompts need the package 'jinja2': pip install jinja2") from None
+    except ImportError as error:
+        raise Unsupported(f"chat prompts need the package 'jinja2' ({error}): pip install jinja2") from None
 
     class Generation(Extension):
         """`{% generation %} ... {% endgeneration %}` marks what a trainer learns from; here it is its body."""

@@ -18,7 +18,7 @@ def native_options(runtime: _native.Runtime, options: GenerateOptions, encoder: 
 
     Args:
         runtime: The engine.
-        options: Without None in the sampler fields.
+        options: Resolved: without None in the sampler fields that its guarantee uses.
         encoder: Turns a draft into ids.
 
     Raises:

@@ -78,7 +78,7 @@ def _tools(values: Any) -> tuple[Mapping[str, Any], ...]:
         if not isinstance(tool, dict):
             raise InvalidArgument(
                 f"tools[{index}] must be a JSON schema (transformers.utils.get_json_schema makes one of a function),"
-                f" got {tool if isinstance(tool, str) and tool.startswith('<') else named(tool)}"
+                f" got {named(tool)}"
             )
         tools.append(tool)
     return tuple(tools)

@@ -265,7 +265,7 @@ class GenerateOptions:
         )
 
     def resolved(self, defaults: Mapping[str, Any]) -> GenerateOptions:
-        """Returns a copy in which every None sampler field holds the engine's value.
+        """Returns a copy in which every None sampler field holds the engine's value; with "causal" the stop ids alone.
 
         Args:
             defaults: What `Runtime` reports, one entry per name of `SAMPLER_FIELDS`.
@@ -274,7 +274,8 @@ class GenerateOptions:
             >>> GenerateOptions(t_min=0.5).resolved({"t_min": 0.4, "t_max": 0.8}).t_max
             0.8
         """
-        missing = {n: defaults[n] for n in SAMPLER_FIELDS if getattr(self, n) is None and n in defaults}
+        used = ("stop_ids",) if self.guarantee == "causal" else SAMPLER_FIELDS
+        missing = {n: defaults[n] for n in used if getattr(self, n) is None and n in defaults}
         return replace(self, **missing)
 
 
@@ -325,7 +326,9 @@ def make_options(base: GenerateOptions | None, keywords: Mapping[str, Any]) -> G
     if options.guarantee == "causal":
         unused = [n for n in SAMPLER_FIELDS if n != "stop_ids" and getattr(options, n) is not None]
         if unused:
-            raise InvalidArgument(f"{unused[0]} needs guarantee 'exact': guarantee 'causal' has no denoise steps")
+            raise InvalidArgument(
+                f"{unused[0]} needs guarantee 'exact' or 'verified': guarantee 'causal' has no denoise steps"
+            )
     return options
 
 

@@ -11,18 +11,24 @@ import math
 import operator
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from dgrt.errors import InvalidArgument, Unsupported
 
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
+_MAX_ITEMS = 2**24  # of one sequence: more than any context, and an end for iterators that have none
 _MAX_FLOAT32 = float.fromhex("0x1.fffffep+127")  # what native options can hold
 # Names of one thing. Templates read different ones, so each gets what any of them holds.
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _LONE_SURROGATE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 _MEDIA = {"image": "images are", "audio": "sound is", "video": "video is"}
+
+
+class NoData(str):
+    """Stands for a value that is no data: the name of its type in angle brackets. It is never text of a message."""
 
 
 def plain_text(where: str, value: Any) -> str:
@@ -109,8 +115,9 @@ def plain_message(where: str, message: Any) -> dict[str, Any]:
         )
     turn = {key: value for key, value in plain_data(where, message).items() if value is not None}
     if "role" not in turn:
-        raise InvalidArgument(f"{where} has no 'role'")
-    if not isinstance(turn["role"], str):
+        found = ", ".join(named(key) for key in list(turn)[:8]) or "nothing"
+        raise InvalidArgument(f"{where} has no 'role', found {found}")
+    if not _is_text(turn["role"]):
         raise InvalidArgument(f"{where}['role'] must be a string, got {named(turn['role'])}")
     if "content" in turn:
         _check_content(where, turn)
@@ -128,7 +135,7 @@ def is_message(value: Any) -> bool:
     """
     if isinstance(value, type):
         return False
-    return isinstance(value, Mapping) or dataclasses.is_dataclass(value) or _is_model(value)
+    return isinstance(value, Mapping) or dataclasses.is_dataclass(value) or _dump_of(value) is not None
 
 
 def named(value: Any) -> str:
@@ -144,7 +151,7 @@ def named(value: Any) -> str:
         except ValueError:  # an integer of thousands of digits
             return type(value).__name__
         return text if len(text) <= 60 else f"{text[:57]}..."
-    return type(value).__name__
+    return value[1:-1] if isinstance(value, NoData) else type(value).__name__
 
 
 def checked_integer(name: str, value: Any, low: int, high: int) -> int:
@@ -228,9 +235,12 @@ def plain_items(name: str, values: Any) -> list[Any]:
         [0, 1, 2]
     """
     try:
-        return list(values)
+        items = list(islice(values, _MAX_ITEMS + 1))
     except Exception as error:
         raise InvalidArgument(f"{name} cannot be read: {type(error).__name__}: {error}") from None
+    if len(items) > _MAX_ITEMS:
+        raise InvalidArgument(f"{name}: expected at most {_MAX_ITEMS} items, found more")
+    return items
 
 
 def has(value: Any, name: str) -> bool:
@@ -250,7 +260,7 @@ def _plain(where: str, value: Any) -> Any:
     if value is None or type(value) in (int, float, bool):
         return value
     if isinstance(value, str):
-        return plain_text(where, value)
+        return value if isinstance(value, NoData) else plain_text(where, value)
     if isinstance(value, int):
         return int.__int__(value)
     if isinstance(value, float):
@@ -266,20 +276,33 @@ def _plain(where: str, value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return _plain(where, fields)
-    return _plain(where, value.model_dump()) if _is_model(value) else f"<{type(value).__name__}>"
+    dump = _dump_of(value)
+    return NoData(f"<{type(value).__name__}>") if dump is None else _plain(where, dump())
 
 
-def _is_model(value: Any) -> bool:
-    return not isinstance(value, type) and has(value, "model_dump") and callable(value.model_dump)
+def _dump_of(value: Any) -> Callable[[], Any] | None:
+    """The method of a pydantic model, of version 2 or 1, that returns its fields; None of anything else."""
+    if isinstance(value, type):
+        return None
+    name = "model_dump" if has(value, "model_dump") else "dict" if has(value, "__fields__") else ""
+    dump = getattr(value, name) if name and has(value, name) else None
+    return dump if callable(dump) else None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, NoData)
 
 
 def _check_content(where: str, turn: dict[str, Any]) -> None:
     content = turn["content"]
-    if isinstance(content, str) or (isinstance(content, dict) and turn["role"] == "tool"):
+    if _is_text(content) or (isinstance(content, dict) and turn["role"] == "tool"):
         return
-    if not isinstance(content, (list, tuple)) or not all(isinstance(part, dict) for part in content):
+    if not isinstance(content, (list, tuple)):
         raise InvalidArgument(f"{where}['content'] must be a string or a list of parts, got {named(content)}")
     for index, part in enumerate(content):
+        if not isinstance(part, dict):
+            expected = "expected a part such as {'type': 'text', 'text': ...}"
+            raise InvalidArgument(f"{where}['content'][{index}]: {expected}, got {named(part)}")
         kind = part.get("type")
         for medium, they_are in _MEDIA.items():
             if isinstance(kind, str) and medium in kind:
@@ -287,5 +310,5 @@ def _check_content(where: str, turn: dict[str, Any]) -> None:
                 raise Unsupported(f"{where}['content'][{index}]: {they_are} not supported by this engine, {found}")
         if kind != "text":
             raise InvalidArgument(f"{where}['content'][{index}]: expected a part of type 'text', got {named(kind)}")
-        if not isinstance(part.get("text"), str):
+        if not _is_text(part.get("text")):
             raise InvalidArgument(f"{where}['content'][{index}] is a text part whose 'text' is not a string")

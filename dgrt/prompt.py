@@ -57,14 +57,18 @@ class PromptEncoder:
         given = given or TemplateInput()
         if isinstance(prompt, str):
             return self._encode_text(plain_text("the prompt", prompt), raw, given)
+        if not isinstance(prompt, (Sequence, np.ndarray)) and has(prompt, "__array__"):  # a tensor, a pandas series
+            prompt = _array(prompt)
         if isinstance(prompt, (bytes, bytearray, Mapping)) or not isinstance(prompt, (Sequence, np.ndarray)):
-            hint = "; a conversation is a list, also of one message" if isinstance(prompt, Mapping) else ""
+            hint = _mapping_hint(prompt) if isinstance(prompt, Mapping) else ""
             kind = type(prompt).__name__
             raise InvalidArgument(
                 f"a prompt is a string, a list of messages or a sequence of token ids, got {kind}{hint}"
             )
         if isinstance(prompt, np.ndarray) and prompt.ndim != 1:
-            raise InvalidArgument(f"token ids must have one dimension, got shape {list(prompt.shape)}")
+            raise InvalidArgument(
+                f"token ids must have one dimension, got shape {list(prompt.shape)}; one call takes one prompt"
+            )
         try:
             count = len(prompt)
             first = prompt[0] if count else None
@@ -72,7 +76,7 @@ class PromptEncoder:
             raise InvalidArgument(f"the prompt cannot be read: {type(error).__name__}: {error}") from None
         if count == 0:
             raise InvalidArgument("the prompt is empty")
-        if isinstance(first, (str, list, tuple, np.ndarray)):
+        if isinstance(first, (str, list, tuple, np.ndarray)) and not _is_pair(first):
             kind = "texts" if isinstance(first, str) else "lists"
             raise InvalidArgument(
                 f"one call takes one prompt, got a list of {count} {kind}; for several:"
@@ -82,14 +86,11 @@ class PromptEncoder:
             raise InvalidArgument(
                 "raw=True is for plain text; messages always go through the chat template, token ids never do"
             )
-        if is_message(first) or has(first, "role"):
+        if is_message(first) or has(first, "role") or _is_pair(first):
             return self._encode_messages(prompt, given)  # type: ignore[arg-type]
         if given:
             raise InvalidArgument("token ids do not go through the chat template; give messages with its options")
-        if count > self._info.context_len:
-            raise InvalidArgument(
-                f"prompt of {count} tokens leaves no room for one canvas in the context of {self._info.context_len}"
-            )
+        self._check_length("prompt", count)
         return self._check_ids(prompt)
 
     def encode_draft(self, draft: str | Sequence[int] | None, stop_ids: Sequence[int]) -> list[int]:
@@ -109,8 +110,9 @@ class PromptEncoder:
         if draft is None:
             return []
         if not isinstance(draft, str):
+            self._check_length("draft", len(draft))
             return [int(token) for token in self._check_ids(draft)]
-        return [*self._tokenize(draft).tolist(), *self._turn_end(stop_ids)]
+        return [*self._tokenize(draft, "draft").tolist(), *self._turn_end(stop_ids)]
 
     def encode_rendered(self, text: str) -> NDArray[np.int32]:
         """Returns the ids of what the chat template made, [n] int32.
@@ -160,9 +162,15 @@ class PromptEncoder:
             raise InvalidArgument("this engine has no chat template; give plain text or token ids instead of messages")
         return self._tokenize(self._chat.render(messages, given))
 
-    def _tokenize(self, text: str) -> NDArray[np.int32]:
+    def _check_length(self, what: str, count: int) -> None:
+        if count > self._info.context_len:
+            raise InvalidArgument(
+                f"{what} of {count} tokens leaves no room for one canvas in the context of {self._info.context_len}"
+            )
+
+    def _tokenize(self, text: str, what: str = "prompt") -> NDArray[np.int32]:
         tokenizer = self._need_tokenizer()
-        ids = np.asarray(tokenizer.encode(text, most=self._info.context_len), np.int32)
+        ids = np.asarray(tokenizer.encode(text, most=self._info.context_len, what=what), np.int32)
         unknown = np.flatnonzero(ids >= self._info.vocab_size)
         if unknown.size:
             token = int(ids[unknown[0]])
@@ -203,3 +211,23 @@ class PromptEncoder:
         raise InvalidArgument(
             f"token id {named(value)} at position {index} is outside the vocabulary (0 .. {self._info.vocab_size - 1})"
         )
+
+
+def _array(values: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except Exception as error:  # such as a tensor on a GPU
+        raise InvalidArgument(f"the prompt cannot be read as an array: {type(error).__name__}: {error}") from None
+
+
+def _mapping_hint(prompt: Mapping[Any, Any]) -> str:
+    try:
+        has_ids = "input_ids" in prompt
+    except Exception:  # a mapping of the caller's
+        has_ids = False
+    return "; give its 'input_ids'" if has_ids else "; a conversation is a list, also of one message"
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether a value looks like a message that is written as (role, content), which gets an error of its own."""
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgrt.errors import ContractMismatch, InvalidArgument, Unsupported
-from dgrt.plain import MAX_INT32, checked_ids, plain_text
+from dgrt.plain import MAX_INT32, MAX_INT64, checked_ids, checked_integer, plain_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as RawTokenizer
@@ -61,8 +61,8 @@ class Tokenizer:
             return None
         try:
             from tokenizers import Tokenizer as RawTokenizer
-        except ImportError:
-            raise Unsupported("text needs the package 'tokenizers': pip install tokenizers") from None
+        except ImportError as error:
+            raise Unsupported(f"text needs the package 'tokenizers' ({error}): pip install tokenizers") from None
         read = read or (lambda name: (folder / name).read_bytes())
         try:
             raw = RawTokenizer.from_buffer(read(TOKENIZER_FILE))
@@ -77,20 +77,22 @@ class Tokenizer:
         raw.no_truncation()
         return cls(raw, config)
 
-    def encode(self, text: str, *, most: int | None = None) -> list[int]:
+    def encode(self, text: str, *, most: int | None = None, what: str = "prompt") -> list[int]:
         """Returns the ids of `text`; special tokens written in it become their ids, none are added.
 
         Args:
             text: Any text; surrogate pairs are joined.
             most: Refuse a text that is certain to have more tokens than this, before it is tokenized.
+            what: What to call the text in that error.
 
         Raises:
             InvalidArgument: If it is no text, or has more tokens than `most`.
         """
         text = plain_text("the text", text)
+        most = most if most is None else checked_integer("most", most, 0, MAX_INT64)
         if most is not None and len(text) > most and (least := self._sizes.least_tokens(text)) > most:
             raise InvalidArgument(
-                f"prompt of at least {least} tokens leaves no room for one canvas in the context of {most}"
+                f"{what} of at least {least} tokens leaves no room for one canvas in the context of {most}"
             )
         # Of one text, but the only form that lets other threads run meanwhile.
         ids: list[int] = self._raw.encode_batch_fast([text], add_special_tokens=False)[0].ids
@@ -110,7 +112,12 @@ class Tokenizer:
         return text
 
     def text_of(self, token: int) -> str | None:
-        """Returns what the vocabulary calls a token; None if it has none of this id."""
+        """Returns what the vocabulary calls a token; None if it has none of this id.
+
+        Raises:
+            InvalidArgument: If it is no integer.
+        """
+        token = checked_integer("token", token, -MAX_INT64, MAX_INT64)
         name: str | None = self._raw.id_to_token(token) if 0 <= token <= MAX_INT32 else None
         return name
 

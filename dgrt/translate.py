@@ -23,7 +23,7 @@ class Prepared:
     """A generation that is ready to run; made by `Runtime`."""
 
     prompt: NDArray[np.int32]
-    options: GenerateOptions  # resolved: no None in the sampler fields
+    options: GenerateOptions  # resolved: no None in the sampler fields that its guarantee uses
     tokenizer: Tokenizer | None
     want_drafts: bool
 

@@ -11,7 +11,7 @@ import itertools
 import pickle
 import threading
 import time
-from collections import deque
+from collections import UserDict, UserString, deque
 from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
@@ -25,6 +25,7 @@ import pytest
 from cases import LONG_OPTIONS, PROCESS_TIMEOUT_S
 
 import dgrt
+import dgrt.plain
 
 QUICK: dict[str, Any] = {"max_new_tokens": 1, "max_denoising_steps": 1}
 
@@ -198,6 +199,9 @@ def test_a_number_that_is_none_is_named(plain: dgrt.Runtime) -> None:
         (None, "path must be a string or a path, got NoneType"),
         (b"engine", "got bytes"),
         ("a\0b", "NUL character at position 1"),
+        ("a" * 5000, "File name too long$"),
+        ("a\nb", r"no engine at 'a\\nb': no such folder$"),
+        ("https://host/engine", "no engine at 'https://host/engine'"),
     ],
 )
 def test_a_path_that_is_no_engine_says_what_it_is(path: Any, says: str) -> None:
@@ -251,3 +255,90 @@ def test_a_second_thread_is_refused(plain: dgrt.Runtime, what: str) -> None:
     running.cancel()
     thread.join(PROCESS_TIMEOUT_S)
     assert not thread.is_alive() and len(ended) == 1  # not disturbed
+
+
+class ModelOfVersion1:  # pydantic 1 has no model_dump
+    __fields__ = ("role", "content")
+
+    def dict(self) -> Any:
+        return {"role": "user", "content": "Hi"}
+
+
+class Endless2:
+    def __iter__(self) -> Any:
+        return itertools.repeat(1)
+
+
+@pytest.mark.parametrize(
+    "value", [b"Hi", UserString("Hi"), Colour.RED, date(2026, 1, 1), memoryview(b"x"), {1}, Path("x")]
+)
+def test_what_is_no_text_never_becomes_the_text_of_a_message(plain: dgrt.Runtime, value: Any) -> None:
+    kind = type(value).__name__
+    shapes = {
+        "content": {"role": "user", "content": value},
+        "role": {"role": value, "content": "Hi"},
+        "'text' is not a string": {"role": "user", "content": [{"type": "text", "text": value}]},
+    }
+    for says, message in shapes.items():
+        with pytest.raises(dgrt.InvalidArgument, match=rf"{says}|'{says}'\] must be a string.*got {kind}"):
+            plain.encode([message])
+        with pytest.raises(dgrt.InvalidArgument):
+            plain.chat(**QUICK).send(message)
+
+
+def test_objects_that_stand_for_prompts_are_taken(plain: dgrt.Runtime) -> None:
+    torch = pytest.importorskip("torch")
+    assert plain.encode(torch.tensor([2, 5])).tolist() == [2, 5]
+    assert plain.encode([ModelOfVersion1()]).tolist() == plain.encode("Hi").tolist()  # type: ignore[list-item]
+    with pytest.raises(dgrt.InvalidArgument, match=r"one dimension, got shape \[1, 2\]; one call takes one prompt"):
+        plain.encode(torch.tensor([[2, 5]]))
+    with pytest.raises(dgrt.InvalidArgument, match="token ids must be integers, got dtype float32"):
+        plain.encode(torch.tensor([2.0]))
+    with pytest.raises(dgrt.InvalidArgument, match="got UserDict; give its 'input_ids'"):  # what a tokenizer returns
+        plain.encode(UserDict(input_ids=[2, 5]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        ([("user", "Hi")], r"messages\[0\] must be a dict, dataclass or pydantic model .*, got tuple"),
+        ([{"type": "human", "content": "Hi"}], r"messages\[0\] has no 'role', found 'type', 'content'"),
+        ([{"role": "user", "content": ["Hi"]}], r"\['content'\]\[0\]: expected a part such as .*, got 'Hi'"),
+    ],
+)
+def test_messages_of_other_forms_are_told_what_they_lack(plain: dgrt.Runtime, prompt: Any, says: str) -> None:
+    with pytest.raises(dgrt.InvalidArgument, match=says):
+        plain.encode(prompt)
+
+
+def test_sequences_without_an_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dgrt.plain, "_MAX_ITEMS", 1000)
+    for name in ("stop_ids", "tools"):
+        with pytest.raises(dgrt.InvalidArgument, match=f"{name}: expected at most 1000 items, found more"):
+            dgrt.GenerateOptions(**{name: Endless2()})
+
+
+def test_a_draft_that_is_too_long_is_called_a_draft(plain: dgrt.Runtime) -> None:
+    for draft in ("a" * 200_000, [5] * 200_000):
+        with pytest.raises(dgrt.InvalidArgument, match=r"^draft of (at least )?\d+ tokens leaves no room"):
+            plain.generate("Hi", guarantee="verified", draft=draft)
+
+
+def test_options_of_a_result_make_the_same_result_again(plain: dgrt.Runtime) -> None:
+    for options in ({"guarantee": "causal"}, {"guarantee": "verified", "draft": "x"}, {"max_denoising_steps": 2}):
+        first = plain.generate("Hi", max_new_tokens=3, **options)  # type: ignore[arg-type]
+        assert plain.generate("Hi", first.options).tokens.tolist() == first.tokens.tolist()
+
+
+def test_the_messages_of_a_chat_are_a_copy_to_the_last_part(plain: dgrt.Runtime) -> None:
+    chat = plain.chat(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}]}], **QUICK)
+    chat.messages[0]["content"][0]["text"] = "changed"
+    assert chat.messages[0]["content"][0]["text"] == "a"
+
+
+def test_the_tokenizer_refuses_what_is_no_number(plain: dgrt.Runtime) -> None:
+    assert plain.tokenizer is not None
+    check_all({
+        "text_of": plain.tokenizer.text_of, "encode": plain.tokenizer.encode,
+        "most": lambda value: plain.tokenizer.encode("x", most=value),  # type: ignore[union-attr]
+    })  # fmt: skip
