@@ -8,7 +8,6 @@ sources and an extension of two builds are never mixed. An editable install is n
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -39,7 +38,7 @@ def step_aside() -> None:
 
 def _installed() -> ModuleSpec | None:
     for entry in sys.path:
-        spec = PathFinder.find_spec("dgrt", [entry or os.getcwd()])
+        spec = PathFinder.find_spec("dgrt", [entry])
         folders = list(spec.submodule_search_locations or ()) if spec is not None else []
         if spec is not None and spec.has_location and PathFinder.find_spec("dgrt._native", folders) is not None:
             return spec

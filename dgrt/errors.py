@@ -7,13 +7,27 @@ bases, so that `dgrt export` and `dgrt doctor` work there; `native_import_error`
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 native_import_error: ImportError | None = None
 
+
+def _require_main_interpreter() -> None:
+    """Refuses an interpreter inside another: there the import of the extension would wait for ever."""
+    try:
+        interpreters = import_module("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
+    except ImportError:  # a Python without them
+        return
+    if interpreters.get_current() != interpreters.get_main():
+        raise ImportError("dgrt runs in the main interpreter only; for mod_wsgi: WSGIApplicationGroup %{GLOBAL}")
+
+
 try:
+    _require_main_interpreter()
     from dgrt._native import (
         Cancelled,
         ContractMismatch,
@@ -88,8 +102,11 @@ def native_module() -> Any:
     if native_import_error is not None:
         from dgrt.hints import install_hint
 
-        where = f"{Path(__file__).parent} has none, and no other dgrt for this Python is on its path"
-        raise Unsupported(f"the native extension cannot be loaded ({native_import_error}): {where}; {install_hint()}")
+        reason = f"the native extension cannot be loaded ({native_import_error})"
+        if isinstance(native_import_error, ModuleNotFoundError):
+            where = f"{Path(__file__).parent} has none, and no other dgrt for this Python is on its path"
+            reason = f"{reason}: {where}; {install_hint()}"
+        raise Unsupported(reason)
     from dgrt import _native
 
     return _native

@@ -10,7 +10,6 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +30,7 @@ from dgrt.ort import find_ort_library
 from dgrt.plain import MAX_INT32, MAX_INT64, checked_flag, checked_integer, plain_messages, plain_text
 from dgrt.prompt import Prompt, PromptEncoder
 from dgrt.result import Event, GenerateResult, ServingStats
-from dgrt.serving import GenerateFuture, Scheduler
+from dgrt.serving import GenerateFuture, Scheduler, event_stream
 from dgrt.stream import EventStream, Generation
 from dgrt.tokenizer import Tokenizer
 from dgrt.translate import Prepared
@@ -326,13 +325,11 @@ class Runtime(NotCopied):
         """
         checked, want_drafts = make_options(options, keywords), checked_flag("drafts", drafts)
 
-        async def events() -> AsyncIterator[Event]:
+        async def begin() -> tuple[Scheduler, Prepared, _native.Options]:
             prepared, native = await asyncio.to_thread(self._request, prompt, checked, want_drafts=want_drafts)
-            async with aclosing(self._scheduler().stream(prepared, native)) as stream:
-                async for event in stream:
-                    yield event
+            return self._scheduler(), prepared, native
 
-        return events()
+        return event_stream(begin)
 
     def serving_stats(self) -> ServingStats:
         """Returns the counters of queue and lanes.

@@ -10,8 +10,9 @@ import asyncio
 import atexit
 import os
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dgrt.errors import Cancelled, InvalidArgument, NotCopied, native_module
@@ -95,36 +96,8 @@ class Scheduler:
                     future.set_result(done.result)
 
         future._scheduler = self
-        future._request = self._start(prepared, options, on_event)
+        future._request = self.start(prepared, options, on_event)
         return future
-
-    async def stream(self, prepared: Prepared, options: _native.Options) -> AsyncGenerator[Event, None]:
-        """Yields the events of a request. Leaving the iterator early cancels it and waits until it has ended."""
-        loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[str, Any]]()
-        translator = Translator(prepared)
-
-        def on_event(kind: str, value: Any) -> None:
-            if not loop.is_closed():  # else nobody is left to listen
-                loop.call_soon_threadsafe(queue.put_nowait, (kind, value))
-
-        request = self._start(prepared, options, on_event)
-        ended = False
-        try:
-            while not ended:
-                kind, value = await queue.get()
-                ended = kind == "done"
-                if not ended:
-                    for event in translator.events(kind, value):
-                        yield event
-                elif (error := _error(value)) is not None:
-                    raise error
-                else:
-                    for event in translator.end(_outcome(prepared, value)):
-                        yield event
-        finally:
-            request.cancel()
-            while not ended:
-                ended = (await asyncio.shield(queue.get()))[0] == "done"
 
     def stats(self) -> ServingStats:
         """Returns the counters of queue and lanes."""
@@ -134,7 +107,8 @@ class Scheduler:
         """Cancels everything and waits until it has ended."""
         self._native = None
 
-    def _start(self, prepared: Prepared, options: _native.Options, on_event: Any) -> _native.Request:
+    def start(self, prepared: Prepared, options: _native.Options, on_event: Any) -> _native.Request:
+        """Queues a request whose reports go to `on_event`, which a thread of the scheduler calls."""
         return self._require_open().submit(
             prepared.prompt,
             options,
@@ -147,6 +121,66 @@ class Scheduler:
         if self._native is None:
             raise Cancelled("the runtime is closed")
         return self._native
+
+
+async def event_stream(
+    begin: Callable[[], Awaitable[tuple[Scheduler, Prepared, _native.Options]]],
+) -> AsyncGenerator[Event, None]:
+    """Yields the events of a request. Leaving the iterator early cancels it and waits until it has ended.
+
+    One generator, with none inside: an event loop that ends closes all at once, in any order.
+
+    Args:
+        begin: Prepares the request when the iteration begins.
+
+    Raises:
+        InvalidArgument: If it is iterated in another event loop than the one that it began in.
+    """
+    scheduler, prepared, options = await begin()
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[str, Any]]()
+    translator = Translator(prepared)
+
+    def on_event(kind: str, value: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to listen
+            loop.call_soon_threadsafe(queue.put_nowait, (kind, value))
+
+    request = _Cancelling(scheduler.start(prepared, options, on_event))
+    ended = False
+    try:
+        while not ended:
+            if not _runs_here(loop):
+                raise InvalidArgument("a stream belongs to the event loop that it began in; it was iterated in another")
+            kind, value = await queue.get()
+            ended = kind == "done"
+            if not ended:
+                for event in translator.events(kind, value):
+                    yield event
+            elif (error := _error(value)) is not None:
+                raise error
+            else:
+                for event in translator.end(_outcome(prepared, value)):
+                    yield event
+    finally:
+        request.cancel()
+        while not ended and _runs_here(loop):  # without its loop nothing can be awaited
+            ended = (await asyncio.shield(queue.get()))[0] == "done"
+
+
+class _Cancelling:
+    """Cancels a request when it is dropped: a generator whose loop is closed is freed without its `finally`."""
+
+    def __init__(self, request: _native.Request) -> None:
+        self.cancel = request.cancel
+
+    def __del__(self) -> None:
+        self.cancel()
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:  # none runs: the generator is being collected
+        return False
 
 
 def _error(value: dict[str, Any]) -> BaseException | None:

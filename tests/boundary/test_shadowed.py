@@ -80,3 +80,11 @@ def test_without_an_installed_package_the_error_names_folder_and_remedy(clone: P
 def test_a_package_with_an_extension_stays(installed: Path, clone: Path) -> None:
     done = python(installed, "-c", PROBE, path=[clone])
     assert done.returncode == 0 and Path(done.stdout.split()[0]).is_relative_to(installed)
+
+
+def test_a_working_folder_that_is_gone_does_no_harm(clone: Path, installed: Path, tmp_path: Path) -> None:
+    gone = "import os, sys; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
+    code = f"{gone}; sys.path.insert(1, {str(clone)!r})\n{PROBE}"
+    done = python(tmp_path, "-c", code, path=[installed])
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.split()[0]).is_relative_to(installed)

@@ -204,3 +204,42 @@ def test_a_limit_that_no_answer_of_the_whole_context_fits_names_no_number_that_n
             runtime.submit(PROMPTS[0])
         with pytest.raises(dgrt.OutOfMemory, match="tokens and max_new_tokens 9 may take"):
             runtime.submit(PROMPTS[0], max_new_tokens=9)
+
+
+def test_a_loop_that_ends_before_its_stream_is_quiet(mini_engine: Path, ort_library: str) -> None:
+    ends = ("asyncio.run(begin())", "asyncio.new_event_loop().run_until_complete(begin())",
+            "loop = asyncio.new_event_loop(); loop.run_until_complete(begin()); loop.close()")  # fmt: skip
+    wait = "s = None\nwhile rt.serving_stats().running: pass"
+    for end, then in zip(ends, (wait, "", wait), strict=True):  # one that is left open still owns its generators
+        code = (
+            f"import asyncio, dgrt\nrt = dgrt.Runtime({str(mini_engine)!r}, ort_library={ort_library!r})\n"
+            f"async def begin():\n    global s\n    s = rt.stream_async({PROMPTS[0]!r}, **{ENDLESS!r})\n"
+            f"    await anext(s)\n{end}\n{then}\nprint('ended')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=PROCESS_TIMEOUT_S, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", ""), end
+
+
+def test_a_stream_goes_on_in_its_own_loop_only(runtime: dgrt.Runtime) -> None:
+    stream = runtime.stream_async(PROMPTS[0], **ENDLESS)
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(anext(stream))  # type: ignore[arg-type]
+        with pytest.raises(dgrt.InvalidArgument, match="a stream belongs to the event loop that it began in"):
+            second.run(anext(stream))  # type: ignore[arg-type]
+    while runtime.serving_stats().running:
+        pass
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the module has another name and form there")
+def test_an_interpreter_inside_another_is_refused() -> None:
+    code = (
+        "import _xxsubinterpreters as inside\n"
+        "inside.run_string(inside.create(), 'import dgrt, dgrt.errors; dgrt.errors.native_module()')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=PROCESS_TIMEOUT_S,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "dgrt runs in the main interpreter only; for mod_wsgi:" in done.stderr
