@@ -60,6 +60,22 @@ class Parser(argparse.ArgumentParser):
         """Prints help and version; unlike argparse's own, a disk that is full is an error."""
         (file or sys.stderr).write(message)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parses; a positional that may be left out is also found behind options (argparse: from Python 3.13)."""
+        found, rest = super().parse_known_args(args, namespace)
+        at = next((index for index, word in enumerate(rest) if word in ("-", "--") or not word.startswith("-")), None)
+        left_out = [one for one in self._actions if not one.option_strings and one.nargs == "?"]
+        for action in left_out:
+            if at is None or rest[at:] == ["--"] or getattr(found, action.dest) is not None:
+                continue
+            if rest[at] == "--":
+                del rest[at]
+            try:
+                setattr(found, action.dest, self._get_values(action, [rest.pop(at)]))
+            except argparse.ArgumentError as error:
+                self.error(str(error))
+        return found, rest
+
     def option_names(self) -> list[str]:
         """Returns every option string of this parser."""
         return [name for action in self._actions for name in action.option_strings]

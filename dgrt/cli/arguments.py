@@ -6,12 +6,15 @@ Ranges are checked by `GenerateOptions` and `Runtime`, so that Python and the co
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from dataclasses import fields
+from decimal import Decimal
 from typing import Any
 
 from dgrt.options import DRAFTERS, GUARANTEES, PIPELINES, GenerateOptions, make_options
+from dgrt.plain import named
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -109,6 +112,16 @@ def utf8_text(given: str) -> str:
         raise argparse.ArgumentTypeError("the text is not UTF-8") from None
 
 
+def readable(path: str) -> str:
+    """Returns a path argument for a report: as UTF-8 if it is, else with the bytes that are not as U+FFFD.
+
+    Example:
+        >>> readable("engines/Jos\\udcc3\\udca9")
+        'engines/José'
+    """
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def integer(text: str) -> int:
     """Parses an integer; underscores are allowed.
 
@@ -119,7 +132,7 @@ def integer(text: str) -> int:
     try:
         return int(text, 10)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not an integer") from None
+        raise argparse.ArgumentTypeError(f"{named(text)} is not an integer") from None
 
 
 def number(text: str) -> float:
@@ -132,7 +145,7 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+        raise argparse.ArgumentTypeError(f"{named(text)} is not a number") from None
 
 
 def token_ids(text: str) -> list[int]:
@@ -145,8 +158,8 @@ def token_ids(text: str) -> list[int]:
     words = re.split(r"[,\s]+", text.strip().strip("[]").strip(", \t\r\n"))
     ids = []
     for word in words:
-        if not re.fullmatch(r"[+-]?[0-9]+", word):
-            raise argparse.ArgumentTypeError(f"'{word}' is not a token id" if word else "no token ids given")
+        if not re.fullmatch(r"[+-]?[0-9]{1,100}", word):
+            raise argparse.ArgumentTypeError(f"{named(word)} is not a token id" if word else "no token ids given")
         ids.append(int(word))
     return ids
 
@@ -170,5 +183,5 @@ def size(text: str) -> int:
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 512M or 2G")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+        raise argparse.ArgumentTypeError(f"{named(text)} is not a size such as 512M or 2G")
+    return int(Decimal(match[1]) * _UNITS[match[2].upper()])

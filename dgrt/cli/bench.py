@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import argparse
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgrt.cli.arguments import add_engine, add_generation, add_runtime, generate_options, integer, runtime_keywords
+from dgrt.cli.arguments import (
+    add_engine,
+    add_generation,
+    add_runtime,
+    generate_options,
+    integer,
+    readable,
+    runtime_keywords,
+    utf8_text,
+)
 from dgrt.cli.demo import PUZZLE
-from dgrt.prompts_file import read_prompts
+from dgrt.errors import DgrtError
+from dgrt.prompts_file import PromptLine, read_prompts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dgrt import GenerateResult, Runtime
+    from dgrt import GenerateOptions, GenerateResult, Runtime
     from dgrt.prompt import Prompt
 
 GENERAL_PROMPTS = (
@@ -76,7 +86,9 @@ def add_parser(subparsers: Any) -> None:
     add_engine(parser)
     group = parser.add_argument_group("measurement")
     either = group.add_mutually_exclusive_group()
-    either.add_argument("--prompt", metavar="TEXT", help="measure this prompt instead of the built-in ones")
+    either.add_argument(
+        "--prompt", type=utf8_text, metavar="TEXT", help="measure this prompt instead of the built-in ones"
+    )
     either.add_argument("--prompts-file", metavar="FILE", help="prompts, plain text or JSON lines")
     group.add_argument(
         "--runs", type=integer, default=DEFAULT_RUNS, metavar="N", help=f"measured runs (default: {DEFAULT_RUNS})"
@@ -97,8 +109,12 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("--runs must be at least 1 and --warmup at least 0")
     given = _given_prompts(args)
     options = generate_options(args)
+    most_runs = max(args.runs, args.warmup)
+    replace(options, seed=options.seed + most_runs - 1)  # the last seed has to be one, too
     with Runtime(args.engine, prefix_cache=0, **runtime_keywords(args)) as runtime:  # prompts come more than once
-        prompts = given or _default_prompts(runtime, args.seed)
+        for line in given[:most_runs]:  # before the first run, which may take minutes
+            _check_prompt(runtime, line, options)
+        prompts = [line.content for line in given] or _default_prompts(runtime, args.seed)
 
         def generate(index: int) -> GenerateResult:
             return runtime.generate(prompts[index % len(prompts)], options, seed=options.seed + index)
@@ -140,12 +156,19 @@ def measure(result: GenerateResult) -> dict[str, float]:
     }
 
 
-def _given_prompts(args: argparse.Namespace) -> list[Prompt]:
+def _given_prompts(args: argparse.Namespace) -> list[PromptLine]:
     if args.prompt is not None:
-        return [args.prompt]
-    if args.prompts_file is None:
-        return []
-    return [line.content for line in read_prompts(Path(args.prompts_file), plain=True)]
+        return [PromptLine(args.prompt, where="--prompt")]
+    return [] if args.prompts_file is None else read_prompts(Path(args.prompts_file), plain=True)
+
+
+def _check_prompt(runtime: Runtime, line: PromptLine, options: GenerateOptions) -> None:
+    from dgrt.cli import CommandError
+
+    try:
+        runtime.encode(line.content, options)
+    except DgrtError as error:
+        raise CommandError(f"{line.where}: {error}") from None
 
 
 def _default_prompts(runtime: Runtime, seed: int) -> list[Prompt]:
@@ -182,8 +205,10 @@ def _report(args: argparse.Namespace, runtime: Runtime, results: list[GenerateRe
         for r in results
     ]
     options = asdict(results[0].options)
+    built_in = "built-in" if runtime.tokenizer else "random tokens"
+    file = args.prompts_file and readable(args.prompts_file)
     return {
-        "engine": args.engine,
+        "engine": readable(args.engine),
         "model": runtime.info.name,
         "precision": runtime.info.precision,
         "profile": runtime.info.profile,
@@ -192,7 +217,7 @@ def _report(args: argparse.Namespace, runtime: Runtime, results: list[GenerateRe
         "cpu": cpu_model(),
         "python": platform.python_version(),
         "threads": runtime.threads,
-        "prompts": args.prompts_file or args.prompt or ("built-in" if runtime.tokenizer else "random tokens"),
+        "prompts": file or args.prompt or built_in,
         "warmup": args.warmup,
         "options": options,
         "summary": {name: _summarise(name, np.array([one[name] for one in runs])) for name in _METRICS},

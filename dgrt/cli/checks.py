@@ -63,7 +63,11 @@ def all_checks() -> list[tuple[str, list[Check]]]:
         ("Runtime", [_python(), _native(), _ort_library(), _ort_providers()]),
         (
             "Text",
-            [_package("tokenizers", "text prompts"), _package("jinja2", "chat"), _package("rich", "tables, --show")],
+            [
+                _package("tokenizers", "engines that take text", required=True),
+                _package("jinja2", "chat"),
+                _package("rich", "colours, --show"),
+            ],
         ),
         ("Export", _export_packages()),
         ("Machine", [_cpu(), _threads(), *_cpu_features(), _memory()]),
@@ -144,20 +148,21 @@ def ort_version(library: str | Path) -> str:
 
 def _ort_providers() -> Check:
     try:
-        onnxruntime = import_onnxruntime()
-    except Exception as error:  # a broken wheel may raise anything
+        providers = ", ".join(import_onnxruntime().get_available_providers())
+    except (Exception, SystemExit) as error:  # a broken wheel may raise anything
         return Check(name="providers", ok=False, detail=f"unknown: {error}", hint="only the wheel can list them")
-    return Check(name="providers", ok=True, detail=", ".join(onnxruntime.get_available_providers()))
+    return Check(name="providers", ok=True, detail=providers)
 
 
-def _package(name: str, purpose: str, hint: str = "", wanted: str = "") -> Check:
+def _package(name: str, purpose: str, hint: str = "", wanted: str = "", *, required: bool = False) -> Check:
     hint = hint or f"pip install {name}"
     try:
         found = version(name)
     except PackageNotFoundError:
-        return Check(name=name, ok=False, detail=f"needed for {purpose}", hint=hint)
+        return Check(name=name, ok=False, detail=f"needed for {purpose}", hint=hint, required=required)
     ok = _within(found, wanted)
-    return Check(name=name, ok=ok, detail=found if ok else f"expected {wanted} for {purpose}, found {found}", hint=hint)
+    detail = found if ok else f"expected {wanted} for {purpose}, found {found}"
+    return Check(name=name, ok=ok, detail=detail, hint=hint, required=required)
 
 
 def _within(found: str, wanted: str) -> bool:

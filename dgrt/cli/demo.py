@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgrt.cli.arguments import add_runtime, runtime_keywords
+from dgrt.cli.arguments import add_runtime, readable, runtime_keywords
 
 if TYPE_CHECKING:
     from dgrt import Event, GenerateResult, Runtime
@@ -125,7 +125,7 @@ def _print_json(runtime: Runtime, result: GenerateResult) -> None:
 
     print_json(
         {
-            "engine": str(runtime.path),
+            "engine": readable(str(runtime.path)),
             "prompt": PUZZLE,
             "text": result.text,
             "solved": is_solved(result.text or ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_PLAIN_WIDTH = 80  # where the terminal does not say
 # A list of numbers spread over lines. JSON strings hold no raw line breaks, so this never matches inside one.
 _NUMBERS = re.compile(r"\[\n[-+0-9.eE,\s]+\]")
 
@@ -21,7 +23,23 @@ def make_console(*, stderr: bool = False) -> Console:
     """Returns a console that colours on a terminal and prints plain text elsewhere."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    width = _PLAIN_WIDTH if os.environ.get("COLUMNS", "").strip() == "0" else None  # rich would print nothing
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+
+
+def print_line(*pieces: tuple[str, str], stderr: bool = False) -> None:
+    """Prints a line of pieces, each with its style; without styles where 'rich' is not installed.
+
+    Example:
+        >>> print_line(("ok", "green"), ("  Python", ""))
+        ok  Python
+    """
+    try:
+        from rich.text import Text
+    except ImportError:
+        print("".join(text for text, _ in pieces), file=sys.stderr if stderr else sys.stdout)
+    else:
+        make_console(stderr=stderr).print(Text.assemble(*pieces), soft_wrap=True)
 
 
 def human_bytes(count: int) -> str:
@@ -53,23 +71,15 @@ def parity_text(parity: Mapping[str, Any], prefix: str = "") -> str:
 
 def print_title(title: str, *, stderr: bool = False) -> None:
     """Prints a section's title."""
-    from rich.text import Text
-
-    make_console(stderr=stderr).print(Text(title, style="bold"), soft_wrap=True)
+    print_line((title, "bold"), stderr=stderr)
 
 
 def print_rows(rows: Iterable[tuple[str, str]], *, stderr: bool = False, indent: int = 2) -> None:
     """Prints `label  value` lines with the values aligned."""
-    from rich.text import Text
-
     rows = list(rows)
     width = max((len(label) for label, _ in rows), default=0)
-    console = make_console(stderr=stderr)
     for label, value in rows:
-        line = Text(" " * indent)
-        line.append(label.ljust(width), style="dim")
-        line.append(f"  {value}")
-        console.print(line, soft_wrap=True)
+        print_line((" " * indent, ""), (label.ljust(width), "dim"), (f"  {value}", ""), stderr=stderr)
 
 
 @contextmanager
@@ -94,6 +104,10 @@ def progress_line() -> Iterator[Callable[[str], None]]:
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON document on stdout, indented, with lists of numbers on one line."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    """Prints one JSON document on stdout, indented, with lists of numbers on one line.
+
+    Where stdout is not UTF-8, characters beyond ASCII are escaped: the document is the same in every locale.
+    """
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") in ("utf8", "utf8sig")
+    text = json.dumps(value, ensure_ascii=not is_utf8, indent=2)
     sys.stdout.write(_NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")

@@ -47,16 +47,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_section(section: str, group: list[Any]) -> None:
-    from rich.text import Text
-
-    from dgrt.cli.display import make_console, print_title
+    from dgrt.cli.display import print_line, print_title
 
     print_title(section)
-    console = make_console()
     width = max(len(check.name) for check in group)
     for check in group:
         mark, style = ("ok", "green") if check.ok else ("MISSING", "red") if check.required else ("missing", "yellow")
-        line = Text("  ").append(f"{mark:<7}", style=style).append(f"  {check.name:<{width}}  {check.detail}")
-        console.print(line, soft_wrap=True)
+        print_line(("  ", ""), (f"{mark:<7}", style), (f"  {check.name:<{width}}  {check.detail}", ""))
         if check.hint and not check.ok:
-            console.print(Text(" " * (width + 13) + check.hint, style="dim"), soft_wrap=True)
+            print_line((" " * (width + 13) + check.hint, "dim"))

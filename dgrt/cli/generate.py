@@ -13,6 +13,7 @@ from dgrt.cli.arguments import (
     add_generation,
     add_runtime,
     generate_options,
+    readable,
     runtime_keywords,
     token_ids,
     utf8_text,
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     _check_usage(args)
     if args.draft_file is not None:
-        args.draft = _read_text(args.draft_file).rstrip("\n")
+        args.draft = _read_text(args.draft_file).rstrip("\r\n")
     options = generate_options(args, trace=args.trace is not None)
     prompt = _read_prompt(args)
     from dgrt import Runtime
@@ -116,12 +117,15 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise CommandError("give one of PROMPT, --tokens and --tokens-file, not several")
     as_tokens = args.tokens is not None or args.tokens_file is not None
     for name in ("raw", "system"):
-        if as_tokens and getattr(args, name):
+        if as_tokens and getattr(args, name) not in (None, False):
             raise CommandError(f"--{name} is for text prompts, not for token ids")
     if args.raw and args.system is not None:
         raise CommandError("--system needs the chat template, which --raw leaves out")
     if args.draft is not None and args.draft_file is not None:
         raise CommandError("give one of --draft and --draft-file, not both")
+    prompt_from_stdin = args.tokens_file == "-" or (not as_tokens and args.prompt in (None, "-"))
+    if args.draft_file == "-" and prompt_from_stdin:
+        raise CommandError("stdin cannot be both the prompt and the draft: give one of them as a file or an argument")
     if args.trace is None:
         return
     from dgrt.cli.trace_file import check_trace_path
@@ -146,7 +150,7 @@ def _read_prompt(args: argparse.Namespace) -> Prompt:
     if prompt is None and sys.stdin.isatty():
         raise CommandError("no prompt; give PROMPT, pipe it into stdin, or use --tokens")
     if prompt is None or prompt == "-":
-        prompt = _read_text("-").rstrip("\n")
+        prompt = _read_text("-").rstrip("\r\n")
     if not prompt:
         raise CommandError("the prompt is empty")
     if args.system is not None:
@@ -159,7 +163,7 @@ def _read_text(name: str) -> str:
 
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig")  # a byte order mark is not part of the text
     except UnicodeDecodeError as error:
         raise CommandError(f"{'stdin' if name == '-' else name} is not UTF-8 text: {error.reason}") from None
 
@@ -186,7 +190,7 @@ def _print_json(args: argparse.Namespace, result: GenerateResult) -> None:
 
     print_json(
         {
-            "engine": args.engine,
+            "engine": readable(args.engine),
             "text": result.text,
             "tokens": result.tokens.tolist(),
             "finish_reason": result.finish_reason,

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dgrt.cli.arguments import add_engine, add_runtime, runtime_keywords
+from dgrt.cli.arguments import add_engine, add_runtime, readable, runtime_keywords
 
 if TYPE_CHECKING:
     from dgrt import EngineInfo, MemoryPlan, Runtime
@@ -69,7 +69,7 @@ def _print_json(args: argparse.Namespace, runtime: Runtime) -> None:
     facts.pop("manifest")
     print_json(
         {
-            "engine": args.engine,
+            "engine": readable(args.engine),
             **facts,
             "memory": {**asdict(plan), "total_bytes": plan.total_bytes},
             "memory_limit": args.memory_limit,

@@ -126,3 +126,47 @@ def test_the_thinking_switch_reaches_the_template(run: Any, plain_engine: Path, 
             wanted = "".join(map(str, options.values())) + "Hi"
             assert runtime.tokenizer.decode(runtime.encode("Hi", **options)) == wanted  # type: ignore[arg-type]
             assert report["stats"]["prompt_tokens"] == len(wanted)
+
+
+def test_json_is_the_same_in_every_locale(spawn: Any, plain_engine: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "Jos\u00e9"
+    folder.symlink_to(plain_engine)
+    argv = ["inspect", folder, "--json"]
+    documents = [json.loads(finish(spawn(*argv, env=env))[1]) for env in ({}, POSIX, {"PYTHONIOENCODING": "latin-1"})]
+    assert documents[0]["engine"] == str(folder) and documents[0] == documents[1] == documents[2]
+
+
+def test_a_prompt_of_bench_is_utf8_in_any_locale(spawn: Any, plain_engine: Path) -> None:
+    code, out, err = finish(
+        spawn("bench", plain_engine, "--prompt", "Jos\u00e9", "--runs", 1, "--warmup", 0, "--json", *QUICK, env=POSIX)
+    )
+    assert code == 0 and json.loads(out)["prompts"] == "Jos\u00e9", err
+
+
+def test_marks_and_line_ends_of_windows_are_no_part_of_a_prompt(spawn: Any, plain_engine: Path) -> None:
+    found = []
+    for text in (b"Hi", b"\xef\xbb\xbfHi\r\n"):
+        process = spawn("generate", plain_engine, "--json", *QUICK)
+        out, _ = process.communicate(text, timeout=PROCESS_TIMEOUT_S)
+        found.append(json.loads(out)["stats"]["prompt_tokens"])
+    assert found[0] == found[1]
+
+
+def test_stdin_is_read_for_one_thing(run: Any, plain_engine: Path) -> None:
+    for argv in (["--draft-file", "-"], ["--tokens-file", "-", "--draft-file", "-"], ["-", "--draft-file", "-"]):
+        code, _, err = run("generate", plain_engine, "--guarantee", "verified", *argv)
+        assert code == 2 and err.startswith("error: stdin cannot be both the prompt and the draft")
+
+
+def test_an_empty_system_turn_counts_as_given(run: Any, plain_engine: Path) -> None:
+    code, _, err = run("generate", plain_engine, "--tokens", "2", "--system", "")
+    assert (code, err) == (2, "error: --system is for text prompts, not for token ids\n")
+
+
+@pytest.mark.parametrize("hidden", [None, "rich"])
+def test_reports_are_printed_without_rich_and_without_columns(spawn: Any, plain_engine: Path, hidden: Any) -> None:
+    hide = f"import sys; sys.modules[{hidden!r}] = sys.modules['rich.text'] = None\n" if hidden else "import sys\n"
+    code = f"{hide}from dgrt.cli import main; sys.exit(main(sys.argv[1:]))"
+    for argv, says in ((["doctor"], "native extension"), (["inspect", plain_engine], "vocabulary")):
+        status, out, err = finish(spawn(*argv, code=code, env={"COLUMNS": "0"}))
+        assert (status, err) == (0, "") and says in out

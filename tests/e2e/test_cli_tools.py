@@ -165,3 +165,20 @@ def test_doctor_finds_everything_that_generation_needs(run: Any) -> None:
     code, out, err = run("doctor")
     assert (code, err) == (0, "")
     assert "generation can run" in out and "MISSING" not in out
+
+
+def test_bench_refuses_a_prompt_before_the_first_run_and_names_its_line(
+    run: Any, mini_engine: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts"
+    prompts.write_text('{"prompt": "json\\na=1"}\n\n{"tokens": [99999]}\n')
+    code, out, err = run("bench", mini_engine, "--prompts-file", prompts, "--runs", 2)
+    assert (code, out) == (2, "") and err.startswith(f"error: {prompts} line 3: token id 99999 ")
+    code, out, err = run("bench", mini_engine, "--seed", 2**64 - 1, "--runs", 2)
+    assert (code, out) == (2, "") and err.startswith("error: seed must be between")
+
+
+@pytest.mark.parametrize("size", ["9" * 400, "9" * 5000 + "T"])
+def test_a_size_beyond_all_numbers_is_refused(run: Any, mini_engine: Path, size: str) -> None:
+    code, _, err = run("inspect", mini_engine, "--memory-limit", size)
+    assert code == 2 and err.startswith("error: memory_limit must be between") and len(err) < 200

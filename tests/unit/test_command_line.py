@@ -223,3 +223,24 @@ def test_every_sampler_option_reaches_the_generation() -> None:
         "t_min": 0.3, "t_max": 0.7, "stability_threshold": 2, "confidence_threshold": 0.01, "trace": True, "raw": False,
     }  # fmt: skip
     assert {name: getattr(options, name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("argv", "prompt"),
+    [
+        (["engine", "--json", "Hi"], "Hi"), (["engine", "--seed", "1", "-"], "-"),
+        (["--seed", "1", "engine", "Hi"], "Hi"),
+        (["engine", "--json", "--", "-x"], "-x"), (["engine", "--", "-x"], "-x"), (["engine", "--json", ""], ""),
+        (["engine", "Hi", "--json"], "Hi"), (["engine", "--json"], None),
+    ],
+)  # fmt: skip
+def test_a_prompt_may_stand_behind_options(argv: list[str], prompt: str | None) -> None:
+    parser, _ = build_parser()
+    args, unknown = parser.parse_known_args(["generate", *argv])
+    assert (args.engine, args.prompt, unknown) == ("engine", prompt, [])
+
+
+@pytest.mark.parametrize("argv", [["engine", "--sede", "5"], ["engine", "a", "b"], ["engine", "--json", "a", "b"]])
+def test_an_argument_too_many_is_still_refused(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert main(["generate", *argv]) == 2
+    assert capsys.readouterr().err.startswith("error: unrecognized argument '")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,25 @@ def test_the_json_report_has_every_check(capsys: pytest.CaptureFixture[str]) -> 
     assert report["ok"] == (code == 0)
     assert {"section", "name", "ok", "detail", "hint", "required"} == set(report["checks"][0])
     assert {check["name"] for check in report["checks"]} == set(by_name())
+
+
+@pytest.mark.parametrize("content", ["", "raise SystemExit(9)", "raise ImportError('no library')"])
+def test_a_broken_wheel_does_not_end_the_doctor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "onnxruntime"]:
+        monkeypatch.delitem(sys.modules, name)
+    check = by_name()["providers"]
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    assert not check.ok and check.detail.startswith("unknown: ")
+
+
+def test_without_tokenizers_engines_that_take_text_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(checks, "version", missing)
+    assert by_name()["tokenizers"].required and not by_name()["tokenizers"].ok

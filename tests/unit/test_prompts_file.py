@@ -67,3 +67,22 @@ def test_a_file_without_prompts_is_refused(path: Path, content: bytes, error: st
 def test_a_missing_file_is_refused(path: Path) -> None:
     with pytest.raises(InvalidArgument, match="expected a file of JSON lines, found .*No such file"):
         read_prompts(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"custom_id": "1", "body": {}}\n{"custom_id": "2"}', '["a", "b"]', '[{"prompt": "a"},\n{"prompt": "b"}]',
+     '{\n  "prompt": "a"\n}\n', '{"text": "a"}'],
+)  # fmt: skip
+def test_json_of_another_form_is_not_measured_as_text(path: Path, content: str) -> None:
+    path.write_text(content)
+    with pytest.raises(InvalidArgument, match="line 1: expected .*JSON object|line 1: expected an object with one of"):
+        read_prompts(path, plain=True)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt(path: Path) -> None:
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\n')
+    assert [line.content for line in read_prompts(path, plain=True)] == ["a"]
+    path.write_bytes(b"\xef\xbb\xbfa\n")
+    (line,) = read_prompts(path, plain=True)
+    assert (line.content, line.where) == ("a", f"{path} line 1")
