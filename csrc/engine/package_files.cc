@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
-#include <vector>
 
 #include "common/sha256.h"
 #include "engine/contract.h"
+#include "engine/weight_sample.h"
 
 namespace dgrt {
 namespace {
@@ -15,7 +15,6 @@ namespace {
 constexpr size_t kMaxFiles = 4096;
 constexpr int64_t kMaxFileBytes = int64_t{1} << 50;
 constexpr int64_t kMaxReadBytes = INT32_MAX;  // a protobuf message cannot be larger
-constexpr int64_t kChunkBytes = 1 << 20;
 
 // A plain name: it cannot leave the folder. ONNX Runtime applies a rule of the same strength to external data.
 bool IsPlainName(const std::string& name) {
@@ -31,37 +30,6 @@ std::string ReadSha256(const JsonObject& object, const char* key) {
     JsonObject::Fail(object.PathOf(key), "64 lower-case hexadecimal digits", object.At(key));
   }
   return text;
-}
-
-void HashRange(const PackageFile& file, int64_t offset, int64_t bytes, Sha256& hash) {
-  std::vector<std::byte> chunk(static_cast<size_t>(std::min(bytes, kChunkBytes)));
-  while (bytes > 0) {
-    const auto part = std::span(chunk).first(static_cast<size_t>(std::min(bytes, kChunkBytes)));
-    file.Read(offset, part);
-    hash.Update(part);
-    offset += std::ssize(part);
-    bytes -= std::ssize(part);
-  }
-}
-
-// Twin: sample_of in export/dgrt_export/manifest.py.
-std::string SampleOf(const PackageFile& file, int64_t bytes) {
-  using namespace contract;
-  std::array<std::byte, 8> size;
-  for (size_t i = 0; i < size.size(); ++i) size[i] = static_cast<std::byte>(static_cast<uint64_t>(bytes) >> (8 * i));
-  Sha256 hash;
-  hash.Update(size);
-  if (bytes <= kSampleWholeBytes) {
-    HashRange(file, 0, bytes, hash);
-    return hash.Hex();
-  }
-  HashRange(file, 0, kSampleEdgeBytes, hash);
-  const int64_t room = bytes - 2 * kSampleEdgeBytes - kSampleBlockBytes;
-  for (int64_t i = 0; i < kSampleBlocks; ++i) {
-    HashRange(file, kSampleEdgeBytes + i * room / (kSampleBlocks - 1), kSampleBlockBytes, hash);
-  }
-  HashRange(file, bytes - kSampleEdgeBytes, kSampleEdgeBytes, hash);
-  return hash.Hex();
 }
 
 // When a weight file changed, and what to do about it.

@@ -19,12 +19,11 @@ CONTRACT_VERSION = 6
 FORMAT = "dgrt-engine"
 MANIFEST_FILE = "manifest.json"
 
-# What of a weight file is hashed at every load (README.md, "Samples"): small files whole, of others both ends and
-# blocks between them. A changed file differs almost everywhere, and this much takes milliseconds whatever the size.
+# What of a weight file is hashed at every load (README.md, "Samples"): small files whole, of others the header and blocks
+# of every tensor, so that a change of a single one shows. This much takes milliseconds for tens of gigabytes.
 SAMPLE_WHOLE_BYTES = 2 << 20
-SAMPLE_EDGE_BYTES = 64 << 10
-SAMPLE_BLOCKS = 128
-SAMPLE_BLOCK_BYTES = 4 << 10
+SAMPLE_BLOCK_BYTES = 1 << 10
+SAMPLE_STRIDE_BYTES = 16 << 20
 
 # Operator profiles. In `fused` the heavy nodes are operators of our own ONNX domain (README.md lists them), whose opset
 # version is OPERATORS_VERSION. A reader has its own version and those back to the oldest.
@@ -161,8 +160,8 @@ def header_text() -> str:
     lines += [
         f"inline constexpr int64_t kSample{part} = {value};"
         for part, value in (
-            ("WholeBytes", SAMPLE_WHOLE_BYTES), ("EdgeBytes", SAMPLE_EDGE_BYTES), ("Blocks", SAMPLE_BLOCKS),
-            ("BlockBytes", SAMPLE_BLOCK_BYTES),
+            ("WholeBytes", SAMPLE_WHOLE_BYTES), ("BlockBytes", SAMPLE_BLOCK_BYTES),
+            ("StrideBytes", SAMPLE_STRIDE_BYTES),
         )
     ]  # fmt: skip
     lines += [f'inline constexpr char {name}[] = "{text}";' for name, text in texts.items()]

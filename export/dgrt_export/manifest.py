@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Container
 from datetime import UTC, datetime
@@ -25,17 +26,38 @@ def graph_file(name: str) -> str:
 
 
 def sample_of(stream: BinaryIO, size: int) -> str:
-    """SHA-256 over the size of a file and samples of its bytes. Twin: SampleOf in csrc/engine/package_files.cc."""
-    edge, block, count = contract.SAMPLE_EDGE_BYTES, contract.SAMPLE_BLOCK_BYTES, contract.SAMPLE_BLOCKS
+    """SHA-256 over the size of a safetensors file and samples of its bytes. Twin: csrc/engine/weight_sample.cc."""
+    block, stride = contract.SAMPLE_BLOCK_BYTES, contract.SAMPLE_STRIDE_BYTES
     digest = hashlib.sha256(size.to_bytes(8, "little"))
-    ranges = [(0, size)]
-    if size > contract.SAMPLE_WHOLE_BYTES:
-        room = size - 2 * edge - block
-        ranges = [(0, edge), *((edge + i * room // (count - 1), block) for i in range(count)), (size - edge, edge)]
-    for offset, length in ranges:
+
+    def update(offset: int, length: int) -> None:
         stream.seek(offset)
         digest.update(stream.read(length))
+
+    if size <= contract.SAMPLE_WHOLE_BYTES:
+        update(0, size)
+        return digest.hexdigest()
+    start, ends = _parts(stream)
+    update(0, start)
+    for end in sorted({*ends, size}):
+        length, count = end - start, 2 + (end - start) // stride
+        if length <= count * block:
+            update(start, length)
+        else:
+            for i in range(count):
+                update(start + i * (length - block) // (count - 1), block)
+        start = end
     return digest.hexdigest()
+
+
+def _parts(stream: BinaryIO) -> tuple[int, set[int]]:
+    """Where the header ends, and where each tensor does."""
+    stream.seek(0)
+    header_bytes = int.from_bytes(stream.read(8), "little")
+    header = json.loads(stream.read(header_bytes))
+    header.pop("__metadata__", None)
+    start = 8 + header_bytes
+    return start, {start + tensor["data_offsets"][1] for tensor in header.values()}
 
 
 def hash_files(

@@ -2,11 +2,14 @@
 // answers to hostile packages is in tests/boundary/test_hostile_packages.py.
 #include "engine/manifest.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -24,15 +27,44 @@ using nlohmann::json;
 
 std::string HashOf(const std::string& text) { return Sha256Hex(std::as_bytes(std::span(text.data(), text.size()))); }
 
-// As export/README.md states it: the size in 8 bytes, then the file, or both its ends and blocks between them.
+// As export/README.md states it: the size in 8 bytes, then the file, or its header and blocks of each tensor.
 std::string SampleOf(const std::string& text) {
   const size_t size = text.size();
   std::string hashed;
   for (int i = 0; i < 8; ++i) hashed.push_back(static_cast<char>(size >> (8 * i)));
   if (size <= 2 << 20) return HashOf(hashed + text);
-  hashed += text.substr(0, 65536);
-  for (size_t i = 0; i < 128; ++i) hashed += text.substr(65536 + i * (size - 2 * 65536 - 4096) / 127, 4096);
-  return HashOf(hashed + text.substr(size - 65536));
+  size_t start = 8 + static_cast<size_t>(*reinterpret_cast<const uint64_t*>(text.data()));
+  hashed += text.substr(0, start);
+  std::vector<size_t> ends;
+  const json header = json::parse(text.substr(8, start - 8));
+  for (const auto& [name, tensor] : header.items()) {
+    if (name != "__metadata__") ends.push_back(start + tensor["data_offsets"][1].get<size_t>());
+  }
+  std::sort(ends.begin(), ends.end());
+  for (const size_t end : ends) {
+    const size_t bytes = end - start, count = 2 + (bytes >> 24);
+    if (bytes <= 1024 * count) hashed += text.substr(start, bytes);
+    for (size_t i = 0; bytes > 1024 * count && i < count; ++i) {
+      hashed += text.substr(start + i * (bytes - 1024) / (count - 1), 1024);
+    }
+    start = end;
+  }
+  return HashOf(hashed);
+}
+
+// A safetensors file of these tensors, names and lengths, filled with noise.
+std::string Weights(const std::vector<std::pair<std::string, size_t>>& tensors) {
+  json header = {{"__metadata__", {{"format", "pt"}}}};
+  size_t end = 0;
+  for (const auto& [name, bytes] : tensors) {
+    header[name] = {{"dtype", "U8"}, {"shape", {bytes}}, {"data_offsets", {end, end + bytes}}};
+    end += bytes;
+  }
+  std::string text = header.dump();
+  text.insert(0, 8, '\0');
+  *reinterpret_cast<uint64_t*>(text.data()) = text.size() - 8;
+  for (size_t i = 0; i < end; ++i) text.push_back(static_cast<char>(i * 2654435761u >> 24));
+  return text;
 }
 
 void Write(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
@@ -111,6 +143,21 @@ TEST(Sha256IsRightAtEveryLengthAroundAChunk) {
   std::string all;
   for (size_t n = 0; n <= 130; ++n) all += HashOf(std::string(n, 'x'));
   CHECK_EQ(HashOf(all), "87aca1c44bc7ba8897768170211f0a02063de70801131ff86c7edb9ce32c6a50");
+}
+
+TEST(Sha256InstructionsGiveTheDigestsOfThePlainCode) {
+  std::string text;
+  for (size_t i = 0; i < 5000; ++i) text.push_back(static_cast<char>(i * 2654435761u >> 24));
+  for (size_t n = 0; n <= text.size(); n += n < 300 ? 1 : 97) {
+    const auto bytes = std::as_bytes(std::span(text.data(), n));
+    Sha256 plain(Sha256::Code::kPlain), pieces;
+    plain.Update(bytes);
+    pieces.Update(bytes.first(n / 3));
+    pieces.Update(bytes.subspan(n / 3));
+    const std::string expected = plain.Hex();
+    CHECK_EQ(Sha256Hex(bytes), expected);
+    CHECK_EQ(pieces.Hex(), expected);
+  }
 }
 
 TEST(AGoodManifestIsReadInFull) {
@@ -350,26 +397,68 @@ TEST(ASmallWeightFileIsHashedWholeAtEveryLoad) {
   CHECK_THROWS(ContractMismatch, "`dgrt export --copy`", package.Load());
 }
 
-TEST(ALargeWeightFileIsSampledAndHashedWholeOnRequest) {
-  for (const size_t size : {size_t{2 << 20}, size_t{2 << 20} + 1, size_t{5'000'011}}) {
-    Package package;
-    std::string content(size, 'w');
-    for (size_t i = 0; i < size; ++i) content[i] = static_cast<char>(i * 2654435761u >> 24);
-    package.AddWeights(content);
-    CHECK_EQ(package.Load(true).weight_bytes, static_cast<int64_t>(size));
-    const bool is_whole = size <= 2 << 20;
-    const size_t second_block = 65536 + (size - 2 * 65536 - 4096) / 127;
-    for (const size_t place : {size_t{0}, size_t{65535}, second_block, second_block + 4095, size - 65536, size - 1}) {
-      std::string changed = content;
-      changed[place] ^= 1;
-      Write(package.dir() / "model.safetensors", changed);
-      CHECK_THROWS(ContractMismatch, "model.safetensors: expected the bytes that were exported", package.Load());
-    }
+TEST(EveryTensorOfALargeWeightFileIsSampled) {
+  const std::vector<std::pair<std::string, size_t>> tensors = {
+      {"norm", 2}, {"empty", 0}, {"scale", 2048}, {"bias", 2049}, {"a", 1 << 21}, {"large", (size_t{40} << 20) + 7}, {"b", 9000}};
+  Package package;
+  const std::string content = Weights(tensors);
+  package.AddWeights(content);
+  CHECK_EQ(package.Load(true).weight_bytes, static_cast<int64_t>(content.size()));
+  const auto write_changed = [&](size_t place) {
     std::string changed = content;
-    changed[second_block + 4096] ^= 1;  // between two blocks
+    changed[place] ^= 1;
     Write(package.dir() / "model.safetensors", changed);
-    if (!is_whole) package.Load();
-    CHECK_THROWS(ContractMismatch, is_whole ? "were exported" : "SHA-256: expected", package.Load(/*verify_weights=*/true));
+  };
+  size_t start = 8 + static_cast<size_t>(*reinterpret_cast<const uint64_t*>(content.data()));
+  std::vector<size_t> sampled = {0, 9, start / 2, start - 1};
+  for (const auto& [name, bytes] : tensors) {
+    if (bytes == 0) continue;
+    sampled.insert(sampled.end(), {start, start + std::min<size_t>(bytes, 1024) - 1, start + bytes - 1});
+    if (name == "large") sampled.insert(sampled.end(), {start + (bytes - 1024) / 3, start + 2 * (bytes - 1024) / 3 + 1023});
+    start += bytes;
+  }
+  for (const size_t place : sampled) {
+    write_changed(place);
+    CHECK_THROWS(ContractMismatch, "model.safetensors: expected the bytes that were exported", package.Load());
+  }
+  write_changed(content.size() - 5000);  // between two blocks
+  package.Load();
+  CHECK_THROWS(ContractMismatch, "SHA-256: expected", package.Load(/*verify_weights=*/true));
+}
+
+TEST(AWeightFileOfTwoMebibytesIsHashedWhole) {
+  Package package;
+  std::string content = Weights({{"a", (2 << 20) - 96}});
+  content.resize(2 << 20);
+  package.AddWeights(content);
+  package.Load();
+  for (const size_t place : {size_t{0}, size_t{1'000'000}, size_t{2'000'000}, content.size() - 1}) {
+    std::string changed = content;
+    changed[place] ^= 1;
+    Write(package.dir() / "model.safetensors", changed);
+    CHECK_THROWS(ContractMismatch, "model.safetensors: expected the bytes that were exported", package.Load());
+  }
+}
+
+// What took the place of a large weight file need not have a header.
+TEST(AHeaderThatIsNoneIsAChange) {
+  Package package;
+  const std::string content = Weights({{"a", 3 << 20}});
+  package.AddWeights(content);
+  for (const std::string header : {"[]", "{", "{\"a\": 3}", "{\"a\": {}}", "{\"a\": {\"data_offsets\": [1]}}",
+                                   "{\"a\": {\"data_offsets\": [0, -1]}}", "{\"a\": {\"data_offsets\": [0, 99999999]}}",
+                                   "{\"a\": {\"data_offsets\": [0, 1e99]}}", "{}"}) {
+    std::string changed = content;
+    const size_t length = *reinterpret_cast<const uint64_t*>(content.data());
+    changed.replace(8, length, header + std::string(length - header.size(), ' '));
+    Write(package.dir() / "model.safetensors", changed);
+    CHECK_THROWS(ContractMismatch, "model.safetensors: expected the bytes that were exported", package.Load());
+  }
+  for (const uint64_t length : {uint64_t{0}, uint64_t{3 << 20}, uint64_t{1} << 40, UINT64_MAX}) {
+    std::string changed = content;
+    *reinterpret_cast<uint64_t*>(changed.data()) = length;
+    Write(package.dir() / "model.safetensors", changed);
+    CHECK_THROWS(ContractMismatch, "model.safetensors: expected the bytes that were exported", package.Load());
   }
 }
 
