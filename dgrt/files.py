@@ -64,6 +64,10 @@ def check_output(path: StrPath, kind: str, is_ours: Callable[[Path], bool], *, o
         if mode is not None and not stat.S_ISREG(mode):
             found = _KINDS.get(stat.S_IFMT(mode), "a device")
             raise InvalidArgument(f"{shown}: expected a regular file or none, found {found}")
+        if mode is not None and _is_standard_output(target):
+            raise InvalidArgument(
+                f"{shown}: expected a file of its own, found that of standard output or error: give another path"
+            )
         if mode is not None and target.stat().st_size and not overwrite and not is_ours(target):
             raise InvalidArgument(
                 f"{shown}: expected such a file, an empty one or none, found another kind of file: give another path,"
@@ -72,6 +76,15 @@ def check_output(path: StrPath, kind: str, is_ours: Callable[[Path], bool], *, o
     except OSError as error:
         raise InvalidArgument(f"{shown}: {error.strerror}") from None
     return target
+
+
+def _is_standard_output(target: Path) -> bool:
+    """What is printed later would go to a file without a name. "/dev/stdout" leads here, too."""
+    for descriptor in (1, 2):
+        with suppress(OSError):  # closed
+            if os.path.samestat(os.fstat(descriptor), target.stat()):
+                return True
+    return False
 
 
 @contextmanager

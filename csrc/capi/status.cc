@@ -6,6 +6,7 @@
 #include <string>
 
 #include "common/check.h"
+#include "text/utf8.h"
 
 namespace dgrt::capi {
 namespace {
@@ -24,9 +25,11 @@ thread_local std::string last_error;
 // Shown when even the message could not be stored.
 thread_local bool last_error_lost = false;
 
+// UTF-8 whatever the text quotes, such as the target of a symbolic link.
 void Record(const char* text) noexcept {
   try {
     last_error = text;
+    for (size_t bad; (bad = utf8::FindInvalid(last_error)) < last_error.size();) last_error[bad] = '?';
     last_error_lost = false;
   } catch (...) {
     last_error_lost = true;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -73,6 +74,14 @@ bool BeginsWith(const std::string& path, std::string_view magic) {
   return size == static_cast<ssize_t>(magic.size()) && found == magic;
 }
 
+// What is printed later would go to a file without a name. "/dev/stdout" leads here, too.
+bool IsStandardOutput(const struct stat& facts) {
+  return std::ranges::any_of(std::array{STDOUT_FILENO, STDERR_FILENO}, [&](int fd) {
+    struct stat open{};
+    return ::fstat(fd, &open) == 0 && open.st_dev == facts.st_dev && open.st_ino == facts.st_ino;
+  });
+}
+
 void CheckReplaceable(const std::string& name, const std::string& target, std::string_view magic, Overwrite overwrite) {
   struct stat facts{};
   if (::stat(target.c_str(), &facts) != 0) {
@@ -80,6 +89,9 @@ void CheckReplaceable(const std::string& name, const std::string& target, std::s
     return;
   }
   if (!S_ISREG(facts.st_mode)) RefuseToWrite(name, Message("expected a regular file or none, found ", KindOf(facts.st_mode)));
+  if (IsStandardOutput(facts)) {
+    RefuseToWrite(name, "expected a file of its own, found that of standard output or error: give another path");
+  }
   if (::faccessat(AT_FDCWD, target.c_str(), W_OK, AT_EACCESS) != 0) RefuseToWrite(name, std::strerror(errno));
   if (facts.st_size == 0 || overwrite == Overwrite::kOtherFiles || BeginsWith(target, magic)) return;
   RefuseToWrite(name, "expected such a file, an empty one or none, found another kind of file: give another path, or allow "
@@ -143,7 +155,8 @@ void OutputFile::CheckRoom(const std::string& folder) const {
   struct statvfs space{};
   if (::statvfs(folder.c_str(), &space) != 0) RefuseToWrite(name_, std::strerror(errno));
   const auto free = static_cast<int64_t>(space.f_bavail * space.f_frsize);
-  if (bytes_ > free) throw DeviceError(Message(name_, ": expected ", bytes_, " bytes free on the disk, found ", free));
+  const bool is_known = space.f_blocks > 0;  // some file systems do not tell
+  if (is_known && bytes_ > free) throw DeviceError(Message(name_, ": expected ", bytes_, " bytes free on the disk, found ", free));
   struct rlimit limit{};
   // Writing more would end a process that does not catch the signal.
   if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&

@@ -96,3 +96,11 @@ def test_counts_of_text_functions_are_refused_before_anything_is_read(mini_engin
         with pytest.raises(Failure, match="DGRT_INVALID_ARGUMENT: text: expected at most 2147483647 bytes"):
             c_api.check(LIB.dgrt_tokenizer_encode(tokenizer.handle, b"a", count, byref(tokens), byref(size)))
     tokenizer.destroy()
+
+
+def test_the_text_of_an_error_is_utf8_whatever_it_quotes() -> None:
+    handle = c_void_p()
+    for name in (b"none \xff\xfe \xc3", b"\xed\xa0\x80", "é".encode()):
+        assert LIB.dgrt_runtime_create(name, None, byref(handle)) != 0
+        text = LIB.dgrt_last_error().decode()
+        assert ("é" in text) == (name == "é".encode()) and "No such file" in text

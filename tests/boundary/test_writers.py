@@ -291,3 +291,28 @@ def test_the_check_alone_makes_and_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("new")
     assert check_output(tmp_path / "link", "thing", lambda path: True) == tmp_path / "new"
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_what_is_printed_to_a_file_is_not_lost(plain_engine: Path, ort_library: str, tmp_path: Path) -> None:
+    """The file that is standard output or error, by its name, a link and the name that "/dev/stdout" stands for."""
+    code = """
+import os, sys
+import dgrt
+from dgrt.cli.trace_file import check_trace_path
+runtime = dgrt.Runtime(sys.argv[1], threads=1, ort_library=sys.argv[2])
+for path in sys.argv[3:]:
+    for write in (runtime.save_prefixes, check_trace_path):
+        try:
+            write(path, overwrite=True)
+        except dgrt.InvalidArgument as error:
+            assert "found that of standard output or error: give another path" in str(error), error
+            os.write(1, b"o")
+            os.write(2, b"e")
+"""
+    out, err, link = tmp_path / "out", tmp_path / "err", tmp_path / "link"
+    link.symlink_to("out")
+    paths = [out, err, link, "/proc/self/fd/1", "/proc/self/fd/2"]
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        command = [sys.executable, "-c", code, str(plain_engine), ort_library, *map(str, paths)]
+        run = subprocess.run(command, stdout=stdout, stderr=stderr, timeout=PROCESS_TIMEOUT_S, check=False)
+    assert (run.returncode, out.read_bytes(), err.read_bytes()) == (0, b"o" * 10, b"e" * 10)

@@ -197,6 +197,11 @@ TEST(WithoutRoomNothingIsWrittenAndTheOldFileStays) {
   CHECK(tree.Facts() == before);
 }
 
+// Such as /proc: 0 blocks in all does not mean that none is left.
+TEST(AFileSystemThatTellsNoRoomIsNotTakenForAFullOne) {
+  CHECK_THROWS(InvalidArgument, "cannot write", OutputFile("file", "/proc/self/none", kMagic, 100, Overwrite::kOwnFiles));
+}
+
 TEST(OnlyRegularFilesAreRead) {
   Tree tree(0600);
   RequireRegularFile("thing", (tree.folder / "link to ours").string());

@@ -259,7 +259,7 @@ DGRT_API const char* dgrt_version(void);
 DGRT_API int32_t dgrt_abi_version(void);
 /* "DGRT_OK", "DGRT_INVALID_ARGUMENT", ...; "unknown status" for other numbers. Never NULL. */
 DGRT_API const char* dgrt_status_name(dgrt_status status);
-/* Text of the last failure on this thread, "" if none. Borrowed until the next failing call on this thread. */
+/* Text of the last failure on this thread in UTF-8, "" if none. Borrowed until the next failing call on this thread. */
 DGRT_API const char* dgrt_last_error(void);
 /* Handles that exist now, of all kinds together: 0 when everything has been destroyed. */
 DGRT_API int64_t dgrt_live_handles(void);
