@@ -19,8 +19,8 @@ CONTRACT_VERSION = 6
 FORMAT = "dgrt-engine"
 MANIFEST_FILE = "manifest.json"
 
-# What of a weight file is hashed at every load (README.md, "Samples"): small files whole, of others the header and blocks
-# of every tensor, so that a change of a single one shows. This much takes milliseconds for tens of gigabytes.
+# What of a weight file is hashed at every load (README.md, "Samples"): small files whole, of others the header and
+# blocks of every tensor, so that a change of a single one shows. This takes milliseconds for tens of gigabytes.
 SAMPLE_WHOLE_BYTES = 2 << 20
 SAMPLE_BLOCK_BYTES = 1 << 10
 SAMPLE_STRIDE_BYTES = 16 << 20

@@ -140,13 +140,14 @@ def _check_replaceable(output: Path, kind: FolderKind) -> None:
 def staged(output: Path, force: bool, kind: FolderKind = PACKAGE) -> Iterator[Path]:
     """A folder to fill; becomes `output` when the block ends well, disappears when anything is raised."""
     made = [parent for parent in output.parents if not parent.exists()]
-    output.parent.mkdir(parents=True, exist_ok=True)
     staging, lock = output, None
     try:
-        while lock is None:  # a second round only if another export took the folder for a leftover
-            staging = output.parent / f".{output.name}.{uuid.uuid4().hex[:12]}.partial"
-            staging.mkdir()
-            lock = _lock(staging)
+        with _naming_the_place(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            while lock is None:  # a second round only if another export took the folder for a leftover
+                staging = output.parent / f".{output.name}.{uuid.uuid4().hex[:12]}.partial"
+                staging.mkdir()
+                lock = _lock(staging)
         yield staging
         _publish(staging, output, force, kind)
     finally:
@@ -158,6 +159,17 @@ def staged(output: Path, force: bool, kind: FolderKind = PACKAGE) -> Iterator[Pa
         for parent in made:
             with suppress(OSError):  # not empty: the package is there
                 parent.rmdir()
+
+
+@contextmanager
+def _naming_the_place(output: Path) -> Iterator[None]:
+    """Some file systems refuse only the attempt: /proc, or one of a network whose server gives fewer rights."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise OutputError(mismatch(f"output {output}", "a folder that can be written", error)) from None
 
 
 def _lock(folder: Path) -> int | None:

@@ -234,6 +234,14 @@ def test_links_and_modes_of_the_output_stay(tmp_path: Path) -> None:
     assert dangling.is_symlink() and (tmp_path / "later" / "engine" / "graph.onnx").exists()
 
 
+@pytest.mark.parametrize("output", ["/proc/engine", "/proc/a/b/engine"])
+def test_a_file_system_that_refuses_only_the_attempt_is_named(output: str) -> None:
+    with pytest.raises(OutputError, match=f"output {output}: expected a folder .*found .*"), staged(
+        check_output(output, [], force=False), force=False
+    ):
+        raise AssertionError("there cannot be a folder")
+
+
 def test_a_failure_also_removes_the_folders_that_were_made_for_the_output(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), staged(tmp_path / "a" / "b" / "engine", force=False):
         raise RuntimeError
