@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+
+
+@contextmanager
+def _own_errors(what: str) -> Iterator[None]:
+    """The tokenizers package raises plain Exception; a panic of Rust is not even that. Both become ContractMismatch."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ContractMismatch(f"{what}: {error}") from None
 
 
 class Tokenizer:
@@ -64,13 +76,9 @@ class Tokenizer:
         except ImportError as error:
             raise Unsupported(f"text needs the package 'tokenizers' ({error}): pip install tokenizers") from None
         read = read or (lambda name: (folder / name).read_bytes())
-        try:
+        with _own_errors(f"cannot read the tokenizer in {folder}"):
             raw = RawTokenizer.from_buffer(read(TOKENIZER_FILE))
             config = json.loads(read(CONFIG_FILE).decode()) if CONFIG_FILE in files else {}
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # plain Exception, and a panic of Rust is not even that
-            raise ContractMismatch(f"cannot read the tokenizer in {folder}: {error}") from None
         if not isinstance(config, dict):
             raise ContractMismatch(f"{folder / CONFIG_FILE}: expected a JSON object, found {type(config).__name__}")
         raw.no_padding()
@@ -95,7 +103,8 @@ class Tokenizer:
                 f"{what} of at least {least} tokens leaves no room for one canvas in the context of {most}"
             )
         # Of one text, but the only form that lets other threads run meanwhile.
-        ids: list[int] = self._raw.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        with _own_errors("the tokenizer of this engine cannot encode the text"):
+            ids: list[int] = self._raw.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
@@ -108,7 +117,8 @@ class Tokenizer:
 
     def decode_checked(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Returns the same of ids that are known to be plain integers."""
-        text: str = self._raw.decode(ids, skip_special_tokens=skip_special_tokens)
+        with _own_errors("the tokenizer of this engine cannot decode the tokens"):
+            text: str = self._raw.decode(ids, skip_special_tokens=skip_special_tokens)
         return text
 
     def text_of(self, token: int) -> str | None:

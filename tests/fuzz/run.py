@@ -27,11 +27,9 @@ def main() -> int:
     subprocess.run([sys.executable, HERE / "seeds.py", build / "seeds"], check=True)
     commands = {f"native-{name}": [build / "tests" / "fuzz" / f"fuzz_{name}"] for name in NATIVE}
     commands |= {f"python-{name}": [sys.executable, HERE / "python_readers.py", name] for name in PYTHON}
-    failed = []
-    for name, command in commands.items():
-        if args.only in (None, name) and not _run(name, command, build, args.runs):
-            failed.append(name)
-    print(f"{len(commands) - len(failed)} passed, {len(failed)} failed")
+    chosen = [name for name in commands if args.only in (None, name)]
+    failed = [name for name in chosen if not _run(name, commands[name], build, args.runs)]
+    print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed")
     return len(failed)
 
 

@@ -129,7 +129,8 @@ HOSTILE = {
     "deep iterators": "{% set ns = namespace(x=[1]) %}{% for i in range(9999) %}{% set ns.x = ns.x | map('string') %}"
     "{% endfor %}{{ ns.x | list }}",
     "a doubling text": "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x * 2 %}{% endfor %}",
-    "a doubling list": "{% set ns = namespace(x=[1]) %}{% for i in range(50) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+    "a doubling list": "{% set ns = namespace(x=[1]) %}{% for i in range(50) %}"
+    "{% set ns.x = ns.x + ns.x %}{% endfor %}",
     "a replaced text": "{% set ns = namespace(x='a') %}{% for i in range(99) %}"
     "{% set ns.x = ns.x | replace('a', 'aaaa') %}{% endfor %}",
     "a joined text": "{% set ns = namespace(x='a') %}{% for i in range(99) %}"

@@ -78,6 +78,15 @@ def test_a_tokenizer_that_the_package_refuses_or_panics_on_is_an_error_of_ours(t
         Tokenizer.from_folder(tmp_path, ["tokenizer.json"])
 
 
+def test_a_text_that_the_package_cannot_encode_is_an_error_of_ours(tmp_path) -> None:
+    model = {"type": "BPE", "unk_token": "<gone>", "vocab": {"a": 0}, "merges": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model, "added_tokens": []}))
+    tokenizer = Tokenizer.from_folder(tmp_path, ["tokenizer.json"])
+    assert tokenizer is not None and tokenizer.encode("a") == [0]
+    with pytest.raises(ContractMismatch, match="cannot encode the text: .*<gone>"):
+        tokenizer.encode("b")
+
+
 def test_half_a_character_is_held_back_until_it_is_whole(tokenizer: Tokenizer) -> None:
     ids, detokenizer = tokenizer.encode("a€"), Detokenizer(tokenizer, ())
     assert [detokenizer.push([i]) for i in ids] == ["a", "", "", "€"]
