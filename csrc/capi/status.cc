@@ -6,7 +6,7 @@
 #include <string>
 
 #include "common/check.h"
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 namespace dgrt::capi {
 namespace {

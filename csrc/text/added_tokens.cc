@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 namespace dgrt {
 namespace {

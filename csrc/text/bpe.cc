@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "common/check.h"
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 namespace dgrt {
 namespace {

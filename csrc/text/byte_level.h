@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 namespace dgrt::byte_level {
 

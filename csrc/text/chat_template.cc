@@ -8,12 +8,12 @@
 #include <vector>
 
 #include "common/json_reader.h"
+#include "common/utf8.h"
 #include "text/jinja/evaluation/operations.h"
 #include "text/jinja/template.h"
 #include "text/jinja/values/json_input.h"
 #include "text/jinja/values/text_operations.h"
 #include "text/package_text.h"
-#include "text/utf8.h"
 
 namespace dgrt {
 namespace {

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/utf8.h"
 #include "text/byte_level.h"
-#include "text/utf8.h"
 
 namespace dgrt {
 namespace {

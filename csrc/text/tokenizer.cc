@@ -5,10 +5,10 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/utf8.h"
 #include "text/byte_level.h"
 #include "text/detokenizer.h"
 #include "text/package_text.h"
-#include "text/utf8.h"
 
 namespace dgrt {
 namespace {

@@ -14,10 +14,10 @@
 #include <nlohmann/json.hpp>
 
 #include "common/check.h"
+#include "common/utf8.h"
 #include "test.h"
 #include "text/chat_template.h"
 #include "text/detokenizer.h"
-#include "text/utf8.h"
 
 namespace dgrt {
 namespace {

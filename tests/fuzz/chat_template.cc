@@ -1,7 +1,7 @@
 // Input: a template, a zero byte, the JSON of a conversation.
 #include "fuzz.h"
+#include "common/utf8.h"
 #include "text/jinja/template.h"
-#include "text/utf8.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace dgrt;

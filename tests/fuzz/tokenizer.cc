@@ -1,7 +1,7 @@
 // Input: a tokenizer.json, a zero byte, a text. What is accepted has to encode and decode.
 #include "fuzz.h"
+#include "common/utf8.h"
 #include "text/tokenizer.h"
-#include "text/utf8.h"
 
 DGRT_FUZZ_JSON
 

@@ -3,12 +3,12 @@
 
 #include <utility>
 
+#include "common/utf8.h"
 #include "text/jinja/evaluation/evaluator.h"
 #include "text/jinja/limits.h"
 #include "text/jinja/syntax/lexer.h"
 #include "text/jinja/syntax/parser.h"
 #include "text/jinja/values/json_input.h"
-#include "text/utf8.h"
 
 namespace dgrt::jinja {
 namespace {

@@ -9,10 +9,10 @@
 #include <cstdio>
 #include <string>
 
+#include "common/utf8.h"
 #include "text/jinja/builtins/arguments.h"
 #include "text/jinja/limits.h"
 #include "text/jinja/values/printing.h"
-#include "text/utf8.h"
 
 namespace dgrt::jinja {
 namespace {

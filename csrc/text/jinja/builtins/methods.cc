@@ -5,11 +5,11 @@
 #include <span>
 #include <string>
 
+#include "common/utf8.h"
 #include "text/jinja/builtins/arguments.h"
 #include "text/jinja/values/printing.h"
 #include "text/jinja/values/text_operations.h"
 #include "text/jinja/values/unicode.h"
-#include "text/utf8.h"
 
 namespace dgrt::jinja {
 namespace {

@@ -7,8 +7,8 @@
 #include <optional>
 #include <utility>
 
+#include "common/utf8.h"
 #include "text/jinja/values/unicode.h"
-#include "text/utf8.h"
 
 namespace dgrt::jinja {
 namespace {

@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstdio>
 
+#include "common/utf8.h"
 #include "text/jinja/limits.h"
 #include "text/jinja/values/unicode.h"
-#include "text/utf8.h"
 
 namespace dgrt::jinja {
 namespace {

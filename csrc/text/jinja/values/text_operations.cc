@@ -5,10 +5,10 @@
 #include <charconv>
 #include <limits>
 
+#include "common/utf8.h"
 #include "text/jinja/failure.h"
 #include "text/jinja/limits.h"
 #include "text/jinja/values/unicode.h"
-#include "text/utf8.h"
 
 namespace dgrt::jinja {
 namespace {

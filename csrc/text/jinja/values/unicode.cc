@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "common/utf8.h"
 #include "text/jinja/failure.h"
-#include "text/utf8.h"
 
 namespace dgrt::jinja {
 namespace {

@@ -1,4 +1,4 @@
-// UTF-8: where characters begin and end, what is not UTF-8, which characters are white space. Used by all of text/.
+// UTF-8: where characters begin and end, what is not UTF-8, which characters are white space. Used by all of text/ and by capi/ for error texts.
 #pragma once
 
 #include <cstddef>
