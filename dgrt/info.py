@@ -261,7 +261,7 @@ def engine_folder(path: str | os.PathLike[str]) -> Path:
     if found:
         hint = "; it looks like the name of a model on a hub: dgrt runs engines, which 'dgrt export' makes of its files"
         raise InvalidArgument(f"no engine at {text!r}: {found}{hint if _HUB_ID.fullmatch(text) else ''}")
-    if not (folder / "manifest.json").is_file() and (folder / "config.json").is_file():
+    if not os.path.lexists(folder / "manifest.json") and (folder / "config.json").is_file():
         raise InvalidArgument(
             f"{text!r} is a checkpoint, not an engine; make one with: dgrt export {shlex.quote(text)} -o ENGINE"
         )

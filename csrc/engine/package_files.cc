@@ -32,7 +32,7 @@ std::string ReadSha256(const JsonObject& object, const char* key) {
   return text;
 }
 
-// When a weight file changed, and what to do about it.
+// When a file changed, and what to do about it.
 std::string ChangeOf(const PackageFile& file) {
   const struct stat status = file.Status();
   struct tm utc {};
@@ -40,7 +40,8 @@ std::string ChangeOf(const PackageFile& file) {
   if (::gmtime_r(&status.st_mtim.tv_sec, &utc) != nullptr) {
     std::strftime(time.data(), time.size(), "%Y-%m-%d %H:%M:%S UTC", &utc);
   }
-  std::string text = Message(" (last written ", time.data(), "); export the checkpoint again");
+  std::string text =
+      Message(" (last written ", time.data(), "); copy the package again or export the checkpoint again");
   if (status.st_nlink > 1) {
     text += Message(". The file is shared by hard link (", status.st_nlink,
                     " names, such as the checkpoint's): something wrote into it; `dgrt export --copy` makes an engine of "
@@ -96,8 +97,7 @@ PackageFile PackageFiles::OpenChecked(const std::string& name, const Entry& entr
 void PackageFiles::CheckSize(const PackageFile& file, const Entry& entry) {
   const int64_t size = file.Status().st_size;
   if (size == entry.bytes) return;
-  const std::string hint = entry.sample.empty() ? "" : ChangeOf(file);
-  throw ContractMismatch(Message(file.path(), ": expected ", entry.bytes, " bytes, found ", size, hint));
+  throw ContractMismatch(Message(file.path(), ": expected ", entry.bytes, " bytes, found ", size, ChangeOf(file)));
 }
 
 int64_t PackageFiles::Bytes(const std::string& name, const std::string& user) const {
@@ -147,8 +147,7 @@ void PackageFiles::CheckAll(const PackageFile& file, const Entry& entry) {
 
 void PackageFiles::RequireHash(const std::string& found, const PackageFile& file, const Entry& entry) {
   if (found == entry.sha256) return;
-  const std::string hint = entry.file ? ChangeOf(file) : "";
-  throw ContractMismatch(Message(file.path(), ": SHA-256: expected ", entry.sha256, ", found ", found, hint));
+  throw ContractMismatch(Message(file.path(), ": SHA-256: expected ", entry.sha256, ", found ", found, ChangeOf(file)));
 }
 
 std::string PackageFiles::Read(const std::string& name) const {

@@ -183,7 +183,7 @@ def test_every_change_is_an_error_that_names_the_file_and_no_other_is(
             text = str(caught.value)
             assert text.startswith(f"{folder / name}: expected ") and "found" in text and "\n" not in text, change
             if change not in (removed, made_a_link):
-                assert " UTC); export the checkpoint again" in text, change
+                assert " UTC); copy the package again or export the checkpoint again" in text, change
         shutil.rmtree(place)
 
 

@@ -93,6 +93,14 @@ def test_a_manifest_nested_a_million_levels_deep(package: Package, refused: Call
     assert "64 levels" in refused(package.folder)
 
 
+def test_a_folder_in_place_of_the_manifest_is_not_taken_for_a_checkpoint(package: Package) -> None:
+    (package.folder / "manifest.json").unlink()
+    (package.folder / "manifest.json").mkdir()
+    assert (package.folder / "config.json").is_file()
+    with pytest.raises(dgrt.DgrtError, match="manifest.json"):
+        dgrt.Runtime(package.folder)
+
+
 def test_no_manifest_and_no_folder(package: Package, refused: Callable[..., str]) -> None:
     (package.folder / "manifest.json").unlink()
     assert "no manifest.json" in refused(package.folder, dgrt.InvalidArgument)
@@ -121,6 +129,7 @@ def test_missing_truncated_longer_and_changed_files(package: Package, refused: C
     package.write(name, content[:-1] + bytes([content[-1] ^ 1]))
     said = "the bytes that were exported" if name == "model.safetensors" else "SHA-256: expected"
     assert f"{name}: " in refused(folder) and said in refused(folder)
+    assert "copy the package again or export the checkpoint again" in refused(folder)
 
 
 @pytest.mark.parametrize("name", ["../outside.onnx", "/etc/passwd", "sub/x.onnx", "..", "x\\y", "x\x00y", ""])
