@@ -65,7 +65,7 @@ def test_every_child_in_python_ends(
 
 def test_loading_an_engine_turns_the_reports_of_onnx_runtime_off(plain_engine: Path, ort_library: str) -> None:
     code = (
-        "import ctypes, os, sys, dgrt\n"
+        "import ctypes, os, sys, dgrt, numpy\n"  # numpy: its BLAS may have threads of its own
         "threads = lambda: len(os.listdir('/proc/self/task'))\n"
         "before = threads()\n"
         "runtime = dgrt.Runtime(sys.argv[1], threads=1, ort_library=sys.argv[2])\n"

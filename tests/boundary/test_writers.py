@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -208,29 +209,29 @@ def test_what_a_killed_writer_left_goes_with_the_next_one(writers: dict[str, Wri
         assert not list(tmp_path.glob(f"{PART_PREFIX}*")) and not (tmp_path / "x").exists()
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file of this process grows beyond 4 KiB, as on a disk that is full."""
+    """No file of this process grows beyond 4 KiB, as on a disk that is full. Not for long: pytest writes files too."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_without_room_the_old_file_stays_and_the_error_has_numbers(
-    plain_engine: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_without_room_the_old_file_stays_and_the_error_has_numbers(plain_engine: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.write_bytes(b"old")
     with dgrt.Runtime(plain_engine, threads=1) as runtime:
         runtime.generate([2] * 600, max_new_tokens=1, max_denoising_steps=1)
-        request.getfixturevalue("small_files")
         text = r"expected a limit on file sizes of at least \d{5,} bytes, found 4096"
-        with pytest.raises(dgrt.DeviceError, match=text):
+        with small_files(), pytest.raises(dgrt.DeviceError, match=text):
             runtime.save_prefixes(tmp_path / "prefixes")
     text = r"writing failed: File too large: expected room for more than 4096 bytes, found \d+ bytes free"
-    with pytest.raises(dgrt.DeviceError, match=text), output_file(kept, "thing", lambda path: True) as file:
+    writing = output_file(kept, "thing", lambda path: True)
+    with small_files(), pytest.raises(dgrt.DeviceError, match=text), writing as file:
         file.write(bytes(10_000))
     assert [path.name for path in tmp_path.iterdir()] == ["kept"] and kept.read_bytes() == b"old"
 
