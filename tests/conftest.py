@@ -35,6 +35,14 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small tokenizer and chat template of `models.py`, without a model."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    models.write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def mini_checkpoint() -> Path:
     """The trained checkpoint that the package ships."""
     return REPOSITORY / "dgrt" / "models" / "mini"

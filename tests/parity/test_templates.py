@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import models
 import pydantic
 import pytest
 import transformers.utils.chat_template_utils as oracle_module
@@ -27,20 +26,13 @@ MARK = "CONTINUE"  # left in the text by transformers where a template repeats a
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    models.write_tokenizer(folder)
-    return folder
+def oracle(tokenizer_folder: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tokenizer_folder)
 
 
 @pytest.fixture(scope="module")
-def oracle(folder: Path) -> Any:
-    return AutoTokenizer.from_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(folder: Path) -> Tokenizer:
-    found = Tokenizer.from_folder(folder, ["tokenizer.json", "tokenizer_config.json"])
+def tokenizer(tokenizer_folder: Path) -> Tokenizer:
+    found = Tokenizer.from_folder(tokenizer_folder, ["tokenizer.json", "tokenizer_config.json"])
     assert found is not None
     return found
 

@@ -24,13 +24,6 @@ class Facts:
 
 
 @pytest.fixture(scope="session")
-def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    models.write_tokenizer(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def tokenizer(tokenizer_folder: Path) -> Tokenizer:
     found = Tokenizer.from_folder(tokenizer_folder, LISTED)
     assert found is not None
